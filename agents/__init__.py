@@ -1,0 +1,1 @@
+"""Agents: the SDK, the runtime that consumes tasks, and the built-in agents."""

@@ -1,0 +1,1 @@
+"""The aiohttp gateway: REST, websockets, SQL and the web page."""

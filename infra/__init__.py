@@ -1,0 +1,1 @@
+"""Everything that starts and wires processes: settings, CLI, local Kafka, supervisor, telemetry."""

@@ -1,0 +1,1 @@
+"""The recorder and the store: the log's history in ClickHouse."""
