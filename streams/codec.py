@@ -1,0 +1,71 @@
+"""Records to bytes and back: JSON with a format version in every record.
+
+Decoding is total: whatever cannot be read, an unknown version included, is an
+`UnreadableRecordError` with the reason; it never crashes a reader. Encoding the same value gives
+the same bytes, which is what makes a duplicate recognisable.
+"""
+
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from streams.errors import UnreadableRecordError
+from streams.records import (
+    FORMAT,
+    AgentRecord,
+    CatalogRecord,
+    DeadLetter,
+    Decision,
+    Message,
+    NodeState,
+    RunHead,
+    Task,
+)
+
+T = TypeVar("T")
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def encode(record: object) -> bytes:
+    """The record's bytes. `v` is written although it is a default."""
+    body = _encoder.encode(record)
+    return b'{"v":%d,' % FORMAT + body[1:]
+
+
+class Reader(Generic[T]):
+    """Decodes one kind of record."""
+
+    def __init__(self, kind: object, name: str) -> None:
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)  # type: ignore[arg-type]  # a union is not a type to mypy
+        self._name = name
+
+    def decode(self, data: bytes | None) -> T:
+        """The record, or `UnreadableRecordError` saying why there is none."""
+        if data is None:
+            raise UnreadableRecordError(f"empty value where {self._name} was expected")
+        try:
+            return self._decoder.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise UnreadableRecordError(self._why(data, error)) from error
+
+    def _why(self, data: bytes, error: Exception) -> str:
+        """Tell an unknown format version from a broken record."""
+        try:
+            version = msgspec.json.decode(data, type=dict[str, msgspec.Raw]).get("v")
+            found = None if version is None else msgspec.json.decode(version)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return f"not {self._name}: not a JSON object ({error})"
+        if found is not None and found != FORMAT:
+            return f"not {self._name}: format version {found!r}, only {FORMAT} is known"
+        return f"not {self._name}: {error}"
+
+
+messages: Final = Reader[Message](Message, "an inbox message")
+tasks: Final = Reader[Task](Task, "a task")
+decisions: Final = Reader[Decision](Decision, "a decision")
+heads: Final = Reader[RunHead](RunHead, "a run's head")
+nodes: Final = Reader[NodeState](NodeState, "a node's state")
+catalog: Final = Reader[CatalogRecord](CatalogRecord, "a workflow definition")
+agents: Final = Reader[AgentRecord](AgentRecord, "an agent's registration")
+dead_letters: Final = Reader[DeadLetter](DeadLetter, "a dead letter")
