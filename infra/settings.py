@@ -1,0 +1,148 @@
+"""Every setting of CommandCenter, each read from `COMMANDCENTER_<NAME>`.
+
+Order of precedence: a flag of the command line, the environment, the default. A wrong value is an
+`OperatorError` that names the variable. Without authentication only loopback is listened on.
+"""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from streams.errors import OperatorError
+
+PREFIX: Final = "COMMANDCENTER_"
+
+
+def _default_data() -> Path:
+    """The data directory of the XDG base directory specification."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "commandcenter"
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _bootstrap(value: str) -> str:
+    for address in value.split(",") if value else ():
+        host, _, port = address.strip().rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(f"{address!r} is not host:port (several are separated by commas)")
+    return value
+
+
+def _store(value: str) -> str:
+    if value and urlsplit(value).scheme not in ("chdb", "clickhouse"):
+        raise ValueError("must be chdb:///folder or clickhouse://user:password@host:8123/database")
+    return value
+
+
+def _loopback(value: str) -> str:
+    if value != "localhost":
+        try:
+            loopback = ipaddress.ip_address(value).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise ValueError(
+                f"{value!r} is not a loopback address, and there is no authentication: "
+                "whoever reaches the port could start workflows. Use 127.0.0.1, ::1 or localhost"
+            )
+    return value
+
+
+class Settings(BaseSettings):
+    """All settings, validated and frozen; make one with `load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
+    )
+
+    kafka: Annotated[str, AfterValidator(_bootstrap)] = Field(
+        default="", description="Kafka to use, host:port[,host:port]; empty: an embedded one"
+    )
+    kafka_port: int = Field(
+        default=9092, ge=0, le=65535, description="port of the embedded Kafka; 0: any free one"
+    )
+    clickhouse: Annotated[str, AfterValidator(_store)] = Field(
+        default="", description="ClickHouse to use; empty: chDB in the data directory"
+    )
+    data: Annotated[Path, AfterValidator(_absolute)] = Field(
+        default_factory=_default_data, description="data directory"
+    )
+    host: Annotated[str, AfterValidator(_loopback)] = Field(
+        default="127.0.0.1", description="address that the gateway listens on"
+    )
+    port: int = Field(default=8080, ge=1, le=65535, description="port of the gateway")
+    partitions: int = Field(
+        default=4, ge=1, le=1024, description="partitions of each topic when it is created"
+    )
+
+    @classmethod
+    def load(cls, **flags: object) -> "Settings":
+        """Read the environment, with the given flags over it (None: the flag was not given).
+
+        Raises:
+            OperatorError: Names each variable with a wrong value, and what is wrong with it.
+        """
+        given = {name: value for name, value in flags.items() if value is not None}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            faults = []
+            for fault in error.errors(include_url=False):
+                name = str(fault["loc"][0])
+                text = fault["msg"].removeprefix("Value error, ")
+                faults.append(
+                    f"{_label(name, given)}: {text} (got {_masked(str(fault['input']))!r})"
+                )
+            raise OperatorError("Wrong settings. " + "; ".join(faults)) from error
+
+    @property
+    def store(self) -> str:
+        """The ClickHouse address, chDB's folder in the data directory if none was set."""
+        return self.clickhouse or f"chdb://{self.data / 'clickhouse'}"
+
+
+class SettingLine(NamedTuple):
+    """One setting as `doctor` prints it; passwords are masked."""
+
+    variable: str
+    value: str
+    source: Literal["default", "environment", "flag"]
+    description: str
+
+
+def setting_lines(
+    settings: Settings, flags: Mapping[str, object], environ: Mapping[str, str] = os.environ
+) -> list[SettingLine]:
+    """Every setting with its value and where that came from, in the order of declaration."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        variable = PREFIX + name.upper()
+        source: Literal["default", "environment", "flag"] = "default"
+        if flags.get(name) is not None:
+            source = "flag"
+        elif environ.get(variable):
+            source = "environment"
+        value = _masked(str(getattr(settings, name)))
+        lines.append(SettingLine(variable, value, source, field.description or ""))
+    return lines
+
+
+def _label(name: str, flags: Mapping[str, object]) -> str:
+    variable = PREFIX + name.upper()
+    return f"--{name.replace('_', '-')} (or {variable})" if name in flags else variable
+
+
+def _masked(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.password is None:
+        return value
+    return value.replace(f":{parts.password}@", ":***@", 1)
