@@ -1,0 +1,49 @@
+"""Durations in definitions: `500ms`, `30s`, `5m`, `24h`, `7d`, or a number of seconds.
+
+Inside they are whole milliseconds.
+"""
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+_UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_TEXT: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def parse(value: Any) -> int:
+    """Milliseconds of a duration as written in a definition; ValueError says what is wrong."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"{value!r} is not a duration: write 30s, 5m, 24h or a number of seconds")
+    if isinstance(value, str):
+        match = _TEXT.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"{value!r} is not a duration: write 500ms, 30s, 5m, 24h or 7d")
+        return int(float(match[1]) * _UNITS[match[2]])
+    return int(value * 1_000)
+
+
+def text(milliseconds: int) -> str:
+    """The shortest exact way to write a duration."""
+    for unit in ("d", "h", "m", "s"):
+        if milliseconds and milliseconds % _UNITS[unit] == 0:
+            return f"{milliseconds // _UNITS[unit]}{unit}"
+    return f"{milliseconds}ms"
+
+
+Duration = Annotated[
+    int,
+    BeforeValidator(parse),
+    PlainSerializer(text, return_type=str, when_used="json"),
+    Field(ge=1, le=366 * _UNITS["d"]),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$"},
+                {"type": "number", "exclusiveMinimum": 0},
+            ],
+            "examples": ["30s", "5m", "24h"],
+        }
+    ),
+]

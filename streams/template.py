@@ -1,0 +1,156 @@
+"""Templates in inputs: `{{ context.path }}`, `{{ event.path }}`, `{{ nodes.<id>.output.path }}`.
+
+A string that is one template keeps the type of what it refers to; inside a longer string the value
+is written out (strings as they are, everything else as JSON). A path is made of names and list
+positions joined by dots: `nodes.scan.output.findings.0.file`. There are no functions and no
+conditions here: a template only refers.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+ROOTS: Final = ("context", "event", "nodes")
+
+_TEMPLATE: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_PATH: Final = re.compile(r"[A-Za-z_][\w\-]*(?:\.[\w\-]+)*")
+
+
+class TemplateError(ValueError):
+    """A template is malformed, or points at something that is not there."""
+
+
+class Reference(NamedTuple):
+    """What one `{{ … }}` refers to: its text and the path's parts."""
+
+    text: str
+    path: tuple[str, ...]
+
+    @property
+    def node(self) -> str | None:
+        """The node whose output is meant, if one is."""
+        return self.path[1] if self.path[0] == "nodes" else None
+
+
+Scope = Callable[[Reference], Any]
+"""Gives the value that the first parts of a reference name, and with it the whole reference's."""
+
+
+def _reference(text: str) -> Reference:
+    """Parse the inside of one pair of braces."""
+    text = text.strip()
+    if not _PATH.fullmatch(text):
+        raise TemplateError(f"'{{{{ {text} }}}}' is not a path like context.repository.name")
+    path = tuple(text.split("."))
+    if path[0] not in ROOTS:
+        raise TemplateError(
+            f"'{{{{ {text} }}}}' begins with {path[0]!r}; use one of {', '.join(ROOTS)}"
+        )
+    if path[0] == "nodes" and (len(path) < 3 or path[2] != "output"):  # noqa: PLR2004  # nodes.<id>.output
+        raise TemplateError(f"'{{{{ {text} }}}}' must read nodes.<id>.output or a path below it")
+    return Reference(text, path)
+
+
+class _Whole(NamedTuple):
+    """A string that is one template."""
+
+    reference: Reference
+
+
+class _Mixed(NamedTuple):
+    """A string with templates in it: literal parts and references in turn."""
+
+    parts: tuple[str | Reference, ...]
+
+
+class Template:
+    """An input value (any JSON value) with its references found and checked once."""
+
+    __slots__ = ("_compiled", "references")
+
+    def __init__(self, value: Any) -> None:
+        """Compile; `TemplateError` if a string in it has a malformed template."""
+        found: list[Reference] = []
+        self._compiled = _compile(value, found)
+        self.references = tuple(found)
+
+    def render(self, scope: Scope) -> Any:
+        """The value with every reference replaced; `TemplateError` if one points nowhere."""
+        return _render(self._compiled, scope) if self.references else self._compiled
+
+
+def _compile(value: Any, found: list[Reference]) -> Any:
+    if isinstance(value, str):
+        return _compile_text(value, found)
+    if isinstance(value, dict):
+        return {key: _compile(item, found) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_compile(item, found) for item in value]
+    return value
+
+
+def _compile_text(text: str, found: list[Reference]) -> Any:
+    parts: list[str | Reference] = []
+    end = 0
+    for match in _TEMPLATE.finditer(text):
+        if match.start() > end:
+            parts.append(text[end : match.start()])
+        reference = _reference(match[1])
+        found.append(reference)
+        parts.append(reference)
+        end = match.end()
+    if not parts:
+        return text
+    if end < len(text):
+        parts.append(text[end:])
+    if len(parts) == 1 and isinstance(parts[0], Reference):
+        return _Whole(parts[0])
+    return _Mixed(tuple(parts))
+
+
+def _render(compiled: Any, scope: Scope) -> Any:
+    if isinstance(compiled, _Whole):
+        return scope(compiled.reference)
+    if isinstance(compiled, _Mixed):
+        return "".join(_texts(compiled, scope))
+    if isinstance(compiled, dict):
+        return {key: _render(item, scope) for key, item in compiled.items()}
+    if isinstance(compiled, list):
+        return [_render(item, scope) for item in compiled]
+    return compiled
+
+
+def _texts(mixed: _Mixed, scope: Scope) -> Iterator[str]:
+    for part in mixed.parts:
+        if isinstance(part, str):
+            yield part
+        else:
+            value = scope(part)
+            yield value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def follow(value: Any, reference: Reference, skip: int) -> Any:
+    """The value at the reference's path below its first `skip` parts, which gave `value`."""
+    for depth in range(skip, len(reference.path)):
+        step = reference.path[depth]
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            raise TemplateError(_nowhere(value, reference, depth))
+    return value
+
+
+def _nowhere(value: Any, reference: Reference, depth: int) -> str:
+    parent = ".".join(reference.path[:depth])
+    if isinstance(value, dict):
+        names = sorted(value)[:12]
+        there = f"{parent} has {', '.join(names)}" if names else f"{parent} is empty"
+    elif isinstance(value, list):
+        there = f"{parent} is a list of {len(value)}"
+    else:
+        there = f"{parent} is {type(value).__name__}"
+    return f"'{{{{ {reference.text} }}}}' points nowhere: {there}, not {reference.path[depth]!r}"
