@@ -1,1 +1,1 @@
-"""The contract (records, topics, definitions) and the run engine: a pure core in thin Faust shells."""
+"""The contract (records, topics, definitions) and the engine: a pure core in thin Faust shells."""

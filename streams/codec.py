@@ -37,7 +37,7 @@ class Reader(Generic[T]):
     """Decodes one kind of record."""
 
     def __init__(self, kind: object, name: str) -> None:
-        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)  # type: ignore[arg-type]  # a union is not a type to mypy
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
         self._name = name
 
     def decode(self, data: bytes | None) -> T:

@@ -12,7 +12,7 @@ _RUNS: Final = UUID("6e1f2c5a-2f0b-5a43-9d0e-3d1c3b0a7c51")
 
 def run_id(project: str, workflow: str, source: str, event_id: str) -> str:
     """The run that one event starts in one workflow: the same event gives the same run."""
-    return str(uuid5(_RUNS, "\0".join((project, workflow, source, event_id))))
+    return str(uuid5(_RUNS, f"{project}\x00{workflow}\x00{source}\x00{event_id}"))
 
 
 def task_id(run: str, node: str, item: int | None, attempt: int) -> str:

@@ -46,7 +46,7 @@ class _Value(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=Tr
     """Base of all records and their parts."""
 
 
-class Failure(_Value):
+class Failure(_Value, frozen=True, kw_only=True):
     """Why a task, node or run did not succeed. `kind` is one of a small vocabulary.
 
     From agents: `agent_error`, `timeout`, `invalid_input`, `invalid_output`, `unknown_action`,
@@ -60,7 +60,7 @@ class Failure(_Value):
     node: str | None = None
 
 
-class Trigger(_Value):
+class Trigger(_Value, frozen=True, kw_only=True):
     """The event that started a run, as CloudEvents names its parts. `data` is any JSON value."""
 
     id: str
@@ -74,7 +74,7 @@ class Trigger(_Value):
 # --- the inbox: everything that a run hears -------------------------------------------------------
 
 
-class Start(_Value, tag_field="type", tag="start"):
+class Start(_Value, tag_field="type", tag="start", frozen=True, kw_only=True):
     """Start run `run` of a workflow version. A second one for the same run is ignored."""
 
     run: str
@@ -86,7 +86,7 @@ class Start(_Value, tag_field="type", tag="start"):
     v: Literal[1] = FORMAT
 
 
-class Result(_Value, tag_field="type", tag="result"):
+class Result(_Value, tag_field="type", tag="result", frozen=True, kw_only=True):
     """An agent's answer to one task: `output` or, where that is unset, `failure`.
 
     `started_at` and `finished_at` are the agent's clock around the work itself.
@@ -104,7 +104,7 @@ class Result(_Value, tag_field="type", tag="result"):
     v: Literal[1] = FORMAT
 
 
-class Cancel(_Value, tag_field="type", tag="cancel"):
+class Cancel(_Value, tag_field="type", tag="cancel", frozen=True, kw_only=True):
     """Stop the run. Work already dispatched may still finish; its result is ignored."""
 
     run: str
@@ -113,7 +113,7 @@ class Cancel(_Value, tag_field="type", tag="cancel"):
     v: Literal[1] = FORMAT
 
 
-class Timer(_Value, tag_field="type", tag="timer"):
+class Timer(_Value, tag_field="type", tag="timer", frozen=True, kw_only=True):
     """A wake-up that the run asked for at `due`; for `node`, or for the run itself when empty."""
 
     run: str
@@ -128,7 +128,7 @@ Message = Start | Result | Cancel | Timer
 # --- tasks: the work for agents -------------------------------------------------------------------
 
 
-class Task(_Value):
+class Task(_Value, frozen=True, kw_only=True):
     """One attempt at one node, for the agent named by the topic.
 
     The answer is a `Result`, keyed by `run`, to partition `reply_partition` of the inbox.
@@ -154,14 +154,15 @@ class Task(_Value):
 # --- events: what was decided ---------------------------------------------------------------------
 
 
-class RunStarted(_Value, tag_field="type", tag="run.started"):
-    """The run exists. `deadline` is when it times out."""
+class RunStarted(_Value, tag_field="type", tag="run.started", frozen=True, kw_only=True):
+    """The run exists, with `nodes` nodes to do. `deadline` is when it times out."""
 
     trigger: Trigger
+    nodes: int
     deadline: int
 
 
-class NodeDispatched(_Value, tag_field="type", tag="node.dispatched"):
+class NodeDispatched(_Value, tag_field="type", tag="node.dispatched", frozen=True, kw_only=True):
     """A task was sent to an agent. `deadline` is when the attempt counts as lost."""
 
     node: str
@@ -173,7 +174,7 @@ class NodeDispatched(_Value, tag_field="type", tag="node.dispatched"):
     deadline: int
 
 
-class NodeSucceeded(_Value, tag_field="type", tag="node.succeeded"):
+class NodeSucceeded(_Value, tag_field="type", tag="node.succeeded", frozen=True, kw_only=True):
     """The node is done; its output can be referenced."""
 
     node: str
@@ -184,7 +185,7 @@ class NodeSucceeded(_Value, tag_field="type", tag="node.succeeded"):
     worker: str = ""
 
 
-class NodeRetrying(_Value, tag_field="type", tag="node.retrying"):
+class NodeRetrying(_Value, tag_field="type", tag="node.retrying", frozen=True, kw_only=True):
     """An attempt failed; the next one is dispatched at `retry_at`."""
 
     node: str
@@ -196,7 +197,7 @@ class NodeRetrying(_Value, tag_field="type", tag="node.retrying"):
     worker: str = ""
 
 
-class NodeFailed(_Value, tag_field="type", tag="node.failed"):
+class NodeFailed(_Value, tag_field="type", tag="node.failed", frozen=True, kw_only=True):
     """The node failed for good. `attempt` 0: it could not even be dispatched."""
 
     node: str
@@ -207,37 +208,37 @@ class NodeFailed(_Value, tag_field="type", tag="node.failed"):
     worker: str = ""
 
 
-class NodeSkipped(_Value, tag_field="type", tag="node.skipped"):
+class NodeSkipped(_Value, tag_field="type", tag="node.skipped", frozen=True, kw_only=True):
     """The node will not run, because `reason`."""
 
     node: str
     reason: str
 
 
-class NodeCancelled(_Value, tag_field="type", tag="node.cancelled"):
+class NodeCancelled(_Value, tag_field="type", tag="node.cancelled", frozen=True, kw_only=True):
     """The run ended while the node was under way (`attempt` of it) or not begun (0)."""
 
     node: str
     attempt: int = 0
 
 
-class RunSucceeded(_Value, tag_field="type", tag="run.succeeded"):
+class RunSucceeded(_Value, tag_field="type", tag="run.succeeded", frozen=True, kw_only=True):
     """Every node is done."""
 
 
-class RunFailed(_Value, tag_field="type", tag="run.failed"):
+class RunFailed(_Value, tag_field="type", tag="run.failed", frozen=True, kw_only=True):
     """A node failed; `failure` names the first one and why."""
 
     failure: Failure
 
 
-class RunTimedOut(_Value, tag_field="type", tag="run.timedOut"):
+class RunTimedOut(_Value, tag_field="type", tag="run.timedOut", frozen=True, kw_only=True):
     """The run's own time-out passed."""
 
     failure: Failure
 
 
-class RunCancelled(_Value, tag_field="type", tag="run.cancelled"):
+class RunCancelled(_Value, tag_field="type", tag="run.cancelled", frozen=True, kw_only=True):
     """Somebody cancelled the run."""
 
     reason: str
@@ -259,7 +260,7 @@ Event = (
 )
 
 
-class Decision(_Value):
+class Decision(_Value, frozen=True, kw_only=True):
     """One record of the events topic: the 1..n events that one message made, in order.
 
     The events carry the sequence numbers `seq`, `seq + 1`, …; (run, sequence) is an event's id.
@@ -283,7 +284,7 @@ class Decision(_Value):
 # --- the state of a run: the table's records ------------------------------------------------------
 
 
-class RunHead(_Value):
+class RunHead(_Value, frozen=True, kw_only=True):
     """The run itself: all but its nodes. `open` nodes are not terminal yet; `seq` is the next."""
 
     run: str
@@ -302,13 +303,15 @@ class RunHead(_Value):
     v: Literal[1] = FORMAT
 
 
-class NodeState(_Value):
-    """One node of a run. `wake_at` is the deadline of an attempt or the time of the next one."""
+class NodeState(_Value, frozen=True, kw_only=True):
+    """One node of a run; a node without a record is PENDING.
+
+    `wake_at` is when the attempt under way is lost, or when the next one is due.
+    """
 
     node: str
     status: NodeStatus
     attempt: int = 0
-    waiting_on: int = 0
     wake_at: int | None = None
     output: Raw | UnsetType = UNSET
     v: Literal[1] = FORMAT
@@ -317,7 +320,7 @@ class NodeState(_Value):
 # --- definitions, agents, dead letters ------------------------------------------------------------
 
 
-class Definition(_Value, tag_field="type", tag="definition"):
+class Definition(_Value, tag_field="type", tag="definition", frozen=True, kw_only=True):
     """One version of a workflow. The first record of a (project, name, version) is the one."""
 
     project: str
@@ -329,7 +332,7 @@ class Definition(_Value, tag_field="type", tag="definition"):
     v: Literal[1] = FORMAT
 
 
-class Retirement(_Value, tag_field="type", tag="retirement"):
+class Retirement(_Value, tag_field="type", tag="retirement", frozen=True, kw_only=True):
     """Versions up to `version` start no new runs; runs in progress stay on theirs."""
 
     project: str
@@ -342,7 +345,7 @@ class Retirement(_Value, tag_field="type", tag="retirement"):
 CatalogRecord = Definition | Retirement
 
 
-class AgentRecord(_Value):
+class AgentRecord(_Value, frozen=True, kw_only=True):
     """An agent that some worker serves: `descriptor` has its actions and their JSON Schemas."""
 
     name: str
@@ -353,7 +356,7 @@ class AgentRecord(_Value):
     v: Literal[1] = FORMAT
 
 
-class DeadLetter(_Value):
+class DeadLetter(_Value, frozen=True, kw_only=True):
     """A record that could not be processed: where it stood, why, and its original bytes."""
 
     topic: str

@@ -48,7 +48,7 @@ def _reference(text: str) -> Reference:
         raise TemplateError(
             f"'{{{{ {text} }}}}' begins with {path[0]!r}; use one of {', '.join(ROOTS)}"
         )
-    if path[0] == "nodes" and (len(path) < 3 or path[2] != "output"):  # noqa: PLR2004  # nodes.<id>.output
+    if path[0] == "nodes" and (len(path) < 3 or path[2] != "output"):
         raise TemplateError(f"'{{{{ {text} }}}}' must read nodes.<id>.output or a path below it")
     return Reference(text, path)
 

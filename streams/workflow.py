@@ -108,7 +108,7 @@ class NodePlan:
 
 
 class Plan:
-    """A checked definition made ready for deciding. Built once for a version, shared by its runs."""
+    """A checked definition made ready for deciding: built once a version, shared by its runs."""
 
     def __init__(self, spec: WorkflowSpec) -> None:
         """Check the graph and the references; `DefinitionError` with every problem found."""
