@@ -1,0 +1,182 @@
+"""An action: a plain function with a pydantic input and output model, checked when decorated.
+
+Rules:
+- The models are on the function's annotations; nothing is guessed. A fault in the declaration is
+  an `AgentError` when the module is imported, not when the first task arrives.
+- On the wire inputs and outputs are JSON by alias, so both are validated and written as JSON.
+"""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, TypeVar, cast, get_type_hints
+
+from pydantic import BaseModel, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+
+from agents.context import Context
+from streams.errors import AgentError
+
+InputT = TypeVar("InputT", bound=BaseModel)
+OutputT = TypeVar("OutputT", bound=BaseModel)
+
+DEFAULT_TIMEOUT_S: Final = 60.0
+NAME: Final = re.compile(r"[a-z][a-zA-Z0-9_-]{0,62}")
+_PROBLEMS_SHOWN: Final = 10
+
+
+class Action(Generic[InputT, OutputT]):
+    """One thing that an agent can do; made by `Agent.action`, called by the runtime.
+
+    `timeout` is in seconds and bounds one attempt. A sync function runs in a thread of its own.
+    """
+
+    __slots__ = (
+        "_parse",
+        "_parse_output",
+        "_write",
+        "agent",
+        "description",
+        "function",
+        "input",
+        "input_schema",
+        "is_async",
+        "name",
+        "output",
+        "output_schema",
+        "takes_context",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        agent: str,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        self.agent = agent
+        self.function = function
+        self.name = name if name is not None else str(getattr(function, "__name__", ""))
+        where = f"action {self.name!r} of agent {agent!r}"
+        if not NAME.fullmatch(self.name):
+            raise AgentError(
+                f"{where}: an action's name is letters, digits, '-' and '_', first a lower-case "
+                "letter, at most 63 characters"
+            )
+        if not timeout > 0:
+            raise AgentError(f"{where}: timeout is {timeout!r}; it must be more than 0 seconds")
+        self.timeout = timeout
+        self.description = description or (inspect.getdoc(function) or "").partition("\n")[0]
+        self.input, self.output, self.takes_context = _signature(where, function)
+        self.is_async = inspect.iscoroutinefunction(function)
+        try:
+            self.input.model_rebuild()
+            self.output.model_rebuild()
+            self.input_schema = self.input.model_json_schema(mode="validation")
+            self.output_schema = self.output.model_json_schema(mode="serialization")
+        except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+            raise AgentError(f"{where}: a model is not usable as JSON: {error.message}") from error
+        # Looked up once: these are what the runtime calls for every task.
+        self._parse = self.input.__pydantic_validator__.validate_json
+        self._parse_output = self.output.__pydantic_validator__.validate_python
+        self._write = self.output.__pydantic_serializer__.to_json
+
+    def parse(self, inputs: bytes) -> InputT:
+        """Validate a task's inputs, a JSON object. Raises `pydantic.ValidationError`."""
+        return cast("InputT", self._parse(inputs))
+
+    def write(self, output: object) -> bytes:
+        """The JSON of what the function returned, by alias.
+
+        A dict of the right shape is as good as the model. Raises `pydantic.ValidationError` or
+        `pydantic_core.PydanticSerializationError` for anything else.
+        """
+        return self._write(self._shaped(output), by_alias=True, warnings="error")
+
+    async def test(
+        self, inputs: InputT | Mapping[str, Any], context: Context | None = None
+    ) -> OutputT:
+        """Call the action as the runtime would, with no server; for tests and notebooks.
+
+        Returns the validated output. Raises `pydantic.ValidationError` for inputs or an output of
+        the wrong shape, `TimeoutError` after the action's time-out, and whatever the function
+        raises.
+        """
+        value = inputs if isinstance(inputs, self.input) else self.input.model_validate(inputs)
+        arguments = [value, context or Context()] if self.takes_context else [value]
+        async with asyncio.timeout(self.timeout):
+            output = await (
+                self.function(*arguments)
+                if self.is_async
+                else asyncio.to_thread(self.function, *arguments)
+            )
+        shaped = self._shaped(output)
+        self.write(shaped)
+        return shaped
+
+    def descriptor(self) -> dict[str, Any]:
+        """The action as others see it: plain JSON, `timeoutMs` in milliseconds."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "risk": "AUTO",
+            "timeoutMs": int(self.timeout * 1000),
+            "inputSchema": self.input_schema,
+            "outputSchema": self.output_schema,
+        }
+
+    def _shaped(self, output: object) -> OutputT:
+        return cast(
+            "OutputT",
+            output if isinstance(output, self.output) else self._parse_output(output),
+        )
+
+    def __repr__(self) -> str:
+        return f"Action({self.agent} {self.name})"
+
+
+def explain(error: ValidationError) -> str:
+    """Every fault as `path: text`, without the values: they may be secrets."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    shown = [
+        ": ".join(filter(None, (".".join(map(str, problem["loc"])), problem["msg"])))
+        for problem in problems[:_PROBLEMS_SHOWN]
+    ]
+    if len(problems) > _PROBLEMS_SHOWN:
+        shown.append(f"and {len(problems) - _PROBLEMS_SHOWN} more")
+    return "; ".join(shown)
+
+
+def _signature(
+    where: str, function: Callable[..., Any]
+) -> tuple[type[BaseModel], type[BaseModel], bool]:
+    """The input model, the output model, and whether the function wants the context."""
+    if not inspect.isfunction(function) or inspect.isasyncgenfunction(function):
+        raise AgentError(f"{where}: an action is a plain function, sync or async")
+    try:
+        hints = get_type_hints(function)
+    except NameError as error:
+        raise AgentError(
+            f"{where}: an annotation cannot be resolved ({error}); "
+            "define the models at module level, before the action"
+        ) from error
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if len(parameters) not in {1, 2} or any(each.kind not in positional for each in parameters):
+        raise AgentError(f"{where}: it takes the inputs and, if it likes, a Context; nothing else")
+    if len(parameters) == 2 and hints.get(parameters[1].name) is not Context:
+        raise AgentError(f"{where}: annotate {parameters[1].name!r} as agents.Context")
+    takes = _model(where, f"parameter {parameters[0].name!r}", hints.get(parameters[0].name))
+    gives = _model(where, "the return value", hints.get("return"))
+    return takes, gives, len(parameters) == 2
+
+
+def _model(where: str, what: str, annotation: object) -> type[BaseModel]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = "has no annotation" if annotation is None else f"is annotated {annotation!r}"
+    raise AgentError(f"{where}: {what} {found}; annotate it with a pydantic model")

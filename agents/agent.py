@@ -1,0 +1,124 @@
+"""An agent: a name, a version, and the actions registered on it by decorator."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, overload
+
+from pydantic import BaseModel
+
+from agents.action import DEFAULT_TIMEOUT_S, NAME, Action, InputT, OutputT
+from streams.errors import AgentError
+
+AgentType = Literal["RULE", "LLM"]
+
+DEFAULT_CONCURRENCY: Final = 64
+
+_Rest = ParamSpec("_Rest")
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[InputT, _Rest], Awaitable[OutputT]], /
+    ) -> Action[InputT, OutputT]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[InputT, _Rest], OutputT], /
+    ) -> Action[InputT, OutputT]: ...
+
+
+class Agent:
+    """One kind of agent. Its tasks travel on the topic `tasks.<name>`.
+
+    `type` is `RULE` for plain code and `LLM` where a language model decides. `concurrency` is how
+    many of its tasks one worker has in hand at once: small for heavy work.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        description: str,
+        type: AgentType = "RULE",  # noqa: A002 -- the contract's word for it
+        version: str = "1.0.0",
+        concurrency: int = DEFAULT_CONCURRENCY,
+    ) -> None:
+        if not NAME.fullmatch(name):
+            raise AgentError(
+                f"agent {name!r}: the name is letters, digits, '-' and '_', first a lower-case "
+                "letter, at most 63 characters"
+            )
+        if concurrency < 1:
+            raise AgentError(f"agent {name!r}: concurrency is {concurrency}; it must be at least 1")
+        self.name = name
+        self.description = description
+        self.type: AgentType = type
+        self.version = version
+        self.concurrency = concurrency
+        self._actions: dict[str, Action[Any, Any]] = {}
+
+    @property
+    def actions(self) -> Mapping[str, Action[BaseModel, BaseModel]]:
+        """The registered actions by name."""
+        return MappingProxyType(self._actions)
+
+    @overload
+    def action(
+        self, function: Callable[Concatenate[InputT, _Rest], Awaitable[OutputT]], /
+    ) -> Action[InputT, OutputT]: ...
+    @overload
+    def action(
+        self, function: Callable[Concatenate[InputT, _Rest], OutputT], /
+    ) -> Action[InputT, OutputT]: ...
+    @overload
+    def action(
+        self,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> _Decorator: ...
+    def action(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> Any:
+        """Register a function as an action: `@agent.action` or `@agent.action(timeout=300)`.
+
+        Args:
+            function: async or sync; takes a pydantic model, optionally a `Context`; returns a
+                pydantic model.
+            name: by default the function's name.
+            description: by default the first line of the function's docstring.
+            timeout: seconds for one attempt; a workflow can only shorten it.
+
+        Raises:
+            AgentError: the declaration is wrong; the text says what to change.
+        """
+
+        def register(function: Callable[..., Any]) -> Action[Any, Any]:
+            made: Action[Any, Any] = Action(
+                self.name, function, name=name, description=description, timeout=timeout
+            )
+            if made.name in self._actions:
+                raise AgentError(f"agent {self.name!r} has two actions called {made.name!r}")
+            self._actions[made.name] = made
+            return made
+
+        return register if function is None else register(function)
+
+    def descriptor(self) -> dict[str, Any]:
+        """The agent as others see it: plain JSON with the JSON Schemas of its actions."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "type": self.type,
+            "description": self.description,
+            "actions": [action.descriptor() for action in self._actions.values()],
+        }
+
+    def __repr__(self) -> str:
+        return f"Agent({self.name} {self.version}: {', '.join(self._actions)})"

@@ -1,0 +1,177 @@
+"""Executing one task: inputs in, result out, whatever the agent does.
+
+Rules:
+- `Execution.execute` raises nothing but the cancellation of its caller: what an agent does wrong
+  is a `Failure` in the result.
+- Only a failure that another attempt could cure is retryable: an exception or a time-out is, wrong
+  inputs or outputs are not, and an agent says so itself with `PermanentError`.
+- No log line for a task: the result is the record of it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from msgspec import Raw
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from agents.action import Action, explain
+from agents.context import Context
+from agents.errors import PermanentError
+from agents.registry import AgentRegistry
+from agents.threads import Threads
+from agents.time_limit import GRACE_S, OverTimeError, within
+from streams.records import Failure, Result, Task
+
+DEFAULT_MAX_OUTPUT_BYTES: Final = 512 * 1024
+_MESSAGE_LENGTH: Final = 2_000
+
+
+class Execution:
+    """Executes tasks for the agents of a registry.
+
+    Args:
+        registry: the agents that this worker serves.
+        now_ms: the clock, milliseconds since the epoch.
+        worker: the name of this worker, for the result.
+        max_output_bytes: an output of more JSON than this is a failure.
+        threads: where sync actions run; its `running` and `abandoned` are worth watching.
+        grace: seconds that an async action has to clean up after its time-out.
+    """
+
+    def __init__(
+        self,
+        registry: AgentRegistry,
+        *,
+        now_ms: Callable[[], int],
+        worker: str = "",
+        max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES,
+        threads: Threads | None = None,
+        grace: float = GRACE_S,
+    ) -> None:
+        self.threads = threads or Threads()
+        self._find = registry.find
+        self._explain_missing = registry.explain_missing
+        self._now_ms = now_ms
+        self._worker = worker
+        self._max_output_bytes = max_output_bytes
+        self._grace = grace
+
+    async def execute(self, task: Task) -> Result:
+        """Execute one attempt. The time limit is the shorter of the task's and the action's."""
+        started_at = self._now_ms()
+        outcome = await self._outcome(task, started_at)
+        if isinstance(outcome, Failure):
+            return Result(
+                run=task.run,
+                node=task.node,
+                item=task.item,
+                attempt=task.attempt,
+                started_at=started_at,
+                finished_at=self._now_ms(),
+                worker=self._worker,
+                failure=outcome,
+            )
+        return Result(
+            run=task.run,
+            node=task.node,
+            item=task.item,
+            attempt=task.attempt,
+            started_at=started_at,
+            finished_at=self._now_ms(),
+            worker=self._worker,
+            output=outcome,
+        )
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self.threads.close()
+
+    async def _outcome(self, task: Task, started_at: int) -> Raw | Failure:
+        action = self._find(task.agent, task.action)
+        if action is None:
+            return _final("unknown_action", self._explain_missing(task.agent, task.action))
+        try:
+            inputs = action.parse(bytes(task.inputs))
+        except ValidationError as error:
+            return _final("invalid_input", explain(error))
+        except Exception as error:  # noqa: BLE001 -- a validator of the agent's own may raise anything
+            return _from_exception(error)
+        limit = min(task.timeout_ms / 1000, action.timeout)
+        try:
+            produced = await self._call(action, task, inputs, limit, started_at)
+        except OverTimeError:
+            return Failure(kind="timeout", message=f"it did not finish within {limit:g} s")
+        except asyncio.CancelledError as error:
+            if _is_being_cancelled():
+                raise
+            return _from_exception(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- an agent may raise anything
+            return _from_exception(error)
+        return self._written(action, produced)
+
+    async def _call(
+        self, action: Action[Any, Any], task: Task, inputs: object, limit: float, started_at: int
+    ) -> object:
+        if action.takes_context:
+            context = Context(
+                task_id=task.id,
+                run_id=task.run,
+                project=task.project,
+                workflow=task.workflow,
+                node=task.node,
+                attempt=task.attempt,
+                item=task.item,
+                agent=task.agent,
+                action=task.action,
+                started_at=started_at,
+                traceparent=task.traceparent,
+            )
+            work = partial(action.function, inputs, context)
+        else:
+            work = partial(action.function, inputs)
+        if action.is_async:
+            return await within(limit, work(), grace=self._grace)
+        name = f"{task.agent} {task.action} {task.id}"
+        return await self.threads.within(limit, name, work)
+
+    def _written(self, action: Action[Any, Any], produced: object) -> Raw | Failure:
+        try:
+            output = action.write(produced)
+        except ValidationError as error:
+            return _final("invalid_output", explain(error))
+        except PydanticSerializationError as error:
+            return _final("invalid_output", _shortened(str(error)))
+        except Exception as error:  # noqa: BLE001 -- a serializer of the agent's own may raise anything
+            return _from_exception(error)
+        if len(output) > self._max_output_bytes:
+            return _final(
+                "output_too_large",
+                f"the output is {len(output):,} bytes of JSON, {self._max_output_bytes:,} are "
+                "allowed; return a reference to it instead",
+            )
+        return Raw(output)
+
+
+def _final(kind: str, message: str) -> Failure:
+    return Failure(kind=kind, message=message, retryable=False)
+
+
+def _from_exception(error: BaseException) -> Failure:
+    return Failure(
+        kind="agent_error",
+        message=_shortened(f"{type(error).__name__}: {error}".rstrip(": ")),
+        retryable=not isinstance(error, PermanentError),
+    )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MESSAGE_LENGTH else text[: _MESSAGE_LENGTH - 1] + "…"
+
+
+def _is_being_cancelled() -> bool:
+    """Whether somebody cancels the caller, or the agent awaited something that was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
