@@ -1,0 +1,231 @@
+"""The shell around the run core: inbox batches in, decisions, tasks and state out (law 3).
+
+For each batch: decide every message; publish the decisions and tasks and await the broker; then
+write the changed state together with the inbox offset it reflects, as one record batch to the
+table's changelog; then take it over and acknowledge. A crash anywhere re-delivers, and the same
+messages make the same outputs.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from streams import codec, dead_letters, topics
+from streams.errors import CommandCenterError
+from streams.faust_shell import Batch
+from streams.ids import spread
+from streams.outbox import Outbox, Parcel
+from streams.records import Message, Start, Timer
+from streams.run import RunState, decide
+from streams.run_store import OFFSET_KEY, Change, RunStore
+from streams.workflow import Plan
+
+_log = structlog.get_logger(__name__)
+
+_messages = Counter("commandcenter_inbox_messages_total", "Inbox messages decided.", ["type"])
+_ignored = Counter(
+    "commandcenter_inbox_ignored_total", "Inbox messages that changed nothing.", ["reason"]
+)
+_finished = Counter("commandcenter_runs_finished_total", "Runs by final status.", ["status"])
+_active = Gauge("commandcenter_runs_active", "Runs under way in this worker.")
+_batch_seconds = Histogram(
+    "commandcenter_decision_batch_seconds",
+    "From inbox batch to acknowledged state.",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5),
+)
+
+ERRORS_TO_LETTERS: Final = frozenset({"unknown_run", "unknown_node"})
+
+PlanOf = Callable[[str, str, int], Awaitable[Plan | None]]
+"""(project, workflow, version) → its plan; None where no such version was ever published."""
+
+
+class UnknownRunError(CommandCenterError):
+    """A message is addressed to a run, or a node of a run, that does not exist."""
+
+
+class UnknownWorkflowError(CommandCenterError):
+    """A message needs a workflow version that was never published."""
+
+
+class _Draft:
+    """What one inbox batch changes, before anything of it is written."""
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+        self.states: dict[str, RunState] = {}
+        self.changes: dict[bytes, bytes | None] = {}
+        self.next_offset = store.next_offset
+
+    def get(self, run: str) -> RunState | None:
+        return self.states.get(run) or self.store.get(run)
+
+
+class Orchestrator:
+    """Decides for the partitions that this worker owns. One batch at a time."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        partitions: int,
+        plan_of: PlanOf,
+        prepare_agent: Callable[[str], Awaitable[None]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`prepare_agent` makes sure that an agent's task topic exists."""
+        self._outbox = outbox
+        self._partitions = partitions
+        self._plan_of = plan_of
+        self._prepare_agent = prepare_agent
+        self._clock = clock
+        self._stores: dict[int, RunStore] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._timers_changed = asyncio.Event()
+        self._sleeping_until = float("inf")
+
+    # --- ownership ---
+
+    def own(self, partition: int, records: dict[bytes, bytes]) -> int:
+        """Begin on a restored partition; gives the inbox offset to resume from."""
+        store = self._stores[partition] = RunStore(partition, records)
+        self._timers_changed.set()
+        _log.info(
+            "partition restored", partition=partition, runs=len(store), offset=store.next_offset
+        )
+        return store.next_offset or 0
+
+    async def release(self) -> None:
+        """Finish the batch in hand, then own nothing."""
+        await self._idle.wait()
+        self._stores.clear()
+
+    # --- batches ---
+
+    async def process(self, batches: list[Batch]) -> list[Batch]:
+        """Decide these batches; gives those that are done (the others were revoked)."""
+        self._idle.clear()
+        try:
+            with _batch_seconds.time():
+                return await self._process(batches)
+        finally:
+            self._idle.set()
+            _active.set(sum(map(len, self._stores.values())))
+
+    async def _process(self, batches: list[Batch]) -> list[Batch]:
+        outputs = Parcel()
+        drafts: dict[int, _Draft] = {}
+        mine = [b for b in batches if b.tp.partition in self._stores]
+        for batch in mine:
+            partition = batch.tp.partition
+            draft = drafts.get(partition)
+            if draft is None:
+                draft = drafts[partition] = _Draft(self._stores[partition])
+            for record in batch.records:
+                if draft.next_offset is not None and record.offset < draft.next_offset:
+                    continue  # the state has it already
+                await self._decide(record, draft, outputs)
+                draft.next_offset = record.offset + 1
+        if outputs:
+            await self._outbox.deliver(outputs)
+        await self._write(drafts)
+        return mine
+
+    async def _decide(self, record: Any, draft: _Draft, outputs: Parcel) -> None:
+        try:
+            message = codec.messages.decode(record.value)
+            await self._decide_message(message, record, draft, outputs)
+        except Exception as error:  # noqa: BLE001  # one bad record must not stop the partition
+            if not isinstance(error, CommandCenterError):
+                _log.exception("a decision failed", offset=record.offset)
+            dead_letters.put(outputs, self._partitions, record, error)
+
+    async def _decide_message(
+        self, message: Message, record: Any, draft: _Draft, outputs: Parcel
+    ) -> None:
+        partition = draft.store.partition
+        before = draft.get(message.run)
+        known = before.head if before is not None else message
+        if not isinstance(known, Start) and before is None:
+            raise UnknownRunError(f"no run {message.run}: nothing started it here")
+        plan = await self._plan_of(known.project, known.workflow, known.version)
+        if plan is None:
+            raise UnknownWorkflowError(
+                f"workflow {known.workflow!r} has no version {known.version} in project"
+                f" {known.project!r}: publish it, then replay this record"
+            )
+        outcome = decide(before, message, record.timestamp, plan, partition)
+        _messages.labels(type(message).__name__.lower()).inc()
+        if outcome.decision is None or outcome.state is None:
+            _ignored.labels(outcome.ignored).inc()
+            if outcome.ignored in ERRORS_TO_LETTERS:
+                raise UnknownRunError(f"run {message.run}: {outcome.ignored.replace('_', ' ')}")
+            return
+        run = message.run
+        outputs.add(topics.EVENTS, partition, run.encode(), codec.encode(outcome.decision))
+        for task in outcome.tasks:
+            await self._prepare_agent(task.agent)
+            outputs.add(
+                topics.tasks(task.agent),
+                spread(task.id, self._partitions),
+                task.id.encode(),
+                codec.encode(task),
+            )
+        draft.changes.update(draft.store.changes(before, outcome))
+        draft.states[run] = outcome.state
+        if outcome.state.head.finished_at is not None:
+            _finished.labels(outcome.state.head.status.value).inc()
+
+    async def _write(self, drafts: dict[int, _Draft]) -> None:
+        written = []
+        parcel = Parcel()
+        for partition, draft in drafts.items():
+            if draft.next_offset == draft.store.next_offset:
+                continue
+            changes: list[Change] = list(draft.changes.items())
+            # Last, so that where a batch takes several parts the offset is in the last one: state
+            # ahead of its offset is harmless, an offset ahead of its state is a loss.
+            changes.append((OFFSET_KEY, b"%d" % (draft.next_offset or 0)))
+            for key, value in changes:
+                parcel.add(topics.STATE, partition, key, value)
+            written.append((draft, changes))
+        if not written:
+            return
+        await self._outbox.deliver(parcel)
+        for draft, changes in written:
+            draft.store.apply(changes, draft.states.values())
+            due = draft.store.timers.next_due
+            if due is not None and due < self._sleeping_until:
+                self._timers_changed.set()
+
+    # --- timers ---
+
+    async def run_timers(self) -> None:
+        """Send a timer message for whatever becomes due, until cancelled."""
+        while True:
+            now = int(self._clock() * 1000)
+            await self._fire(now)
+            dues = [d for s in self._stores.values() if (d := s.timers.next_due) is not None]
+            self._sleeping_until = min(dues, default=float("inf"))
+            self._timers_changed.clear()
+            try:
+                delay = (self._sleeping_until - now) / 1000 if dues else None
+                await asyncio.wait_for(self._timers_changed.wait(), delay)
+            except TimeoutError:
+                continue
+
+    async def _fire(self, now: int) -> None:
+        parcel = Parcel()
+        for partition, store in self._stores.items():
+            for wake in store.timers.pop_due(now):
+                due = store.due(wake, now)
+                if due is not None:
+                    run, node = wake
+                    message = Timer(run=run, node=node, due=due)
+                    parcel.add(topics.INBOX, partition, run.encode(), codec.encode(message))
+        if parcel:
+            await self._outbox.deliver(parcel)

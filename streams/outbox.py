@@ -1,0 +1,143 @@
+"""Sending many records at once: hand-built record batches, one or few for each partition.
+
+A record batch is what Kafka writes atomically: all records of one `Parcel` part are there or none.
+Building batches ourselves costs a tenth of a `send` for every record, and is what lets the state
+and the inbox offset that it reflects be written together (law 3).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.partitioner import murmur2
+
+from streams.errors import OperatorError
+
+BATCH_BYTES: Final = 1024 * 1024
+REQUEST_BYTES: Final = 12 * 1024 * 1024
+"""The largest record, and request, that we send; the broker's limit has to allow it."""
+
+_log = structlog.get_logger(__name__)
+
+Header = tuple[str, bytes]
+
+
+class _Out(NamedTuple):
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header]
+
+
+@lru_cache(maxsize=65_536)
+def partition_of(key: str, partitions: int) -> int:
+    """The partition that Kafka's default partitioner gives a key."""
+    return int(murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+
+
+class Parcel:
+    """Records to be sent together, in order within each partition."""
+
+    __slots__ = ("_records",)
+
+    def __init__(self) -> None:
+        self._records: dict[tuple[str, int], list[_Out]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._records)
+
+    def add(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header] = (),
+    ) -> None:
+        """Put a record in. A None value is a tombstone."""
+        record = _Out(key, value, headers)
+        try:
+            self._records[topic, partition].append(record)
+        except KeyError:
+            self._records[topic, partition] = [record]
+
+    def partitions(self) -> Sequence[tuple[tuple[str, int], list[_Out]]]:
+        """What is in it, by topic and partition."""
+        return tuple(self._records.items())
+
+
+class Outbox:
+    """The one idempotent producer of a process, for whole parcels."""
+
+    def __init__(self, bootstrap: str, client_id: str) -> None:
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=bootstrap,
+            client_id=client_id,
+            enable_idempotence=True,
+            max_batch_size=BATCH_BYTES,
+            max_request_size=REQUEST_BYTES,
+            linger_ms=0,
+        )
+
+    async def start(self) -> None:
+        """Connect; `OperatorError` if no broker answers."""
+        try:
+            await self._producer.start()
+        except KafkaConnectionError as error:
+            await self._producer.stop()
+            raise OperatorError(f"cannot reach Kafka: {error}") from error
+
+    async def stop(self) -> None:
+        """Send what is pending, then disconnect."""
+        await self._producer.stop()
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has."""
+        return len(await self._producer.partitions_for(topic))
+
+    async def flush(self, parcel: Parcel) -> None:
+        """Send everything in the parcel and wait until the broker has it.
+
+        Raises:
+            KafkaError: some part is not known to be written; the parcel can be sent again.
+        """
+        pending = []
+        for (topic, partition), records in parcel.partitions():
+            batch = self._producer.create_batch()
+            for record in records:
+                if (
+                    batch.append(
+                        timestamp=None, key=record.key, value=record.value, headers=record.headers
+                    )
+                    is None
+                ):
+                    pending.append(
+                        await self._producer.send_batch(batch, topic, partition=partition)
+                    )
+                    batch = self._producer.create_batch()
+                    batch.append(
+                        timestamp=None, key=record.key, value=record.value, headers=record.headers
+                    )
+            pending.append(await self._producer.send_batch(batch, topic, partition=partition))
+        if len(pending) == 1:
+            await pending[0]
+        elif pending:
+            await asyncio.gather(*pending)
+
+    async def deliver(self, parcel: Parcel) -> None:
+        """As `flush`, tried again until the broker has it; the broker being away is said once."""
+        delay = 0.1
+        while True:
+            try:
+                await self.flush(parcel)
+            except KafkaError as error:
+                if not getattr(error, "retriable", False):
+                    raise
+                _log.warning("Kafka does not take records; trying again", error=str(error))
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+            else:
+                return

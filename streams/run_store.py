@@ -1,0 +1,150 @@
+"""The runs of one partition: decoded where they are under way, raw bytes in the table otherwise.
+
+Keys of the table: the run id for a head, `run id/node` for a node, `@offset` for how far the inbox
+has been read into the state.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import structlog
+
+from streams import codec
+from streams.errors import UnreadableRecordError
+from streams.run import TERMINAL, Outcome, RunState
+from streams.timers import Timers
+
+_log = structlog.get_logger(__name__)
+
+OFFSET_KEY: Final = b"@offset"
+
+Change = tuple[bytes, bytes | None]
+Wake = tuple[str, str]
+"""A timer's key: the run, and the node or `` for the run's own deadline."""
+
+
+class RunStore:
+    """The state of one partition of the inbox, and its timers.
+
+    `records` is the table's data of this partition, live; it is changed through `apply` only.
+    """
+
+    def __init__(self, partition: int, records: dict[bytes, bytes]) -> None:
+        """Find the runs under way and set their timers; unreadable records are said and left."""
+        self.partition = partition
+        self.timers: Timers[Wake] = Timers()
+        self._records = records
+        self._runs: dict[str, RunState] = {}
+        offset = records.get(OFFSET_KEY)
+        self.next_offset = None if offset is None else int(offset)
+        self._restore()
+
+    def _restore(self) -> None:
+        nodes: dict[str, list[bytes]] = {}
+        heads = []
+        for key, value in self._records.items():
+            if key == OFFSET_KEY:
+                continue
+            run, _, node = key.decode().partition("/")
+            if node:
+                nodes.setdefault(run, []).append(value)
+            else:
+                heads.append(value)
+        for value in heads:
+            try:
+                head = codec.heads.decode(value)
+                if head.status in TERMINAL:
+                    continue
+                states = [codec.nodes.decode(v) for v in nodes.get(head.run, ())]
+            except UnreadableRecordError as error:
+                _log.error("a run's state cannot be read", partition=self.partition, why=str(error))
+                continue
+            state = RunState(head, {node.node: node for node in states})
+            self._runs[head.run] = state
+            for wake, due in _wakes(state):
+                self.timers.set(wake, due)
+
+    def __len__(self) -> int:
+        """How many runs are under way."""
+        return len(self._runs)
+
+    def get(self, run: str) -> RunState | None:
+        """The run's state, None where there is no such run."""
+        state = self._runs.get(run)
+        if state is None and (head := self._records.get(run.encode())) is not None:
+            return RunState(codec.heads.decode(head), {})
+        return state
+
+    def changes(self, before: RunState | None, outcome: Outcome) -> Iterator[Change]:
+        """The records that turn the state `before` into the outcome's."""
+        after = outcome.state
+        if after is None:
+            return
+        run = after.head.run
+        yield run.encode(), codec.encode(after.head)
+        if after.head.status in TERMINAL:
+            for node in before.nodes if before else ():
+                yield f"{run}/{node}".encode(), None
+        else:
+            for node in sorted(outcome.touched):
+                yield f"{run}/{node}".encode(), codec.encode(after.nodes[node])
+
+    def apply(self, changes: Iterable[Change], states: Iterable[RunState]) -> None:
+        """Take over what has been written to the changelog: the records and the decoded states."""
+        for key, value in changes:
+            if value is None:
+                self._records.pop(key, None)
+            else:
+                self._records[key] = value
+                if key == OFFSET_KEY:
+                    self.next_offset = int(value)
+        for state in states:
+            self._replace(state)
+
+    def _replace(self, state: RunState) -> None:
+        run = state.head.run
+        before = self._runs.get(run)
+        if before is not None:
+            self._set_timers(before, state)
+        elif state.head.status not in TERMINAL:
+            for wake, due in _wakes(state):
+                self.timers.set(wake, due)
+        if state.head.status in TERMINAL:
+            self._runs.pop(run, None)
+        else:
+            self._runs[run] = state
+
+    def _set_timers(self, before: RunState, after: RunState) -> None:
+        run = after.head.run
+        if after.head.status in TERMINAL:
+            for wake, due in _wakes(before):
+                self.timers.cancel(wake, due)
+            return
+        for name, node in after.nodes.items():
+            old = before.nodes.get(name)
+            if old is node:
+                continue
+            if old is not None and old.wake_at is not None:
+                self.timers.cancel((run, name), old.wake_at)
+            if node.wake_at is not None:
+                self.timers.set((run, name), node.wake_at)
+
+    def due(self, wake: Wake, now: int) -> int | None:
+        """When the timer was due, if it still is."""
+        state = self._runs.get(wake[0])
+        if state is None:
+            return None
+        if not wake[1]:
+            at: int | None = state.head.deadline
+        else:
+            node = state.nodes.get(wake[1])
+            at = None if node is None else node.wake_at
+        return at if at is not None and at <= now else None
+
+
+def _wakes(state: RunState) -> Iterator[tuple[Wake, int]]:
+    run = state.head.run
+    yield (run, ""), state.head.deadline
+    for node in state.nodes.values():
+        if node.wake_at is not None:
+            yield (run, node.node), node.wake_at
