@@ -123,13 +123,13 @@ def _download_into(home: Path, console: Console, stopped: threading.Event) -> No
         _told(console, len(locked)) as (bar, task),
     ):
 
+        def give_up_if_stopped(_bytes: int = 0) -> None:
+            if stopped.is_set():
+                raise DownloadStoppedError
+
         @contextmanager
         def watched(_name: str, _size: int) -> Iterator[Callable[[int], None]]:
-            def update(_count: int) -> None:
-                if stopped.is_set():
-                    raise DownloadStoppedError
-
-            yield update
+            yield give_up_if_stopped
 
         context = MavenContext(
             resolver=PythonResolver(progress_callback=watched),
@@ -143,6 +143,7 @@ def _download_into(home: Path, console: Console, stopped: threading.Event) -> No
         jars.mkdir(parents=True)
 
         def fetch(jar: LockedDependency) -> None:
+            give_up_if_stopped()
             component = context.project(jar.groupId, jar.artifactId).at_version(jar.version)
             source: Path = component.artifact(jar.classifier or "", jar.packaging).resolve()
             actual = hashlib.sha256(source.read_bytes()).hexdigest()

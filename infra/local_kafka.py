@@ -18,7 +18,7 @@ import time
 from collections import deque
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 import psutil
 from rich.console import Console
@@ -122,6 +122,11 @@ class LocalKafka:
             os.close(self._lock)
             self._lock = None
 
+    async def prepared(self) -> None:
+        """Wait until later starts are fast; at once unless this is the first on the machine."""
+        if self._training is not None:
+            await asyncio.shield(self._training)
+
     async def kill(self) -> None:
         """End the JVM as a crash would; `stop` still has to be called."""
         if self._broker is not None:
@@ -202,7 +207,7 @@ class LocalKafka:
         record = {
             "bootstrap": self.bootstrap,
             "pid": pid,
-            "started": psutil.Process(pid).create_time(),
+            "started": _started_at(pid),
         }
         path = _bootstrap_file(self._folder)
         draft = path.with_suffix(".draft")
@@ -213,13 +218,23 @@ class LocalKafka:
 def read_bootstrap(data_dir: Path) -> str | None:
     """Where the embedded Kafka of this data directory serves now; None if it does not run."""
     try:
-        record = json.loads(_bootstrap_file(data_dir.absolute() / "kafka").read_text("utf-8"))
-        # A process id is used again some day; together with the start time it is one process.
-        if psutil.Process(record["pid"]).create_time() != record["started"]:
-            return None
-    except (FileNotFoundError, psutil.NoSuchProcess):
+        text = _bootstrap_file(data_dir.absolute() / "kafka").read_text(encoding="utf-8")
+    except FileNotFoundError:
         return None
-    return str(record["bootstrap"])
+    record: dict[str, Any] = json.loads(text)
+    # A process id is used again some day; together with the start time it is one process.
+    return record["bootstrap"] if _started_at(record["pid"]) == record["started"] else None
+
+
+def _started_at(pid: int) -> float | None:
+    """When this process started, in seconds since the epoch; None if it has ended."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:  # ended, its parent has not looked yet
+            return None
+        return float(process.create_time())
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _bootstrap_file(folder: Path) -> Path:
@@ -255,7 +270,7 @@ async def _own(folder: Path) -> int:
 
 def _refuse_a_living_owner(lock: int, folder: Path) -> None:
     owner = os.pread(lock, 32, 0).decode().strip()
-    if owner.isdigit() and psutil.pid_exists(int(owner)):
+    if owner.isdigit() and _started_at(int(owner)) is not None:
         raise _owned(folder, f"process {owner}")
 
 

@@ -10,6 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
+PIPE: Final = subprocess.PIPE
+KILLED: Final = 128 + signal.SIGKILL
+"""The exit status of a command that was killed."""
+
 _LEASH: Final = Path(__file__).with_name("leash.py")
 
 
@@ -38,7 +42,7 @@ class OwnedProcess:
         Args:
             command: Looked up in PATH; if it cannot be run the exit status is 127.
             env: Its whole environment; None means ours.
-            stdout: As in `subprocess`: inherited, `PIPE`, `DEVNULL` or a file.
+            stdout: As in `subprocess`: inherited, `PIPE` or a file.
             stderr: As `stdout`.
             pass_fds: Descriptors that the command inherits under the same numbers.
         """
@@ -129,7 +133,3 @@ def exit_text(code: int) -> str:
         except ValueError:
             pass  # a program's own large exit code
     return f"exit code {code}"
-
-
-PIPE: Final = subprocess.PIPE
-DEVNULL: Final = subprocess.DEVNULL
