@@ -205,7 +205,10 @@ def lock_jars() -> None:
         needed = [dep for dep in transitive if dep.scope in ("compile", "runtime")]
         lock = LockFile.from_resolved_dependencies([*inputs, *needed], environment_name="kafka")
         lock.dependencies.sort(key=lambda dep: (dep.groupId, dep.artifactId))
-        lock.save(LOCK_FILE)
+        # The file's hash names the folder of the jars: no new time stamp for the same jars.
+        known = LockFile.load(LOCK_FILE).dependencies if LOCK_FILE.exists() else []
+        if [dep.to_dict() for dep in lock.dependencies] != [dep.to_dict() for dep in known]:
+            lock.save(LOCK_FILE)
 
 
 if __name__ == "__main__":

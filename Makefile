@@ -1,0 +1,63 @@
+# Everything a person or a CI does with this checkout. Needs Python 3.11+, make and git.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+# Prefer a uv that is there already; else one of our own, in a nested environment because
+# `uv pip sync` removes from .venv whatever is not locked.
+UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test check format lock bench clean
+
+help: ## Say what can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: $(INSTALLED) ## Make .venv with the locked dependencies and the commandcenter command
+
+run: setup ## Run CommandCenter on http://127.0.0.1:8080 until Ctrl-C
+	@$(VENV)/bin/commandcenter up
+
+demo: setup ## Run the bundled example from end to end, and end
+	@$(VENV)/bin/commandcenter demo
+
+test: setup ## Run the tests (those marked containers are skipped without a Docker engine)
+	$(PY) -m pytest
+
+check: setup ## Format, lint, types, import rules and tests: what must pass before a commit
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest
+
+format: setup ## Format the code and mend what ruff can mend
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix
+
+bench: setup ## Measure throughput and latency through the real stack
+	$(PY) tests/bench/run.py
+
+lock: setup ## Resolve all dependencies anew: Python's and the embedded Kafka's
+	$(UV) pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url \
+		--universal --python-version 3.11 --upgrade -o requirements.lock
+	$(PY) -m infra.kafka_jars
+
+clean: ## Remove what was made here: the environment and caches (not data, not ~/.cache)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "CommandCenter needs Python 3.11 or newer; set it with: make PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv --without-pip $(VENV)
+	@command -v uv >/dev/null || test -x $(VENV)/uv/bin/uv || { \
+		echo "Installing uv $(UV_VERSION) into $(VENV)/uv" && \
+		$(PYTHON) -m venv $(VENV)/uv && \
+		$(VENV)/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+	$(UV) pip sync --python $(PY) --require-hashes requirements.lock
+	$(UV) pip install --python $(PY) --no-deps --no-build-isolation --editable .
+	@touch $@
