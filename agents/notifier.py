@@ -43,6 +43,7 @@ _LOG_LEVEL: Final[dict[Level, int]] = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
+_COMPLAINTS: Final = frozenset({"WARNING", "ERROR", "CRITICAL"})
 _SHORTEST_SECRET: Final = 4
 
 notifier = Agent(
@@ -118,28 +119,29 @@ def _deliver(inputs: SendInput, message_id: str) -> str:
     services = apprise.Apprise()
     services.add(service)
     lines = [inputs.message, *(f"{key}: {value}" for key, value in inputs.metadata.items())]
-    result = services.notify(
+    with services.notify(
         body="\n".join(lines), title=inputs.title, notify_type=_APPRISE_TYPE[inputs.severity]
-    )
-    if not result:
-        said = "; ".join(entry.message for each in result.results for entry in each.logs)
-        reason = _without_parts_of(inputs.channel, said) or "Apprise gives no reason"
-        raise AgentError(f"{channel} did not take the message: {reason}")
+    ) as result:
+        if not result:
+            said = "; ".join(it.message for it in result.logs() if it.level in _COMPLAINTS)
+            reason = _without_parts_of(inputs.channel, said) or "Apprise gives no reason"
+            raise AgentError(f"{channel} did not take the message: {reason}")
     return channel
 
 
 @cache
 def _apprise() -> Any:
     """The library, imported when first needed: it takes a second."""
+    log = logging.getLogger("apprise")
+    log.propagate = False
+    log.addHandler(logging.NullHandler())
+    logging.getLogger("urllib3").setLevel(logging.INFO)  # its DEBUG lines hold path and query
     try:
         import apprise
     except ModuleNotFoundError as error:
         raise PermanentError(
             f"{error.name} is not installed; install the extra: commandcenter[agents]"
         ) from error
-    log = logging.getLogger("apprise")
-    log.propagate = False
-    log.addHandler(logging.NullHandler())
     return apprise
 
 

@@ -1,0 +1,276 @@
+"""The security scanner against real folders; its secrets are put together here, not written."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agents import AgentError, PermanentError
+from agents.security_scanner import ScanOutput, scan
+
+ROOT = Path(__file__).parents[3]
+VULNERABLE_APP = ROOT / "examples" / "vulnerable-app"
+
+TOKEN = "ghp_" + "NotARealToken" * 3
+TOKEN = TOKEN[:40]
+PASSWORD = "made-up-" + "password"
+
+
+def write(folder: Path, files: dict[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+async def scanned(folder: Path, scan_type: str = "all", **more: int) -> ScanOutput:
+    return await scan.test({"repositoryPath": str(folder), "scanType": scan_type, **more})
+
+
+def places(output: ScanOutput) -> list[tuple[str, int, str]]:
+    return sorted((it.file, it.line, it.type) for it in output.findings)
+
+
+async def test_it_finds_in_the_example_app_exactly_what_its_readme_says() -> None:
+    readme = (VULNERABLE_APP / "README.md").read_text()
+    planted = re.findall(r"^\| `(\S+)` \| (\d+) \| `(\S+)` \| (\w+) \|", readme, re.MULTILINE)
+    assert len(planted) == 14
+    output = await scanned(VULNERABLE_APP)
+    found = {(it.file, str(it.line), it.type, it.severity) for it in output.findings}
+    assert found == set(planted)
+    assert output.summary.model_dump() == {
+        "total": 14,
+        **{
+            name: sum(row[3] == name for row in planted)
+            for name in ("critical", "high", "medium", "low")
+        },
+    }
+    listed = git(VULNERABLE_APP, "ls-files", "--cached", "--others", "--exclude-standard")
+    assert output.scanned_files == len(listed.splitlines())
+    assert (output.skipped_files, output.omitted_findings, output.warnings) == (0, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("scan_type", "kinds"),
+    [("secrets", {"secret"}), ("python", {"python"}), ("all", {"secret", "python"})],
+)
+async def test_the_scan_type_chooses_the_scanners(scan_type: str, kinds: set[str]) -> None:
+    output = await scanned(VULNERABLE_APP, scan_type)
+    # bandit knows one of the passwords too; where both look, it is one finding.
+    assert {it.type.partition(".")[0] for it in output.findings} == kinds
+    assert any(it.type == "python.B105" for it in output.findings) == (scan_type == "python")
+
+
+async def test_findings_come_worst_first_and_the_rest_is_counted() -> None:
+    every = await scanned(VULNERABLE_APP)
+    ranks = [("critical", "high", "medium", "low").index(it.severity) for it in every.findings]
+    assert ranks == sorted(ranks)
+    some = await scanned(VULNERABLE_APP, max_findings=4)
+    assert some.findings == every.findings[:4]
+    assert (some.omitted_findings, some.summary) == (10, every.summary)
+
+
+@pytest.mark.parametrize("scan_type", ["secrets", "python", "all"])
+async def test_no_secret_leaves_the_scan(tmp_path: Path, scan_type: str) -> None:
+    other = "zweites" + "geheimnis"
+    write(
+        tmp_path,
+        {
+            "one.py": f"password = {PASSWORD!r}\n"
+            f"def log_in(user, password={other!r}):\n"
+            f"    return requests.get('https://x', auth=(user, {PASSWORD!r}), verify=False)\n"
+            f"login = dict(password={PASSWORD!r}, secret={other!r})\n",
+            "two.yaml": f"password: '{PASSWORD}'\nurl: https://me:{PASSWORD}@host/\n",
+            "three.ini": f"[db]\npassword = {PASSWORD} \n",
+            "four.js": f'let a = {{password: "{PASSWORD}", token: "{TOKEN}", secret: "{other}"}}\n',
+            "five.json": json.dumps({"password": f"quo\\ted{PASSWORD}"}),
+        },
+    )
+    output = await scanned(tmp_path, scan_type)
+    assert output.summary.total >= 3
+    told = output.model_dump_json()
+    for secret in (PASSWORD, other, TOKEN):
+        assert secret not in told
+
+
+async def test_what_git_ignores_and_what_is_not_source_is_not_scanned(tmp_path: Path) -> None:
+    secret = f"token = '{TOKEN}'\n"
+    write(
+        tmp_path,
+        {
+            ".gitignore": "ignored/\n*.log\n",
+            "tracked.py": secret,
+            "untracked.txt": secret,
+            "deleted.py": secret,
+            "ignored/a.py": secret,
+            "b.log": secret,
+            "node_modules/c.js": secret,
+            "deep/.venv/d.py": secret,
+            "binary.bin": b"\0" + secret.encode(),
+            "latin.txt": "token = '\xe9'".encode("latin-1"),
+            "large.txt": secret + " " * 1_000_000,
+        },
+    )
+    (tmp_path / "link.py").symlink_to(tmp_path / "ignored" / "a.py")
+    (tmp_path / "outside").symlink_to("/etc")
+    git(tmp_path, "init")
+    git(tmp_path, "add", "tracked.py", "deleted.py", "-f", "node_modules/c.js")
+    (tmp_path / "deleted.py").unlink()
+    output = await scanned(tmp_path)
+    found = [("tracked.py", 1, "secret.github-token"), ("untracked.txt", 1, "secret.github-token")]
+    assert places(output) == found
+    assert (output.scanned_files, output.skipped_files) == (3, 3)
+    # A folder that the repository around it ignores is scanned when it is asked for.
+    inside = await scanned(tmp_path / "ignored")
+    assert places(inside) == [("a.py", 1, "secret.github-token")]
+
+
+async def test_a_folder_without_git_is_walked(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {"a/b.py": f"token = '{TOKEN}'\n", ".venv/c.py": f"token = '{TOKEN}'\n", "empty.py": ""},
+    )
+    output = await scanned(tmp_path)
+    assert places(output) == [("a/b.py", 1, "secret.github-token")]
+    assert output.scanned_files == 2
+
+
+async def test_git_runs_nothing_that_the_repository_names(tmp_path: Path) -> None:
+    write(tmp_path, {"a.py": "x = 1\n"})
+    git(tmp_path, "init")
+    trap = tmp_path / "trap.sh"
+    sprung = tmp_path / "sprung"
+    trap.write_text(f"#!/bin/sh\ntouch {sprung}\n")
+    trap.chmod(0o755)
+    git(tmp_path, "config", "core.fsmonitor", str(trap))
+    git(tmp_path, "status")
+    assert sprung.exists(), "the trap is no trap"
+    sprung.unlink()
+    await scanned(tmp_path)
+    assert not sprung.exists()
+
+
+async def test_checksums_asserts_of_tests_and_clean_folders_are_no_findings(tmp_path: Path) -> None:
+    assert (await scanned(tmp_path)).summary.total == 0
+    digest = "9f86d081884c7d659a2feaa0c55ad015" * 2
+    write(
+        tmp_path,
+        {"a.lock.toml": f'sha256 = "{digest}"\n', "tests/test_a.py": "assert 1\n"},
+    )
+    assert (await scanned(tmp_path)).findings == []
+    write(tmp_path, {"a.toml": f'colour = "{digest}"\n', "b.py": "assert 1\n"})
+    assert places(await scanned(tmp_path)) == [
+        ("a.toml", 1, "secret.hex-high-entropy-string"),
+        ("b.py", 1, "python.B101"),
+    ]
+
+
+async def test_a_file_that_is_no_python_is_told(tmp_path: Path) -> None:
+    write(tmp_path, {"broken.py": "def (\n", "fine.py": "eval('1')\n"})
+    output = await scanned(tmp_path)
+    assert output.warnings == ["broken.py: syntax error while parsing AST from file"]
+    assert places(output) == [("fine.py", 1, "python.B307")]
+
+
+async def test_line_endings_do_not_shift_lines(tmp_path: Path) -> None:
+    write(tmp_path, {"a.py": "x = 1\r\n\r\neval('1')\r\n", "b.sh": f"\r\n\r\nT={TOKEN}\r\n"})
+    output = await scanned(tmp_path)
+    assert [(it.file, it.line, it.code) for it in output.findings] == [
+        ("b.sh", 3, "T=****"),
+        ("a.py", 3, "eval('1')"),
+    ]
+
+
+async def test_a_folder_that_cannot_be_scanned_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path, says in [("nowhere", "No such file"), ("file", "is not a folder")]:
+        with pytest.raises(PermanentError, match=rf"{re.escape(str(tmp_path / path))}.*{says}"):
+            await scanned(tmp_path / path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+async def test_an_unreadable_folder_is_named(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0)
+    with pytest.raises(PermanentError, match=r"locked cannot be read: Permission denied"):
+        await scanned(locked)
+
+
+async def test_a_scan_process_that_dies_is_a_retryable_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = tmp_path / "dying.py"
+    dying.write_text("raise SystemExit('out of luck')\n")
+    monkeypatch.setattr("agents.security_scanner._INTERPRETER", (sys.executable, str(dying)))
+    with pytest.raises(AgentError, match="ended with status 1: out of luck") as raised:
+        await scanned(tmp_path)
+    assert not isinstance(raised.value, PermanentError)
+
+
+async def test_a_scan_out_of_time_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = tmp_path / "pids"
+    endless = tmp_path / "endless.py"
+    endless.write_text(
+        "import os, pathlib, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"new = pathlib.Path({str(pids)!r} + '.new')\n"
+        "new.write_text(f'{os.getpid()} {child.pid}')\n"
+        f"new.rename({str(pids)!r})\n"
+        "child.wait()\n"
+    )
+    monkeypatch.setattr("agents.security_scanner._INTERPRETER", (sys.executable, str(endless)))
+    working = asyncio.ensure_future(scanned(tmp_path))
+    async with asyncio.timeout(20):
+        while not pids.exists():  # noqa: ASYNC110 -- another process makes it
+            await asyncio.sleep(0.01)
+    processes = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    async with asyncio.timeout(20):
+        while any(map(is_alive, processes)):  # noqa: ASYNC110 -- nobody tells when it died
+            await asyncio.sleep(0.01)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_the_scan_process_ends_with_its_worker() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        str(ROOT / "agents" / "scan_process.py"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    # Stopped until its stdin ends, so that it cannot have finished before.
+    process.send_signal(signal.SIGSTOP)
+    process.stdin.write(json.dumps({"path": str(ROOT), "scanType": "all"}).encode() + b"\n")
+    await process.stdin.drain()
+    process.stdin.close()
+    await process.stdin.wait_closed()
+    process.send_signal(signal.SIGCONT)
+    said, _ = await process.communicate()
+    assert (await process.wait(), said) == (1, b"")
