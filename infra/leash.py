@@ -10,6 +10,7 @@ SIGTERM and SIGINT are handed on. The exit status is the command's, 128 + n if s
 Only the standard library, and little of it: this process stays for as long as the command runs.
 """
 
+import contextlib
 import ctypes
 import os
 import select
@@ -55,6 +56,9 @@ def main(owner: int, command: list[str]) -> int:
     child = os.fork()
     if child == 0:
         _become(command, leash)
+    # Child and parent both make the group: whoever comes first, it is there before it is killed.
+    with contextlib.suppress(PermissionError, ProcessLookupError):  # it runs the command or ended
+        os.setpgid(child, child)
 
     while True:
         # The time-out is for a write end that a fork of the owner keeps open.
@@ -75,12 +79,9 @@ def main(owner: int, command: list[str]) -> int:
 
 
 def _kill_group(child: int) -> None:
-    try:
+    # Nobody is left; or (macOS) nobody but the child, which ended and was not waited for.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # nobody is left
-    except PermissionError:
-        pass  # macOS says so for a group of which only the unreaped child is left
 
 
 if __name__ == "__main__":

@@ -84,13 +84,14 @@ class OwnedProcess:
     @property
     def returncode(self) -> int | None:
         """As `wait` returns it, or None while the command runs."""
-        return self._process.returncode
+        code = self._process.returncode
+        return code if code is None or code >= 0 else 128 - code  # the leash itself was killed
 
     async def wait(self) -> int:
         """Wait for the command to end: its exit status, 128 + n if signal n ended it."""
         code = await self._process.wait()
         self._let_go()
-        return code
+        return code if code >= 0 else 128 - code
 
     async def stop(self, within_s: float) -> int:
         """Ask the command to end (SIGTERM), kill its group after `within_s` seconds, and wait."""

@@ -1,5 +1,6 @@
 """No process outlives its owner, however the owner ends."""
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ async def test_the_exit_status_is_the_commands(code: str, status: int, text: str
 
 
 async def test_a_command_that_does_not_exist_is_status_127() -> None:
-    process = await OwnedProcess.start(["/no/such/program"], stderr=PIPE)
+    process = await OwnedProcess.start(["/no/such/program"])
     assert await process.wait() == 127
 
 
@@ -72,6 +73,16 @@ async def test_leaving_the_context_kills() -> None:
     async with await OwnedProcess.start(python(FOREVER)) as process:
         assert process.returncode is None
     assert process.returncode == KILLED
+
+
+async def test_killing_at_any_moment_of_the_start_works() -> None:
+    async def live_for(seconds: float) -> int:
+        async with await OwnedProcess.start(python(FOREVER), stdout=PIPE) as process:
+            await asyncio.sleep(seconds)
+        return await process.wait()
+
+    codes = await asyncio.gather(*(live_for(step / 500) for step in range(50)))
+    assert set(codes) == {KILLED}
 
 
 @pytest.mark.parametrize("end", ["", "signal.pause()"])
