@@ -33,7 +33,16 @@ _QUIET_JVM: Final = (
     "--sun-misc-unsafe-memory-access=allow",
     "--enable-native-access=ALL-UNNAMED",
 )
-_MEMORY: Final = ("-Xms64m", "-Xmx1g", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError")
+_LAPTOP_JVM: Final = (
+    "-Xms64m",
+    "-Xmx1g",
+    "-XX:+UseSerialGC",
+    "-XX:+ExitOnOutOfMemoryError",
+    # The quick compiler only. Measured on 2 cores: half a second less to the start, some CPU
+    # seconds less in the first minute, 25 MB less; a quarter more broker CPU after a million
+    # records, where the broker's share of a run's cost is small.
+    "-XX:TieredStopAtLevel=1",
+)
 
 
 def aot_cache(home: Path) -> Path:
@@ -195,7 +204,7 @@ class KafkaBroker:
             *self._prefix,
             str(JAVA),
             *_QUIET_JVM,
-            *_MEMORY,
+            *_LAPTOP_JVM,
             f"-XX:ErrorFile={self._folder / 'jvm-error.log'}",
             *options,
             f"-Djava.io.tmpdir={self._folder / 'tmp'}",

@@ -97,7 +97,7 @@ def _turn(path: Path, console: Console) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.print("Waiting for another process that is downloading Apache Kafka.")
+            console.out("Waiting for another process that is downloading Apache Kafka.")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -165,12 +165,12 @@ def _download_into(home: Path, console: Console, stopped: threading.Event) -> No
                 pool.shutdown(cancel_futures=True)
                 raise
         jars.parent.rename(home)
-    console.print(f"Fetched Apache Kafka {KAFKA_VERSION} in {time.monotonic() - begin:.1f} s.")
+    console.out(f"Fetched Apache Kafka {KAFKA_VERSION} in {time.monotonic() - begin:.1f} s.")
 
 
 @contextmanager
 def _told(console: Console, count: int) -> Iterator[tuple[Progress, TaskID]]:
-    console.print(
+    console.out(
         f"Fetching Apache Kafka {KAFKA_VERSION} from Maven Central: {count} jars, 43 MB, only once."
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -149,7 +149,7 @@ class LocalKafka:
                     f"(now: {how}).\n{broker.last_words()}"
                 )
             deaths.append(now)
-            self._console.print(f"The embedded Kafka ended by itself ({how}); starting it again.")
+            self._console.out(f"The embedded Kafka ended by itself ({how}); starting it again.")
             await broker.start(self._port)
             self._publish()
 
@@ -158,7 +158,7 @@ class LocalKafka:
         try:
             await _train(home)
         except (OSError, OperatorError) as error:
-            self._console.print(f"Later starts of Kafka stay slow, no AOT cache: {error}")
+            self._console.out(f"Later starts of Kafka stay slow, no AOT cache: {error}")
 
     async def _jars(self) -> Path:
         stopped = threading.Event()
