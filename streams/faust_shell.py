@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 import faust
 import structlog
 from aiokafka.errors import IllegalStateError
-from faust.stores.base import Store
+from faust.stores.memory import Store
 from faust.tables.table import Table
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -65,6 +65,7 @@ class PartitionedStore(Store):  # type: ignore[misc]  # Faust ships no types
     """A table's data as raw bytes, kept for each partition on its own."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.partitions: dict[int, dict[bytes, bytes]] = {}
 
     def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:  # noqa: ARG002  # Faust's signature
@@ -137,7 +138,10 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
     """The consumer that hands over batches; see the module's rules."""
 
     resume_offset: Callable[[TP], Awaitable[int | None]]
-    """Set by the app: where a partition resumes, None for the group's commit."""
+    """Set by the engine: where a partition resumes, None for the group's commit."""
+
+    on_resumed: Callable[[], None]
+    """Set by the engine: called when positions are sought and work goes on."""
 
     def on_init(self) -> None:
         """Begin with nothing known of any partition."""
@@ -201,6 +205,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         for tp, offset in positions.items():
             if offset is not None and offset >= 0:
                 self._expected[TP(*tp)] = offset
+        self.on_resumed()
         return positions
 
     def verify_event_path(self, now: float, tp: TP) -> None:

@@ -18,7 +18,7 @@ from aiokafka.partitioner import murmur2
 from streams.errors import OperatorError
 
 BATCH_BYTES: Final = 1024 * 1024
-REQUEST_BYTES: Final = 12 * 1024 * 1024
+REQUEST_BYTES: Final = 9 * 1024 * 1024
 """The largest record, and request, that we send; the broker's limit has to allow it."""
 
 _log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ Header = tuple[str, bytes]
 class _Out(NamedTuple):
     key: bytes | None
     value: bytes | None
-    headers: Sequence[Header]
+    headers: list[Header]
 
 
 @lru_cache(maxsize=65_536)
@@ -58,7 +58,7 @@ class Parcel:
         headers: Sequence[Header] = (),
     ) -> None:
         """Put a record in. A None value is a tombstone."""
-        record = _Out(key, value, headers)
+        record = _Out(key, value, list(headers))
         try:
             self._records[topic, partition].append(record)
         except KeyError:

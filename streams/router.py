@@ -4,33 +4,45 @@ The run id is derived from the workflow and the event, so an event that is deliv
 routed by two workers, starts one run.
 """
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import structlog
 from prometheus_client import Counter
 
-from streams import codec, dead_letters, topics
-from streams.catalog import Catalog
-from streams.condition import Condition
+from streams import codec, condition, dead_letters, topics
 from streams.errors import CommandCenterError, TooLargeError
 from streams.faust_shell import Batch
 from streams.ids import run_id
 from streams.outbox import Outbox, Parcel, partition_of
 from streams.records import Start
 from streams.run import PAYLOAD_LIMIT
-from streams.trigger import from_kafka
+from streams.trigger import IncomingEvent, from_kafka
+from streams.workflow import Plan
 
 _log = structlog.get_logger(__name__)
 _triggers = Counter("commandcenter_triggers_total", "Trigger events by outcome.", ["outcome"])
 
 
+class Match(NamedTuple):
+    """A workflow version that an event of some type starts, unless its filter says no."""
+
+    name: str
+    version: int
+    plan: Plan
+
+
+Matching = Callable[[str, str], Iterable[Match]]
+"""(project, event type) → the workflows whose trigger's pattern it fits."""
+
+
 class Router:
     """Routes batches of the triggers topic."""
 
-    def __init__(self, outbox: Outbox, partitions: int, catalog: Catalog) -> None:
+    def __init__(self, outbox: Outbox, partitions: int, matching: Matching) -> None:
         self._outbox = outbox
         self._partitions = partitions
-        self._catalog = catalog
+        self._matching = matching
 
     async def process(self, batches: list[Batch]) -> None:
         """Send the starts that the batches' events make, and dead letters for what is no event."""
@@ -38,24 +50,56 @@ class Router:
         for batch in batches:
             for record in batch.records:
                 try:
-                    self._route(record, parcel)
+                    outcome = self._route(record, parcel)
                 except Exception as error:  # noqa: BLE001  # one bad record must not stop the rest
                     if not isinstance(error, CommandCenterError):
                         _log.exception("routing failed", offset=record.offset)
                     dead_letters.put(parcel, self._partitions, record, error)
-                    _triggers.labels("dead_letter").inc()
+                    outcome = "dead_letter"
+                _triggers.labels(outcome).inc()
         if parcel:
             await self._outbox.deliver(parcel)
 
-    def _route(self, record: Any, parcel: Parcel) -> None:
+    def _route(self, record: Any, parcel: Parcel) -> str:
         if record.value is not None and len(record.value) > PAYLOAD_LIMIT:
             raise TooLargeError(
                 f"the event has {len(record.value):,} bytes; a trigger may have {PAYLOAD_LIMIT:,}:"
                 " put the data elsewhere and send its address"
             )
         fallback = f"{record.topic}/{record.partition}/{record.offset}"
-        event = from_kafka(record.headers, record.key, record.value, fallback)
+        event = from_kafka(record.headers, record.value, fallback)
         started = 0
-        for definition in self._catalog.matching(event.project, event.trigger.type):
-            ...
-        _triggers.labels("matched" if started else "unmatched").inc()
+        for match in self._matching(event.project, event.trigger.type):
+            if _passes(match, event):
+                self._start(match, event, parcel)
+                started += 1
+        return "matched" if started else "unmatched"
+
+    def _start(self, match: Match, event: IncomingEvent, parcel: Parcel) -> None:
+        trigger = event.trigger
+        run = run_id(event.project, match.name, trigger.source, trigger.id)
+        start = Start(
+            run=run,
+            project=event.project,
+            workflow=match.name,
+            version=match.version,
+            trigger=trigger,
+            traceparent=event.traceparent,
+        )
+        partition = partition_of(run, self._partitions)
+        parcel.add(topics.INBOX, partition, run.encode(), codec.encode(start))
+
+
+def _passes(match: Match, event: IncomingEvent) -> bool:
+    text = match.plan.spec.trigger.filter
+    if text is None:
+        return True
+    verdict = condition.compiled(text).check(condition.event_values(event.trigger))
+    if verdict.reason:
+        _log.info(
+            "a filter could not be told",
+            workflow=match.name,
+            event=event.trigger.id,
+            why=verdict.reason,
+        )
+    return verdict.matched

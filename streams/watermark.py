@@ -15,10 +15,13 @@ class Watermark:
         self._last = -1
         self.next_offset: int | None = None
 
-    def begin(self, offset: int) -> None:
-        """Work on this offset has begun; offsets begin in ascending order."""
+    def begin(self, offset: int) -> bool:
+        """Work on this offset begins; False if it has begun before (offsets ascend)."""
+        if offset <= self._last:
+            return False
         self._open[offset] = None
         self._last = offset
+        return True
 
     def done(self, offset: int) -> None:
         """Work on this offset is finished."""

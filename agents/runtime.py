@@ -1,0 +1,137 @@
+"""Consuming tasks: Faust hands over batches, actions run side by side, results go to the inbox.
+
+Rules:
+- At most `concurrency` tasks of one agent run at once in this worker; beyond twice that the
+  partitions are no longer fetched, and other topics are not held up.
+- A partition's offset advances only past finished tasks, in order (`Watermark`). A task that was
+  under way when its partition was revoked is done again by the new owner: agents see its id twice.
+- Results are published before the offset of their task is committed.
+"""
+
+import asyncio
+
+import structlog
+from faust.types import TP
+from prometheus_client import Counter, Gauge
+
+from agents.execution import Execution
+from streams import codec, dead_letters, topics
+from streams.errors import UnreadableRecordError
+from streams.faust_shell import Batch, EngineApp
+from streams.outbox import Outbox, Parcel
+from streams.records import Task
+from streams.watermark import Watermark
+
+_log = structlog.get_logger(__name__)
+_tasks = Counter("commandcenter_tasks_total", "Tasks executed.", ["agent", "outcome"])
+_running = Gauge("commandcenter_tasks_running", "Tasks under way.", ["agent"])
+
+_Place = tuple[TP, int]
+"""A partition in one generation of the consumer group."""
+
+
+class AgentRuntime:
+    """Serves one agent's task topic."""
+
+    def __init__(
+        self,
+        app: EngineApp,
+        outbox: Outbox,
+        execution: Execution,
+        agent: str,
+        partitions: int,
+        concurrency: int,
+    ) -> None:
+        self._app = app
+        self._outbox = outbox
+        self._execution = execution
+        self._agent = agent
+        self._partitions = partitions
+        self._concurrency = concurrency
+        self._free = asyncio.Semaphore(concurrency)
+        self._watermarks: dict[_Place, Watermark] = {}
+        self._work: set[asyncio.Task[None]] = set()
+        self._held: set[TP] = set()
+        self._finished: list[tuple[_Place, int]] = []
+        self._parcel = Parcel()
+        self._something_finished = asyncio.Event()
+
+    async def accept(self, batch: Batch) -> None:
+        """Begin every task of the batch; back-pressure is on the partition, not on the caller."""
+        place = (batch.tp, batch.generation)
+        watermark = self._watermarks.get(place)
+        if watermark is None:
+            for old in [p for p in self._watermarks if p[0] == batch.tp]:
+                del self._watermarks[old]
+            watermark = self._watermarks[place] = Watermark()
+        for record in batch.records:
+            if not watermark.begin(record.offset):
+                continue
+            try:
+                task = codec.tasks.decode(record.value)
+            except UnreadableRecordError as error:
+                dead_letters.put(self._parcel, self._partitions, record, error)
+                self._finish(place, record.offset)
+                continue
+            work = asyncio.create_task(self._run(task, place, record.offset))
+            self._work.add(work)
+            work.add_done_callback(self._work.discard)
+        if len(self._work) > 2 * self._concurrency:
+            self._app.consumer.hold(batch.tp)
+            self._held.add(batch.tp)
+
+    async def _run(self, task: Task, place: _Place, offset: int) -> None:
+        async with self._free:
+            _running.labels(self._agent).inc()
+            try:
+                result = await self._execution.execute(task)
+            finally:
+                _running.labels(self._agent).dec()
+        _tasks.labels(
+            self._agent, "success" if result.failure is None else result.failure.kind
+        ).inc()
+        self._parcel.add(
+            topics.INBOX, task.reply_partition, task.run.encode(), codec.encode(result)
+        )
+        self._finish(place, offset)
+
+    def _finish(self, place: _Place, offset: int) -> None:
+        self._finished.append((place, offset))
+        self._something_finished.set()
+
+    async def run_results(self) -> None:
+        """Publish results as they come, many at once, until cancelled."""
+        while True:
+            await self._something_finished.wait()
+            await self.publish()
+
+    async def publish(self) -> None:
+        """Publish what is finished now, then let its offsets be committed."""
+        self._something_finished.clear()
+        finished, self._finished = self._finished, []
+        parcel, self._parcel = self._parcel, Parcel()
+        if parcel:
+            await self._outbox.deliver(parcel)
+        consumer = self._app.consumer
+        for place, offset in finished:
+            watermark = self._watermarks.get(place)
+            if watermark is not None:
+                watermark.done(offset)
+        for (tp, generation), watermark in self._watermarks.items():
+            if watermark.next_offset is not None:
+                consumer.mark_done(tp, generation, watermark.next_offset)
+        if self._held and len(self._work) <= self._concurrency:
+            for tp in self._held:
+                consumer.release(tp)
+            self._held.clear()
+
+    async def drain(self, grace: float) -> None:
+        """Let tasks under way finish for `grace` seconds, cancel the rest, publish the results."""
+        if self._work:
+            _, late = await asyncio.wait(self._work, timeout=grace)
+            for work in late:
+                work.cancel()
+            if late:
+                _log.warning("tasks given up at stop", agent=self._agent, tasks=len(late))
+                await asyncio.wait(late)
+        await self.publish()

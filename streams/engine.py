@@ -1,0 +1,166 @@
+"""One worker's Faust app: which topics it reads, and what handles their batches.
+
+The hot path is three kinds of Faust agents over batches: the router on triggers, the orchestrator
+on the inbox (with the run table, whose changelog the orchestrator writes itself), and one agent
+for each kind of task, whose handler is handed in.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
+
+import structlog
+from faust.types import TP
+
+from streams import topics
+from streams.faust_shell import Batch, EngineApp, RunTable, batch_topic, new_app
+from streams.orchestrator import Orchestrator
+from streams.router import Router
+
+_log = structlog.get_logger(__name__)
+
+BATCHES_AT_ONCE: Final = 64
+
+
+class TaskHandler(Protocol):
+    """What serves one agent's task topic."""
+
+    async def accept(self, batch: Batch) -> None:
+        """Begin the batch's tasks."""
+
+    async def run_results(self) -> None:
+        """Publish results until cancelled."""
+
+    async def drain(self, grace: float) -> None:
+        """Finish or give up what is under way, and publish the results."""
+
+
+class Engine:
+    """The Faust app of one worker, from start to stop."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        partitions: int,
+        router: Router,
+        orchestrator: Orchestrator,
+        handlers: Callable[[EngineApp], Mapping[str, TaskHandler]],
+        group: str = "commandcenter",
+    ) -> None:
+        """`handlers` gives the handler of each agent by its name."""
+        self.app = new_app(group, bootstrap, partitions)
+        self._orchestrator = orchestrator
+        self._router = router
+        self._handlers = dict(handlers(self.app))
+        self._table: RunTable = self.app.Table(
+            "runs",
+            partitions=partitions,
+            key_type=bytes,
+            value_type=bytes,
+            changelog_topic=batch_topic(self.app, topics.STATE),
+        )
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._background: list[asyncio.Task[None]] = []
+        self._owned: set[tuple[int, int]] = set()
+        self.ready = asyncio.Event()
+        """Set while partitions are owned and restored."""
+        self._connect()
+
+    def _connect(self) -> None:
+        app = self.app
+        self._agent(topics.TRIGGERS, self._route)
+        self._agent(topics.INBOX, self._orchestrate)
+        for name, handler in self._handlers.items():
+            self._agent(topics.tasks(name), self._accept(handler))
+        app.on_partitions_revoked.connect(self._on_revoked, weak=False)
+
+    def _agent(self, topic: str, handle: Callable[[list[Batch]], Awaitable[None]]) -> None:
+        async def agent(stream: Any) -> None:
+            waiting: list[Batch] = []
+            async for batch in stream.noack():
+                waiting.append(batch)
+                if stream.channel.empty() or len(waiting) >= BATCHES_AT_ONCE:
+                    batches, waiting = waiting, []
+                    try:
+                        await handle(batches)
+                    except Exception as error:
+                        # Faust would restart the agent behind the lost batch. The worker ends
+                        # instead, and its successor resumes where the state says.
+                        if not self._failure.done():
+                            self._failure.set_exception(error)
+                        raise
+
+        self.app.agent(batch_topic(self.app, topic), name=topic, concurrency=1)(agent)
+
+    async def _route(self, batches: list[Batch]) -> None:
+        await self._router.process(batches)
+        self._done(batches)
+
+    async def _orchestrate(self, batches: list[Batch]) -> None:
+        self._done(await self._orchestrator.process(batches))
+
+    def _accept(self, handler: TaskHandler) -> Callable[[list[Batch]], Awaitable[None]]:
+        async def accept(batches: list[Batch]) -> None:
+            for batch in batches:
+                await handler.accept(batch)
+
+        return accept
+
+    def _done(self, batches: list[Batch]) -> None:
+        consumer = self.app.consumer
+        for batch in batches:
+            consumer.mark_done(batch.tp, batch.generation, batch.records[-1].offset + 1)
+
+    # --- ownership ---
+
+    async def _resume_offset(self, tp: TP) -> int | None:
+        """Where a partition resumes: the inbox where its state says, the rest where committed."""
+        if tp.topic != topics.INBOX:
+            return None
+        return self._orchestrator.own(tp.partition, self._table.partition(tp.partition))
+
+    async def _on_revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
+        self.ready.clear()
+        await self._orchestrator.release()
+        await self.app.consumer.commit()
+        _log.info("partitions revoked", partitions=len(revoked))
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Join the group; `ready` is set when the partitions are restored."""
+        consumer = self.app.consumer
+        consumer.resume_offset = self._resume_offset
+        consumer.on_resumed = self.ready.set
+        await self.app.start()
+        self._background = [asyncio.create_task(self._orchestrator.run_timers(), name="timers")]
+        self._background += [
+            asyncio.create_task(handler.run_results(), name=f"results of {name}")
+            for name, handler in self._handlers.items()
+        ]
+
+    async def watch(self) -> None:
+        """Wait until something of it fails, and raise what."""
+        done, _ = await asyncio.wait(
+            [*self._background, self._failure, asyncio.ensure_future(self._app_end())],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        for ended in done:
+            await ended
+
+    async def _app_end(self) -> None:
+        await self.app.wait_until_stopped()
+        if self.app.crash_reason is not None:
+            raise self.app.crash_reason
+
+    async def stop(self, grace: float) -> None:
+        """Take no more, finish what is under way for `grace` seconds, commit, leave the group."""
+        consumer = self.app.consumer
+        consumer.stop_flow()
+        await asyncio.gather(*(h.drain(grace) for h in self._handlers.values()))
+        await self._orchestrator.release()
+        await consumer.commit()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.app.stop()
