@@ -69,7 +69,9 @@ async def test_records_survive_a_stop_and_the_address_is_published(tmp_path: Pat
         assert await read(second.bootstrap) == list(range(100))
 
 
-async def test_sigkill_of_the_owner_loses_nothing_and_leaves_no_process(tmp_path: Path) -> None:
+async def test_sigkill_of_the_owner_loses_nothing_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = (sys.executable, "-c", OWNER, str(tmp_path))
     owner = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, cwd=ROOT)
     assert owner.stdout is not None
@@ -78,13 +80,20 @@ async def test_sigkill_of_the_owner_loses_nothing_and_leaves_no_process(tmp_path
     descendants = psutil.Process(owner.pid).children(recursive=True)
     assert "java" in {process.name() for process in descendants}
     await write(bootstrap, range(5000))
+    [leash] = psutil.Process(owner.pid).children()
+    leash.suspend()  # so that the JVM outlives its owner for as long as this test likes
     owner.kill()
+    await owner.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr("infra.local_kafka._PREDECESSOR_GOES_WITHIN_S", 0.1)
+        with pytest.raises(OperatorError, match="a process that is gone, but whose Kafka still"):
+            await LocalKafka(tmp_path).start()
+    leash.resume()
     # At once: the successor has to wait for the JVM of its predecessor by itself.
     async with LocalKafka(tmp_path) as successor:
         assert await read(successor.bootstrap) == list(range(5000))
         await write(successor.bootstrap, range(5000, 5010))
         assert len(await read(successor.bootstrap)) == 5010
-    await owner.wait()
     assert not psutil.wait_procs(descendants, timeout=30)[1]
     assert read_bootstrap(tmp_path) is None
 
