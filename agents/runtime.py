@@ -77,7 +77,7 @@ class AgentRuntime:
             self._work.add(work)
             work.add_done_callback(self._work.discard)
         if len(self._work) > 2 * self._concurrency:
-            self._app.consumer.hold(batch.tp)
+            self._app.batches.hold(batch.tp)
             self._held.add(batch.tp)
 
     async def _run(self, task: Task, place: _Place, offset: int) -> None:
@@ -112,7 +112,7 @@ class AgentRuntime:
         parcel, self._parcel = self._parcel, Parcel()
         if parcel:
             await self._outbox.deliver(parcel)
-        consumer = self._app.consumer
+        consumer = self._app.batches
         for place, offset in finished:
             watermark = self._watermarks.get(place)
             if watermark is not None:

@@ -13,7 +13,7 @@ import structlog
 from faust.types import TP
 
 from streams import topics
-from streams.faust_shell import Batch, EngineApp, RunTable, batch_topic, new_app
+from streams.faust_shell import Batch, EngineApp, batch_topic, new_app
 from streams.orchestrator import Orchestrator
 from streams.router import Router
 
@@ -52,7 +52,7 @@ class Engine:
         self._orchestrator = orchestrator
         self._router = router
         self._handlers = dict(handlers(self.app))
-        self._table: RunTable = self.app.Table(
+        self._table: Any = self.app.Table(
             "runs",
             partitions=partitions,
             key_type=bytes,
@@ -72,7 +72,8 @@ class Engine:
         self._agent(topics.INBOX, self._orchestrate)
         for name, handler in self._handlers.items():
             self._agent(topics.tasks(name), self._accept(handler))
-        app.on_partitions_revoked.connect(self._on_revoked, weak=False)
+        on_revoked: Any = self._on_revoked
+        app.on_partitions_revoked.connect(on_revoked, weak=False)
 
     def _agent(self, topic: str, handle: Callable[[list[Batch]], Awaitable[None]]) -> None:
         async def agent(stream: Any) -> None:
@@ -107,7 +108,7 @@ class Engine:
         return accept
 
     def _done(self, batches: list[Batch]) -> None:
-        consumer = self.app.consumer
+        consumer = self.app.batches
         for batch in batches:
             consumer.mark_done(batch.tp, batch.generation, batch.records[-1].offset + 1)
 
@@ -122,14 +123,14 @@ class Engine:
     async def _on_revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
         self.ready.clear()
         await self._orchestrator.release()
-        await self.app.consumer.commit()
+        await self.app.batches.commit()
         _log.info("partitions revoked", partitions=len(revoked))
 
     # --- life ---
 
     async def start(self) -> None:
         """Join the group; `ready` is set when the partitions are restored."""
-        consumer = self.app.consumer
+        consumer = self.app.batches
         consumer.resume_offset = self._resume_offset
         consumer.on_resumed = self.ready.set
         await self.app.start()
@@ -155,7 +156,7 @@ class Engine:
 
     async def stop(self, grace: float) -> None:
         """Take no more, finish what is under way for `grace` seconds, commit, leave the group."""
-        consumer = self.app.consumer
+        consumer = self.app.batches
         consumer.stop_flow()
         await asyncio.gather(*(h.drain(grace) for h in self._handlers.values()))
         await self._orchestrator.release()

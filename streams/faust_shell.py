@@ -16,9 +16,9 @@ when they change, and the two packages are pinned exactly. What is different fro
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import faust
 import structlog
@@ -48,7 +48,7 @@ class Batch(NamedTuple):
     records: list[Any]
 
 
-class BatchSchema(faust.Schema):  # type: ignore[misc]  # Faust ships no types
+class BatchSchema(faust.Schema[Any, Any]):
     """Hands the batch through as it is: what a record holds is read by those it is for."""
 
     def compile(self, app: Any, **_: Any) -> Any:
@@ -61,7 +61,7 @@ class BatchSchema(faust.Schema):  # type: ignore[misc]  # Faust ships no types
         return decode
 
 
-class PartitionedStore(Store):  # type: ignore[misc]  # Faust ships no types
+class PartitionedStore(Store[bytes, bytes]):
     """A table's data as raw bytes, kept for each partition on its own."""
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ class PartitionedStore(Store):  # type: ignore[misc]  # Faust ships no types
         return sum(map(len, self.partitions.values()))
 
 
-class RunTable(Table):  # type: ignore[misc]  # Faust ships no types
+class RunTable(Table[bytes, bytes]):
     """The table of runs: read and written a partition at a time by the orchestrator."""
 
     def _new_store(self) -> PartitionedStore:
@@ -119,14 +119,14 @@ class RunTable(Table):  # type: ignore[misc]  # Faust ships no types
 
     def partition(self, number: int) -> dict[bytes, bytes]:
         """The records of one partition, live."""
-        data: dict[bytes, bytes] = self.data.partitions.setdefault(number, {})
-        return data
+        store = cast("PartitionedStore", self.data)
+        return store.partitions.setdefault(number, {})
 
 
-class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
     """The consumer's own thread, asked for records without Faust's method queue."""
 
-    async def getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
+    async def getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
         consumer = self._ensure_consumer()
         fetch = self._fetch_records(
             consumer, active_partitions, timeout=timeout, max_records=FETCH_RECORDS
@@ -134,7 +134,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # F
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fetch, self.thread_loop))
 
 
-class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
+class BatchConsumer(driver.Consumer):
     """The consumer that hands over batches; see the module's rules."""
 
     resume_offset: Callable[[TP], Awaitable[int | None]]
@@ -175,8 +175,9 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         if generation == self.app.consumer_generation_id:
             self._done[tp] = next_offset
 
-    def _filter_tps_with_pending_acks(self, topics: Any = None) -> list[TP]:
-        return [tp for tp in self._done if topics is None or tp in topics or tp.topic in topics]
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        tps = list(self._done)
+        return (tp for tp in tps if topics is None or tp in topics or tp.topic in topics)
 
     def _new_offset(self, tp: TP) -> int | None:
         return self._done.get(tp)
@@ -240,7 +241,8 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         last = records[-1]
         message = ConsumerMessage(
             tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type,
-            (), None, Batch(tp, generation, records), None, 0, 0, tp, generation_id=generation,
+            None, None, cast("Any", Batch(tp, generation, records)), None, 0, 0, tp,
+            generation_id=generation,
         )  # fmt: skip
         if not await self._delivered(self.callback(message)):
             return
@@ -315,14 +317,19 @@ async def _rest_of(coroutine: Any, waiting_for: Any) -> Any:
     return await _RestOf(coroutine, waiting_for)
 
 
-class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust ships no types
+class BatchTransport(driver.Transport):
     """Kafka through aiokafka, with our consumer."""
 
     Consumer = BatchConsumer
 
 
-class EngineApp(faust.App):  # type: ignore[misc]  # Faust ships no types
-    """A Faust app on batches. `consumer` is a `BatchConsumer`."""
+class EngineApp(faust.App):
+    """A Faust app on batches."""
+
+    @property
+    def batches(self) -> BatchConsumer:
+        """Its consumer."""
+        return cast("BatchConsumer", self.consumer)
 
     def _new_transport(self) -> BatchTransport:
         return BatchTransport(self.conf.broker_consumer, self)

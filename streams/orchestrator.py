@@ -19,7 +19,7 @@ from streams.errors import CommandCenterError
 from streams.faust_shell import Batch
 from streams.ids import spread
 from streams.outbox import Outbox, Parcel
-from streams.records import Message, Start, Timer
+from streams.records import Message, RunHead, Start, Timer
 from streams.run import RunState, decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
 from streams.workflow import Plan
@@ -149,8 +149,11 @@ class Orchestrator:
     ) -> None:
         partition = draft.store.partition
         before = draft.get(message.run)
-        known = before.head if before is not None else message
-        if not isinstance(known, Start) and before is None:
+        if before is not None:
+            known: RunHead | Start = before.head
+        elif isinstance(message, Start):
+            known = message
+        else:
             raise UnknownRunError(f"no run {message.run}: nothing started it here")
         plan = await self._plan_of(known.project, known.workflow, known.version)
         if plan is None:

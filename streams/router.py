@@ -5,12 +5,13 @@ routed by two workers, starts one run.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 from prometheus_client import Counter
 
 from streams import codec, condition, dead_letters, topics
+from streams.catalog import Match
 from streams.errors import CommandCenterError, TooLargeError
 from streams.faust_shell import Batch
 from streams.ids import run_id
@@ -18,18 +19,9 @@ from streams.outbox import Outbox, Parcel, partition_of
 from streams.records import Start
 from streams.run import PAYLOAD_LIMIT
 from streams.trigger import IncomingEvent, from_kafka
-from streams.workflow import Plan
 
 _log = structlog.get_logger(__name__)
 _triggers = Counter("commandcenter_triggers_total", "Trigger events by outcome.", ["outcome"])
-
-
-class Match(NamedTuple):
-    """A workflow version that an event of some type starts, unless its filter says no."""
-
-    name: str
-    version: int
-    plan: Plan
 
 
 Matching = Callable[[str, str], Iterable[Match]]

@@ -44,6 +44,10 @@ _MS_FROM: Final = 100_000_000_000
 """A numeric time of at least this is in milliseconds, below in seconds."""
 
 
+class ContentTypeError(CallerError):
+    """The content type is none that events come in."""
+
+
 class IncomingEvent(NamedTuple):
     """An event from outside, understood: what it says, whose it is, the trace it belongs to."""
 
@@ -125,9 +129,9 @@ def _read(headers: dict[str, str], prefix: str, body: bytes, fallback_id: str) -
         return _binary(headers, prefix, body)
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type.startswith("application/cloudevents") and media_type != STRUCTURED:
-        raise CallerError(f"content type {media_type!r} is not understood; use {STRUCTURED}")
+        raise ContentTypeError(f"content type {media_type!r} is not understood; use {STRUCTURED}")
     if content_type and media_type != STRUCTURED and not _JSON.fullmatch(content_type):
-        raise CallerError(
+        raise ContentTypeError(
             f"content type {media_type!r} without {prefix}* headers is not an event: send JSON, or"
             f" the CloudEvents attributes as headers ({prefix}id, {prefix}source, {prefix}type, …)"
         )

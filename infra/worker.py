@@ -1,0 +1,154 @@
+"""The worker process: router, orchestrator and agents on one Faust app.
+
+Starting up, top to bottom: topics, producer, definitions, agents' registrations, engine.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+import msgspec
+import structlog
+
+from agents.execution import Execution
+from agents.registry import AgentRegistry
+from agents.runtime import AgentRuntime
+from infra.readiness import announce_ready
+from infra.supervisor import Stop
+from infra.topic_admin import ensure_topics
+from streams import codec, topics
+from streams.engine import Engine
+from streams.errors import OperatorError
+from streams.faust_shell import EngineApp
+from streams.orchestrator import Orchestrator
+from streams.outbox import Outbox, Parcel
+from streams.publishing import CatalogReader
+from streams.records import AgentRecord
+from streams.router import Router
+from streams.run import PAYLOAD_LIMIT
+from streams.workflow import Plan
+
+_log = structlog.get_logger(__name__)
+
+STOP_GRACE_S: Final = 10.0
+_PLAN_RETRY_S: Final = 1.0
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+async def run_worker(
+    bootstrap: str, partitions: int, replication: int, registry: AgentRegistry, stop: Stop
+) -> None:
+    """Serve until asked to stop; `OperatorError` if Kafka is out of reach or not as needed."""
+    name = f"{socket.gethostname()}/{os.getpid()}"
+    task_topics = _TaskTopics(bootstrap, partitions, replication)
+    async with AsyncExitStack() as stack:
+        await ensure_topics(
+            bootstrap, topics.TOPICS, partitions=partitions, replication=replication
+        )
+        await task_topics.prepare(*registry.agents)
+        outbox = Outbox(bootstrap, f"commandcenter-worker-{name}")
+        await outbox.start()
+        stack.push_async_callback(outbox.stop)
+        definitions = await stack.enter_async_context(CatalogReader(bootstrap))
+        await definitions.ready()
+        await _register(outbox, registry, name)
+        execution = Execution(registry, now_ms=_now_ms, worker=name, max_output_bytes=PAYLOAD_LIMIT)
+        stack.callback(execution.close)
+
+        def handlers(app: EngineApp) -> dict[str, AgentRuntime]:
+            return {
+                name: AgentRuntime(app, outbox, execution, name, partitions, agent.concurrency)
+                for name, agent in registry.agents.items()
+            }
+
+        engine = Engine(
+            bootstrap,
+            partitions,
+            Router(outbox, partitions, definitions.catalog.matching),
+            Orchestrator(outbox, partitions, _Patient(definitions), task_topics.prepare),
+            handlers,
+        )
+        await engine.start()
+        try:
+            await _serve(engine, stop)
+        finally:
+            await engine.stop(0.0 if stop.urgent.is_set() else STOP_GRACE_S)
+
+
+async def _serve(engine: Engine, stop: Stop) -> None:
+    watch = asyncio.create_task(engine.watch())
+    ready = asyncio.create_task(engine.ready.wait())
+    wanted = asyncio.create_task(stop.wanted.wait())
+    try:
+        await asyncio.wait({watch, ready, wanted}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            announce_ready()
+            _log.info("worker ready")
+        await asyncio.wait({watch, wanted}, return_when=asyncio.FIRST_COMPLETED)
+        if watch.done():
+            await watch
+    finally:
+        for task in (watch, ready, wanted):
+            task.cancel()
+
+
+async def _register(outbox: Outbox, registry: AgentRegistry, worker: str) -> None:
+    """Say on the agents topic what this worker serves."""
+    parcel = Parcel()
+    for descriptor in registry.descriptors():
+        record = AgentRecord(
+            name=descriptor["name"],
+            version=descriptor["version"],
+            worker=worker,
+            registered_at=_now_ms(),
+            descriptor=msgspec.Raw(msgspec.json.encode(descriptor)),
+        )
+        parcel.add(topics.AGENTS, 0, record.name.encode(), codec.encode(record))
+    await outbox.deliver(parcel)
+
+
+class _Patient:
+    """The plans of versions, asked for until Kafka answers: it being away is no fault of a run."""
+
+    def __init__(self, definitions: CatalogReader) -> None:
+        self._definitions = definitions
+
+    async def __call__(self, project: str, workflow: str, version: int) -> Plan | None:
+        while True:
+            try:
+                return await self._definitions.plan_of(project, workflow, version)
+            except OperatorError as error:
+                _log.warning("definitions cannot be read; trying again", why=str(error))
+                await asyncio.sleep(_PLAN_RETRY_S)
+
+
+def _patient(definitions: CatalogReader) -> _Patient:
+    return _Patient(definitions)
+
+
+class _TaskTopics:
+    """Makes sure that an agent's task topic exists, once for each agent."""
+
+    def __init__(self, bootstrap: str, partitions: int, replication: int) -> None:
+        self._bootstrap = bootstrap
+        self._partitions = partitions
+        self._replication = replication
+        self._known: set[str] = set()
+
+    async def prepare(self, *agents: str) -> None:
+        missing: Sequence[str] = [agent for agent in agents if agent not in self._known]
+        if missing:
+            await ensure_topics(
+                self._bootstrap,
+                [topics.tasks_topic(agent) for agent in missing],
+                partitions=self._partitions,
+                replication=self._replication,
+            )
+            self._known.update(missing)
