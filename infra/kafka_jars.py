@@ -165,13 +165,17 @@ def _download_into(home: Path, console: Console, stopped: threading.Event) -> No
                 pool.shutdown(cancel_futures=True)
                 raise
         jars.parent.rename(home)
-    console.out(f"Fetched Apache Kafka {KAFKA_VERSION} in {time.monotonic() - begin:.1f} s.")
+    console.out(
+        f"Fetched Apache Kafka {KAFKA_VERSION} in {time.monotonic() - begin:.1f} s.",
+        highlight=False,
+    )
 
 
 @contextmanager
 def _told(console: Console, count: int) -> Iterator[tuple[Progress, TaskID]]:
     console.out(
-        f"Fetching Apache Kafka {KAFKA_VERSION} from Maven Central: {count} jars, 43 MB, only once."
+        f"Fetching Apache Kafka {KAFKA_VERSION} from Maven Central: {count} jars, 43 MB, only once.",
+        highlight=False,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(

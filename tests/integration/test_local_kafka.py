@@ -82,13 +82,15 @@ async def test_sigkill_of_the_owner_loses_nothing_and_leaves_no_process(
     await write(bootstrap, range(5000))
     [leash] = psutil.Process(owner.pid).children()
     leash.suspend()  # so that the JVM outlives its owner for as long as this test likes
-    owner.kill()
-    await owner.wait()
-    with monkeypatch.context() as patch:
-        patch.setattr("infra.local_kafka._PREDECESSOR_GOES_WITHIN_S", 0.1)
-        with pytest.raises(OperatorError, match="a process that is gone, but whose Kafka still"):
-            await LocalKafka(tmp_path).start()
-    leash.resume()
+    try:
+        owner.kill()
+        await owner.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr("infra.local_kafka._PREDECESSOR_GOES_WITHIN_S", 0.1)
+            with pytest.raises(OperatorError, match="a process that is gone, but whose Kafka"):
+                await LocalKafka(tmp_path).start()
+    finally:
+        leash.resume()
     # At once: the successor has to wait for the JVM of its predecessor by itself.
     async with LocalKafka(tmp_path) as successor:
         assert await read(successor.bootstrap) == list(range(5000))
