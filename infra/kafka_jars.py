@@ -174,7 +174,7 @@ def _download_into(home: Path, console: Console, stopped: threading.Event) -> No
 @contextmanager
 def _told(console: Console, count: int) -> Iterator[tuple[Progress, TaskID]]:
     console.out(
-        f"Fetching Apache Kafka {KAFKA_VERSION} from Maven Central: {count} jars, 43 MB, only once.",
+        f"Fetching Apache Kafka {KAFKA_VERSION} from Maven Central: {count} jars, 43 MB, once.",
         highlight=False,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
