@@ -1,0 +1,435 @@
+"""Definitions: every fault with its path and its text, and the plan made of what has none."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.errors import DefinitionError
+from streams.workflow import MAX_NODES, Plan, json_schema, parse
+
+
+def node(name: str, *depends_on: str, **fields: Any) -> dict[str, Any]:
+    return {"id": name, "agent": "x", "action": "y", "dependsOn": list(depends_on), **fields}
+
+
+def workflow(*nodes: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"name": "w", "nodes": list(nodes), **fields}
+
+
+def inputs(*templates: str) -> dict[str, Any]:
+    return {str(n): template for n, template in enumerate(templates)}
+
+
+def problems(definition: dict[str, Any]) -> list[tuple[str, str]]:
+    with pytest.raises(DefinitionError) as caught:
+        parse(definition)
+    return [(".".join(map(str, p.path)), p.message) for p in caught.value.problems]
+
+
+REQUIRED = "Field required"
+NO_FIELD = "no such field in a workflow definition"
+NOT_AN_ID = "String should match pattern '^[A-Za-z][A-Za-z0-9_\\-]{0,63}$'"
+NOT_A_NAME = "String should match pattern '^[a-z0-9][a-z0-9_.\\-]{0,127}$'"
+
+FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
+    # --- the graph ---
+    "cycle": (
+        workflow(node("z"), node("a", "c"), node("b", "a"), node("c", "b")),
+        [("nodes.1.dependsOn", "the dependencies make a cycle: a → c → b → a")],
+    ),
+    "cycle of one": (
+        workflow(node("a", "a")),
+        [("nodes.0.dependsOn", "the dependencies make a cycle: a → a")],
+    ),
+    "cycle behind a tail": (
+        workflow(node("t", "a"), node("a", "b"), node("b", "a")),
+        [("nodes.1.dependsOn", "the dependencies make a cycle: a → b → a")],
+    ),
+    "duplicate id": (
+        workflow(node("a"), node("b"), node("a")),
+        [("nodes.2.id", "node id 'a' is already used by node 1 of the list")],
+    ),
+    "unknown dependency": (
+        workflow(node("a"), node("b", "a", "nope")),
+        [("nodes.1.dependsOn.1", "node 'b' depends on 'nope', which is not a node (nodes: a, b)")],
+    ),
+    "no nodes": (
+        workflow(),
+        [("nodes", "Tuple should have at least 1 item after validation, not 0")],
+    ),
+    # --- references ---
+    "unknown node": (
+        workflow(node("a"), node("b", "a", inputs=inputs("{{ nodes.c.output }}"))),
+        [("nodes.1.inputs", "'{{ nodes.c.output }}' refers to 'c', which is not a node")],
+    ),
+    "no ancestor": (
+        workflow(node("a"), node("b", inputs=inputs("{{ nodes.a.output.x }}"))),
+        [
+            (
+                "nodes.1.inputs",
+                (
+                    "'{{ nodes.a.output.x }}' refers to 'a', which 'b' does not depend on:"
+                    " add it to dependsOn"
+                ),
+            )
+        ],
+    ),
+    "descendant": (
+        workflow(node("a", inputs=inputs("{{ nodes.b.output }}")), node("b", "a")),
+        [
+            (
+                "nodes.0.inputs",
+                (
+                    "'{{ nodes.b.output }}' refers to 'b', which 'a' does not depend on:"
+                    " add it to dependsOn"
+                ),
+            )
+        ],
+    ),
+    "unknown field of the event": (
+        workflow(node("a", inputs=inputs("{{ event.payload.x }}"))),
+        [
+            (
+                "nodes.0.inputs",
+                (
+                    "'{{ event.payload.x }}': an event has id, source, type, subject, time, data,"
+                    " not 'payload'"
+                ),
+            )
+        ],
+    ),
+    "malformed template": (
+        workflow(node("a", inputs={"x": [{"y": "{{ context.a + 1 }}"}]})),
+        [
+            (
+                "nodes.0.inputs",
+                "'{{ context.a + 1 }}' is not a path like context.repository.name",
+            )
+        ],
+    ),
+    "unknown root": (
+        workflow(node("a", inputs=inputs("{{ secrets.token }}"))),
+        [
+            (
+                "nodes.0.inputs",
+                "'{{ secrets.token }}' begins with 'secrets'; use one of context, event, nodes",
+            )
+        ],
+    ),
+    # --- fields ---
+    "unknown field": (
+        workflow(node("a", dependson=["b"]), nodez=[]),
+        [("nodes.0.dependson", NO_FIELD), ("nodez", NO_FIELD)],
+    ),
+    "unknown field deep inside": (
+        workflow(node("a", retry={"attempts": 2, "backoff": "1s"}), trigger={"evnt": "x"}),
+        [("trigger.evnt", NO_FIELD), ("nodes.0.retry.backoff", NO_FIELD)],
+    ),
+    "missing fields": (
+        {"nodes": [{}]},
+        [
+            ("name", REQUIRED),
+            ("nodes.0.id", REQUIRED),
+            ("nodes.0.agent", REQUIRED),
+            ("nodes.0.action", REQUIRED),
+        ],
+    ),
+    "bad durations": (
+        workflow(node("a", timeout="soon", retry={"initialDelay": 0}), timeout="400d"),
+        [
+            ("timeout", "Input should be less than or equal to 31622400000"),
+            ("nodes.0.retry.initialDelay", "Input should be greater than or equal to 1"),
+            ("nodes.0.timeout", "'soon' is not a duration: write 500ms, 30s, 5m, 24h or 7d"),
+        ],
+    ),
+    "infinite duration": (
+        workflow(node("a"), timeout=float("inf")),
+        [("timeout", "inf is not a duration: write 30s, 5m, 24h or a number of seconds")],
+    ),
+    "bad names": (
+        workflow(node("1a"), node("b.c"), node("ok", agent="Big"), name="No Spaces", project=""),
+        [
+            ("name", NOT_A_NAME),
+            ("project", NOT_A_NAME),
+            ("nodes.0.id", NOT_AN_ID),
+            ("nodes.1.id", NOT_AN_ID),
+            ("nodes.2.agent", NOT_A_NAME),
+        ],
+    ),
+    "bad pattern": (
+        workflow(node("a"), trigger={"event": "repo.>.x"}),
+        [("trigger", "'>' stands for the rest and must be the last segment")],
+    ),
+    "filter of nothing": (
+        workflow(node("a"), trigger={"filter": "true"}),
+        [("trigger", "a filter needs an event to look at: add trigger.event")],
+    ),
+    "too many nodes": (
+        workflow(*(node(f"n{n}") for n in range(MAX_NODES + 1))),
+        [("nodes", "Tuple should have at most 1000 items after validation, not 1001")],
+    ),
+    "inputs that are no object": (
+        workflow(node("a", inputs=["x"])),
+        [("nodes.0.inputs", "Input should be a valid dictionary")],
+    ),
+    # --- all of it at once ---
+    "several": (
+        workflow(
+            node("a", "nope", inputs=inputs("{{ env.x }}")),
+            node("b", "a", inputs=inputs("{{ nodes.q.output }}", "{{ event.x }}")),
+            node("b"),
+        ),
+        [
+            ("nodes.2.id", "node id 'b' is already used by node 2 of the list"),
+            (
+                "nodes.0.dependsOn.0",
+                "node 'a' depends on 'nope', which is not a node (nodes: a, b)",
+            ),
+            ("nodes.0.inputs", "'{{ env.x }}' begins with 'env'; use one of context, event, nodes"),
+            ("nodes.1.inputs", "'{{ nodes.q.output }}' refers to 'q', which is not a node"),
+            (
+                "nodes.1.inputs",
+                "'{{ event.x }}': an event has id, source, type, subject, time, data, not 'x'",
+            ),
+        ],
+    ),
+    "a cycle hides no other fault": (
+        workflow(node("a", "b", inputs=inputs("{{ env.x }}")), node("b", "a")),
+        [
+            ("nodes.0.dependsOn", "the dependencies make a cycle: a → b → a"),
+            ("nodes.0.inputs", "'{{ env.x }}' begins with 'env'; use one of context, event, nodes"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_every_fault_has_its_path_and_its_text(fault: str) -> None:
+    definition, expected = FAULTY[fault]
+    assert problems(definition) == expected
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        (
+            workflow(node("a", timeout="soon"), name="deploy"),
+            (
+                "workflow 'deploy': nodes.0.timeout: 'soon' is not a duration:"
+                " write 500ms, 30s, 5m, 24h or 7d"
+            ),
+        ),
+        (
+            workflow(node("a"), node("a"), node("b", "c"), name="deploy"),
+            (
+                "workflow 'deploy': nodes.1.id: node id 'a' is already used by node 1 of the list"
+                " (and 1 more)"
+            ),
+        ),
+        ({}, "workflow 'workflow': name: Field required (and 1 more)"),
+    ],
+)
+def test_the_error_names_the_workflow_and_the_first_fault(
+    definition: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse(definition)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"a": "\ud800"}, {"a": b"\xff"}],
+    ids=["unpaired surrogate", "bytes"],
+)
+def test_inputs_that_cannot_be_written_as_json_are_the_authors_fault(value: Any) -> None:
+    """YAML can say what JSON cannot; whatever is accepted can be published."""
+    with pytest.raises(DefinitionError):
+        parse(workflow(node("a", inputs=value))).spec.canonical()
+
+
+def test_inputs_nested_beyond_reason_are_the_authors_fault() -> None:
+    value: dict[str, Any] = {}
+    for _ in range(3_000):
+        value = {"a": value}
+    with pytest.raises(DefinitionError):
+        parse(workflow(node("a", inputs=value)))
+
+
+def test_the_plan_knows_the_graph() -> None:
+    plan = parse(
+        workflow(
+            node("join", "left", "right", inputs=inputs("{{ nodes.root.output }}"), agent="z"),
+            node("left", "root"),
+            node("right", "root"),
+            node("root"),
+            node("alone"),
+        )
+    )
+    assert plan.roots == ("root", "alone")
+    assert plan.agents == {"x", "z"}
+    graph = {name: (set(n.ancestors), n.dependents) for name, n in plan.nodes.items()}
+    assert graph == {
+        "root": (set(), ("left", "right")),
+        "alone": (set(), ()),
+        "left": ({"root"}, ("join",)),
+        "right": ({"root"}, ("join",)),
+        "join": ({"root", "left", "right"}, ()),
+    }
+    # Dependencies first, and the same whatever the process: events follow this order.
+    assert list(plan.nodes) == ["root", "alone", "left", "right", "join"]
+
+
+def test_a_dependency_named_twice_is_one_dependency() -> None:
+    plan = parse(workflow(node("a"), node("b", "a", "a")))
+    assert (plan.roots, plan.nodes["a"].dependents) == (("a",), ("b",))
+
+
+def test_the_largest_workflow_is_accepted() -> None:
+    nodes = [node("n0"), *(node(f"n{n}", f"n{n - 1}") for n in range(1, MAX_NODES))]
+    plan = parse(workflow(*reversed(nodes)))
+    assert list(plan.nodes) == [f"n{n}" for n in range(MAX_NODES)]
+
+
+def test_defaults() -> None:
+    spec = parse(workflow(node("a"))).spec
+    assert spec.model_dump(by_alias=True, mode="json") == {
+        "name": "w",
+        "description": "",
+        "project": "default",
+        "trigger": {"event": None, "filter": None},
+        "timeout": "1d",
+        "nodes": [
+            {
+                "id": "a",
+                "agent": "x",
+                "action": "y",
+                "description": "",
+                "inputs": {},
+                "dependsOn": [],
+                "retry": {
+                    "attempts": 3,
+                    "initialDelay": "1s",
+                    "factor": 2.0,
+                    "maxDelay": "1m",
+                    "jitter": 0.2,
+                },
+                "timeout": "10m",
+            }
+        ],
+    }
+
+
+FULL = workflow(
+    node("b", "a", inputs={"z": 1, "a": ["{{ nodes.a.output }}"]}, retry={"attempts": 2}),
+    node("a", timeout="90s", description="first"),
+    timeout=30,
+    trigger={"event": "repo.*", "filter": "event.data.x"},
+)
+
+
+def test_the_canonical_form_is_one_and_comes_back() -> None:
+    canonical = parse(FULL).spec.canonical()
+    assert canonical == (
+        b'{"name":"w","nodes":[{"action":"y","agent":"x","dependsOn":["a"],"id":"b",'
+        b'"inputs":{"a":["{{ nodes.a.output }}"],"z":1},"retry":{"attempts":2}},'
+        b'{"action":"y","agent":"x","description":"first","id":"a","timeout":"90s"}],'
+        b'"timeout":"30s","trigger":{"event":"repo.*","filter":"event.data.x"}}'
+    )
+    again = parse(msgspec.json.decode(canonical)).spec
+    assert again == parse(FULL).spec
+    assert again.canonical() == canonical
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"timeout": "30s"}, True),
+        ({"description": ""}, True),
+        ({"timeout": "31s"}, False),
+        ({"description": "x"}, False),
+        ({"project": "p"}, False),
+    ],
+)
+def test_the_digest_names_the_content(change: dict[str, Any], same: bool) -> None:
+    digest = parse({**FULL, **change}).spec.digest
+    assert len(digest) == 16
+    assert (digest == parse(FULL).spec.digest) is same
+
+
+def test_names_may_be_written_in_snake_case() -> None:
+    definition = workflow({"id": "b", "agent": "x", "action": "y", "depends_on": ["a"]}, node("a"))
+    assert parse(definition).roots == ("a",)
+
+
+def test_the_published_schema_knows_every_field_by_its_json_name() -> None:
+    schema = json_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    fields = {name: sorted(d["properties"]) for name, d in schema["$defs"].items()}
+    assert sorted(schema["properties"]) == [
+        "description", "name", "nodes", "project", "timeout", "trigger",
+    ]  # fmt: skip
+    assert fields == {
+        "NodeSpec": [
+            "action", "agent", "dependsOn", "description", "id", "inputs", "retry", "timeout",
+        ],
+        "RetryPolicy": ["attempts", "factor", "initialDelay", "jitter", "maxDelay"],
+        "TriggerSpec": ["event", "filter"],
+    }  # fmt: skip
+    assert all(d["additionalProperties"] is False for d in schema["$defs"].values())
+
+
+@given(st.data())
+def test_a_random_graph_is_a_plan_or_has_a_cycle(data: st.DataObject) -> None:
+    names = [f"n{n}" for n in range(data.draw(st.integers(1, 7)))]
+    edges = {n: data.draw(st.lists(st.sampled_from(names), max_size=3)) for n in names}
+    reachable = {n: set(edges[n]) for n in names}
+    for _ in names:
+        for n in names:
+            reachable[n] |= set[str]().union(*(reachable[m] for m in reachable[n]))
+    definition = workflow(*(node(n, *edges[n]) for n in names))
+    if any(n in reachable[n] for n in names):
+        ((path, text),) = problems(definition)
+        *way, last = text.removeprefix("the dependencies make a cycle: ").split(" → ")
+        assert path == f"nodes.{names.index(way[0])}.dependsOn"
+        assert last == way[0]
+        assert all(b in edges[a] for a, b in zip(way, [*way[1:], last], strict=True))
+    else:
+        plan = parse(definition)
+        assert {n: set(p.ancestors) for n, p in plan.nodes.items()} == reachable
+        order = list(plan.nodes)
+        assert all(order.index(d) < order.index(n) for n in names for d in edges[n])
+
+
+def test_the_plan_is_the_same_in_every_process() -> None:
+    """Events are made in the plan's order, so it must not depend on a process's hash seed."""
+    script = """
+import sys
+from streams.workflow import parse
+names = [f"n{i}" for i in range(30)]
+nodes = [
+    {"id": n, "agent": "x", "action": "y", "dependsOn": [names[j] for j in range(i) if i % (j + 2)]}
+    for i, n in enumerate(names)
+]
+plan = parse({"name": "w", "nodes": nodes[::-1]})
+print([(n, p.dependents) for n, p in plan.nodes.items()], plan.roots)
+"""
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(outputs) == 1
+    assert isinstance(parse(FULL), Plan)
