@@ -5,6 +5,7 @@ Rules:
   partitions are no longer fetched, and other topics are not held up.
 - A partition's offset advances only past finished tasks, in order (`Watermark`). A task that was
   under way when its partition was revoked is done again by the new owner: agents see its id twice.
+  If the partition comes back here meanwhile, the work under way counts, and is not begun again.
 - Results are published before the offset of their task is committed.
 """
 
@@ -51,6 +52,7 @@ class AgentRuntime:
         self._free = asyncio.Semaphore(concurrency)
         self._watermarks: dict[_Place, Watermark] = {}
         self._work: set[asyncio.Task[None]] = set()
+        self._places: dict[str, tuple[_Place, int]] = {}
         self._held: set[TP] = set()
         self._finished: list[tuple[_Place, int]] = []
         self._parcel = Parcel()
@@ -73,23 +75,32 @@ class AgentRuntime:
                 dead_letters.put(self._parcel, self._partitions, record, error)
                 self._finish(place, record.offset)
                 continue
-            work = asyncio.create_task(self._run(task, place, record.offset))
+            if task.id in self._places:  # delivered again while under way: not begun again
+                self._places[task.id] = (place, record.offset)
+                continue
+            self._places[task.id] = (place, record.offset)
+            work = asyncio.create_task(self._run(task))
             self._work.add(work)
             work.add_done_callback(self._work.discard)
         if len(self._work) > 2 * self._concurrency:
             self._app.batches.hold(batch.tp)
             self._held.add(batch.tp)
 
-    async def _run(self, task: Task, place: _Place, offset: int) -> None:
-        async with self._free:
-            _running.labels(self._agent).inc()
-            try:
-                result = await self._execution.execute(task)
-            finally:
-                _running.labels(self._agent).dec()
-        _tasks.labels(
-            self._agent, "success" if result.failure is None else result.failure.kind
-        ).inc()
+    async def _run(self, task: Task) -> None:
+        try:
+            async with self._free:
+                (_, generation), _ = self._places[task.id]
+                if generation != self._app.consumer_generation_id:
+                    return  # revoked while it waited: whoever owns it now begins it
+                _running.labels(self._agent).inc()
+                try:
+                    result = await self._execution.execute(task)
+                finally:
+                    _running.labels(self._agent).dec()
+        finally:
+            place, offset = self._places.pop(task.id)
+        outcome = "success" if result.failure is None else result.failure.kind
+        _tasks.labels(self._agent, outcome).inc()
         self._parcel.add(
             topics.INBOX, task.reply_partition, task.run.encode(), codec.encode(result)
         )
