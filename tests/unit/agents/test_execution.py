@@ -387,6 +387,15 @@ async def test_more_sync_calls_than_threads_wait_their_turn(execution: Execution
     assert [answered(result).split()[0] for result in results] == [str(n) for n in range(20)]
 
 
+async def test_a_thread_is_used_again() -> None:
+    before = set(threading.enumerate())
+    made = Execution(AgentRegistry([agent]), now_ms=lambda: 0)
+    for _ in range(3):
+        await made.execute(task("echo_in_thread"))
+    assert len(set(threading.enumerate()) - before) == 1
+    made.close()
+
+
 async def test_closing_ends_the_threads() -> None:
     before = set(threading.enumerate())
     made = Execution(AgentRegistry([agent]), now_ms=lambda: 0)

@@ -108,6 +108,27 @@ async def test_no_secret_leaves_the_scan(tmp_path: Path, scan_type: str) -> None
         assert secret not in told
 
 
+async def test_code_is_shown_up_to_the_secret(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "a.py": f"if user and password == {PASSWORD!r}: pass\n",
+            "b.sh": f"export TOKEN={TOKEN} # {PASSWORD}\n",
+            # Its value is not what is written, so the place to cut is not known.
+            "c.yaml": 'password: "made\\x2dup-password"\n',
+        },
+    )
+    shown = {it.file: it.code for it in (await scanned(tmp_path)).findings}
+    assert shown == {
+        "a.py": "if user and password == '****",
+        "b.sh": "export TOKEN=****",
+        "c.yaml": "****",
+    }
+    (only,) = (await scanned(tmp_path, "python")).findings
+    assert (only.type, only.code) == ("python.B105", "if user and password == ****")
+    assert only.description == "Possible hardcoded password"
+
+
 async def test_what_git_ignores_and_what_is_not_source_is_not_scanned(tmp_path: Path) -> None:
     secret = f"token = '{TOKEN}'\n"
     write(
