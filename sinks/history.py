@@ -1,0 +1,228 @@
+"""What is asked of the store, as typed calls: each runs one named query.
+
+Rows come as dicts by the columns of the public tables `runs`, `agent_runs` and `events`, with times
+as aware datetimes in UTC. Times are given in milliseconds since the epoch.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from sinks import decision_record
+from sinks.decision_record import TIME_LIMIT
+from sinks.known_runs import Recorded
+from sinks.queries import query
+from sinks.store import Store
+from streams.topics import EVENTS
+
+Row = dict[str, Any]
+
+_LAST_SEQ: Final = 2**32 - 1
+_LAST_OFFSET: Final = 2**63 - 1
+
+
+class RunFilter(NamedTuple):
+    """Which runs; what is left empty lets everything through. `since`: started at or after."""
+
+    project: str = ""
+    workflow: str = ""
+    statuses: tuple[str, ...] = ()
+    trigger_type: str = ""
+    since: int = 0
+
+
+class EventFilter(NamedTuple):
+    """Which events; what is left empty lets everything through. `since`: at or after."""
+
+    project: str = ""
+    workflow: str = ""
+    type: str = ""
+    node: str = ""
+    since: int = 0
+
+
+class DecisionFilter(NamedTuple):
+    """Which decisions; what is left empty lets everything through. Status: the run's after it."""
+
+    project: str = ""
+    workflow: str = ""
+    run: str = ""
+    statuses: tuple[str, ...] = ()
+
+
+class StoredDecision(NamedTuple):
+    """A record of the events topic, given back from the store: `value` is what stood on the log."""
+
+    partition: int
+    offset: int
+    run: str
+    seq: int
+    value: bytes
+
+
+EVERYTHING: Final = DecisionFilter()
+ALL_RUNS: Final = RunFilter()
+ALL_EVENTS: Final = EventFilter()
+
+
+class History:
+    """The recorded history of runs.
+
+    Args:
+        store: With the schema applied.
+        topic: The events topic that it was recorded from.
+    """
+
+    def __init__(self, store: Store, topic: str = EVENTS) -> None:
+        self._store = store
+        self._topic = topic
+
+    async def _rows(self, name: str, **parameters: object) -> list[Row]:
+        return (await self._store.query(query(name), parameters)).dicts()
+
+    # --- for the gateway ---
+
+    async def runs(
+        self,
+        wanted: RunFilter = ALL_RUNS,
+        *,
+        limit: int = 50,
+        before: tuple[int, str] | None = None,
+    ) -> list[Row]:
+        """A page of runs, newest first; `before` is (started_at, run_id) of the last one seen."""
+        before_at, before_run = before or (TIME_LIMIT - 1, "")
+        return await self._rows(
+            "runs_page",
+            limit=limit,
+            before_at=before_at,
+            before_run=before_run,
+            **_lists(wanted._asdict()),
+        )
+
+    async def run(self, run: str) -> Row | None:
+        """One run, or None."""
+        found = await self._rows("run", run=run)
+        return found[0] if found else None
+
+    async def trigger(self, run: str) -> str | None:
+        """The event that started the run, JSON, or None."""
+        found = await self._rows("run_trigger", run=run)
+        return str(found[0]["trigger"]) if found else None
+
+    async def agent_runs(self, run: str) -> list[Row]:
+        """Every attempt of a run, in the order of dispatch."""
+        return await self._rows("run_agent_runs", run=run)
+
+    async def run_events(self, run: str, *, from_seq: int = 0, limit: int = 1_000) -> list[Row]:
+        """What happened in a run, in order, from a sequence number on."""
+        return await self._rows("run_events", run=run, from_seq=from_seq, limit=limit)
+
+    async def events(
+        self,
+        wanted: EventFilter = ALL_EVENTS,
+        *,
+        limit: int = 100,
+        before: tuple[int, str, int] | None = None,
+    ) -> list[Row]:
+        """A page of events, newest first; `before` is (at, run_id, seq) of the last one seen."""
+        before_at, before_run, before_seq = before or (TIME_LIMIT - 1, "", 0)
+        return await self._rows(
+            "events_page",
+            limit=limit,
+            before_at=before_at,
+            before_run=before_run,
+            before_seq=min(before_seq, _LAST_SEQ),
+            **wanted._asdict(),
+        )
+
+    async def run_counts(
+        self, *, project: str = "", workflow: str = "", since: int = 0
+    ) -> list[Row]:
+        """How many runs stand where: rows of workflow, status, runs."""
+        return await self._rows("run_counts", project=project, workflow=workflow, since=since)
+
+    async def decisions(
+        self,
+        partition: int,
+        *,
+        after: int,
+        until: int | None = None,
+        wanted: DecisionFilter = EVERYTHING,
+        limit: int = 1_000,
+    ) -> list[StoredDecision]:
+        """What follows offset `after` (-1: from the beginning) in a partition, as it stood there.
+
+        Args:
+            partition: Of the events topic.
+            after: The last offset already seen.
+            until: The last offset wanted; None: all that is recorded.
+            wanted: Which decisions.
+            limit: Fewer than that came back: there are no more.
+        """
+        rows = await self._rows(
+            "decisions_after",
+            topic=self._topic,
+            partition=partition,
+            after=after,
+            until=_LAST_OFFSET if until is None else until,
+            limit=limit,
+            **_lists(wanted._asdict()),
+        )
+        return [_decision(row) for row in rows]
+
+    # --- for the recorder ---
+
+    async def positions(self) -> dict[int, int]:
+        """The last recorded offset of each partition that has any."""
+        rows = await self._rows("positions", topic=self._topic)
+        return {row["partition"]: row["offset"] for row in rows}
+
+    async def recent_runs(
+        self, partition: int, from_offset: int
+    ) -> tuple[list[tuple[str, Recorded]], int | None]:
+        """The runs of the decisions from `from_offset` on, and the time of the oldest of these.
+
+        Runs that began before are left out; the others come in the order of their last decision.
+        """
+        rows = await self._rows(
+            "recent_runs", topic=self._topic, partition=partition, from_offset=from_offset
+        )
+        whole = [
+            (row["run_id"], Recorded(row["next_seq"], row["first_at"]))
+            for row in rows
+            if row["first_seq"] == 0
+        ]
+        return whole, min((row["first_at"] for row in rows), default=None)
+
+    async def recorded_runs(self, runs: Sequence[str]) -> dict[str, Recorded]:
+        """What is recorded of the given runs; absent: nothing."""
+        rows = await self._rows("recorded_runs", runs=list(runs))
+        return {row["run_id"]: Recorded(row["next_seq"], row["started_at"]) for row in rows}
+
+    async def decisions_of(self, runs: Sequence[str]) -> dict[tuple[str, int], bytes]:
+        """Every recorded decision of the given runs, by run and first sequence number."""
+        rows = await self._rows("decisions_of_runs", runs=list(runs))
+        decisions = (_decision(row) for row in rows)
+        return {(decision.run, decision.seq): decision.value for decision in decisions}
+
+
+def _lists(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in parameters.items()
+    }
+
+
+def _decision(row: Row) -> StoredDecision:
+    value = decision_record.write(
+        run=row["run_id"],
+        project=row["project"],
+        workflow=row["workflow"],
+        version=row["version"],
+        seq=row["first_seq"],
+        at=row["decided_at"],
+        status=row["status"],
+        previous=row["previous"],
+        payloads=row["payloads"],
+        traceparent=row["traceparent"],
+    )
+    return StoredDecision(row["partition"], row["offset"], row["run_id"], row["first_seq"], value)

@@ -1,0 +1,257 @@
+"""Records of the events topic into the store, exactly once, whatever fails in between.
+
+The order of a batch is what makes it so: the parts of runs and attempts first (they may come
+twice), then the events in one atomic insert, which also holds the position. After a crash anywhere
+in between, the batch is read again and changes nothing that is there.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+import structlog
+
+from sinks import decision_record
+from sinks.decision_record import DecisionRecord
+from sinks.history import History
+from sinks.known_runs import CAPACITY, KnownRuns
+from sinks.projection import (
+    AGENT_RUN_COLUMNS,
+    EVENT_COLUMNS,
+    RUN_COLUMNS,
+    Projection,
+    Row,
+    columns,
+    project,
+)
+from sinks.store import Store
+from streams.errors import OperatorError, UnreadableRecordError
+
+_log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+RETRY_FIRST_S: Final = 0.2
+RETRY_LONGEST_S: Final = 10.0
+
+
+class LogRecord(Protocol):
+    """A record as aiokafka gives it (`ConsumerRecord`)."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+DeadLetterBox = Callable[[LogRecord, Exception], Awaitable[None]]
+"""Keeps a record that cannot be read, and why; returns when it is kept. May raise OperatorError."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened since the start."""
+
+    decisions: int = 0
+    events: int = 0
+    batches: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    gaps: int = 0
+    dead_letters: int = 0
+    retries: int = 0
+
+
+class _Read(NamedTuple):
+    """A batch, read: by partition, and what could not be read."""
+
+    by_partition: dict[int, list[DecisionRecord]]
+    unreadable: list[tuple[LogRecord, UnreadableRecordError]]
+
+
+class Recording:
+    """The recorded state of some partitions, and how it goes on.
+
+    Args:
+        store: With the schema applied.
+        topic: The events topic.
+        dead_letter: Where a record goes that cannot be read.
+        capacity: Runs remembered of each partition.
+    """
+
+    def __init__(
+        self, store: Store, topic: str, dead_letter: DeadLetterBox, *, capacity: int = CAPACITY
+    ) -> None:
+        self._store = store
+        self._history = History(store, topic)
+        self._topic = topic
+        self._dead_letter = dead_letter
+        self._capacity = capacity
+        self._known: dict[int, KnownRuns] = {}
+        self.watermark: dict[int, int] = {}
+        self.counts = Counts()
+        self.last_error: str | None = None
+
+    async def resume(self, partitions: Iterable[int]) -> None:
+        """Take over partitions: afterwards `watermark` has their last recorded offset, or -1."""
+        positions = await self._insist(self._history.positions)
+        for partition in partitions:
+            last = positions.get(partition, -1)
+            known = KnownRuns(capacity=self._capacity)
+            if last >= 0:
+                start = max(0, last + 1 - self._capacity)
+                recent, since = await self._insist(
+                    partial(self._history.recent_runs, partition, start)
+                )
+                # Nothing is left out when the window reaches back to the beginning.
+                known = KnownRuns(recent, since if start else None, self._capacity)
+            self._known[partition] = known
+            self.watermark[partition] = last
+
+    def release(self) -> None:
+        """Give up every partition."""
+        self._known.clear()
+        self.watermark.clear()
+
+    def skipped(self, partition: int, first: int) -> None:
+        """The log begins only at `first`: what came before is gone without being recorded."""
+        self._gap(
+            f"{self._topic}-{partition}: offsets {self.watermark[partition] + 1} to {first - 1} "
+            "were removed from the log before they were recorded"
+        )
+        self.watermark[partition] = first - 1
+
+    async def record(self, records: Sequence[LogRecord]) -> None:
+        """Record a batch: any partitions, each in order. Returns when all of it is in the store.
+
+        While the store is away it is tried again and again; `last_error` says so.
+        """
+        fresh = [record for record in records if record.offset > self.watermark[record.partition]]
+        if not fresh:
+            return
+        read = await asyncio.to_thread(_read, fresh)
+        for record, error in read.unreadable:
+            await self._insist(partial(self._dead_letter, record, error))
+            self.counts.dead_letters += 1
+        await self._look_up(read.by_partition)
+        projections = await asyncio.to_thread(self._project, read.by_partition)
+        await self._insert(projections, fresh)
+        await self._compare([d for each in projections for d in each.duplicates])
+        for gap in (gap for each in projections for gap in each.gaps):
+            self._gap(gap)
+        for known in self._known.values():
+            known.forget_oldest()
+        for record in fresh:
+            self.watermark[record.partition] = record.offset
+        self.counts.batches += 1
+        self.counts.decisions += len(fresh) - len(read.unreadable)
+
+    async def _look_up(self, by_partition: dict[int, list[DecisionRecord]]) -> None:
+        for partition, records in by_partition.items():
+            known = self._known[partition]
+            unknown = known.unknown(records)
+            if unknown:
+                found = await self._insist(partial(self._history.recorded_runs, sorted(unknown)))
+                for run, recorded in found.items():
+                    known.learn(run, recorded)
+
+    def _project(self, by_partition: dict[int, list[DecisionRecord]]) -> list[Projection]:
+        return [
+            project(records, self._known[partition], self._topic)
+            for partition, records in by_partition.items()
+        ]
+
+    async def _insert(self, projections: list[Projection], records: Sequence[LogRecord]) -> None:
+        runs = [row for each in projections for row in each.runs]
+        agent_runs = [row for each in projections for row in each.agent_runs]
+        events = [row for each in projections for row in each.events]
+        await self._insert_parts("runs_log", RUN_COLUMNS, runs)
+        await self._insert_parts("agent_runs_log", AGENT_RUN_COLUMNS, agent_runs)
+        if events:
+            await self._insist(partial(self._insert_events, events, _block_name(records)))
+            self.counts.events += len(events)
+
+    async def _insert_parts(self, table: str, names: Sequence[str], rows: list[Row]) -> None:
+        if rows:
+            await self._insist(partial(self._store.insert, table, columns(names, rows)))
+
+    async def _insert_events(self, rows: list[Row], block: str) -> None:
+        """One insert. One that failed may have succeeded nevertheless: the store knows."""
+        try:
+            await self._store.insert("events", columns(EVENT_COLUMNS, rows), token=block)
+        except OperatorError:
+            partition, last = max((row[_PARTITION], row[_OFFSET]) for row in rows)
+            positions = await self._insist(self._history.positions)
+            if positions.get(partition, -1) < last:
+                raise
+
+    async def _compare(self, duplicates: list[DecisionRecord]) -> None:
+        """Two owners of a partition may make the same decision: then it has the same bytes."""
+        if not duplicates:
+            return
+        runs = sorted({duplicate.head.run for duplicate in duplicates})
+        recorded = await self._insist(partial(self._history.decisions_of, runs))
+        for duplicate in duplicates:
+            head = duplicate.head
+            self.counts.duplicates += 1
+            if recorded.get((head.run, head.seq)) != duplicate.value:
+                self.counts.conflicts += 1
+                _log.error(
+                    "a decision differs from the one recorded with its sequence number",
+                    run=head.run,
+                    seq=head.seq,
+                    source=f"{self._topic}/{duplicate.partition}/{duplicate.offset}",
+                )
+
+    def _gap(self, text: str) -> None:
+        self.counts.gaps += 1
+        _log.error("history has a gap", gap=text)
+
+    async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try until it works; ever more rarely."""
+        pause = RETRY_FIRST_S
+        while True:
+            try:
+                result = await attempt()
+            except OperatorError as error:
+                self._trouble(error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, RETRY_LONGEST_S)
+            else:
+                self.last_error = None
+                return result
+
+    def _trouble(self, error: OperatorError) -> None:
+        self.counts.retries += 1
+        self.last_error = str(error)
+        _log.warning("the recorder tries again", error=str(error))
+
+
+_PARTITION: Final = EVENT_COLUMNS.index("partition")
+_OFFSET: Final = EVENT_COLUMNS.index("offset")
+
+
+def _read(records: Sequence[LogRecord]) -> _Read:
+    read = _Read({}, [])
+    for record in records:
+        try:
+            decision = decision_record.read(record.partition, record.offset, record.value)
+        except UnreadableRecordError as error:
+            read.unreadable.append((record, error))
+        else:
+            read.by_partition.setdefault(record.partition, []).append(decision)
+    return read
+
+
+def _block_name(records: Sequence[LogRecord]) -> str:
+    """The same batch tried again has the same name; no other batch has it."""
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for record in records:
+        first.setdefault(record.partition, record.offset)
+        last[record.partition] = record.offset
+    return ",".join(f"{p}:{first[p]}-{last[p]}" for p in sorted(first))

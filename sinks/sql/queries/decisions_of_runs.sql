@@ -1,0 +1,17 @@
+-- Asked by the recorder to compare duplicates with what is recorded: these runs' decisions.
+SELECT
+    partition,
+    offset,
+    run_id,
+    any(project) AS project,
+    any(workflow) AS workflow,
+    any(version) AS version,
+    min(seq) AS first_seq,
+    toUnixTimestamp64Milli(any(at)) AS decided_at,
+    any(status) AS status,
+    any(previous_status) AS previous,
+    arrayMap(pair -> pair.2, arraySort(groupUniqArray((seq, payload)))) AS payloads,
+    any(traceparent) AS traceparent
+FROM events
+WHERE run_id IN {runs:Array(String)}
+GROUP BY partition, offset, run_id

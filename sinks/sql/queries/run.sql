@@ -1,0 +1,4 @@
+-- Asked by GET /api/runs/{id}: one run.
+SELECT *
+FROM runs
+WHERE run_id = {run:String}
