@@ -25,7 +25,7 @@ from streams.watermark import Watermark
 
 _log = structlog.get_logger(__name__)
 _tasks = Counter("commandcenter_tasks_total", "Tasks executed.", ["agent", "outcome"])
-_running = Gauge("commandcenter_tasks_running", "Tasks under way.", ["agent"])
+_in_hand = Gauge("commandcenter_tasks_in_hand", "Tasks running or next to run.", ["agent"])
 
 _Place = tuple[TP, int]
 """A partition in one generation of the consumer group."""
@@ -49,6 +49,8 @@ class AgentRuntime:
         self._agent = agent
         self._partitions = partitions
         self._concurrency = concurrency
+        self._in_hand = _in_hand.labels(agent)
+        self._successes = _tasks.labels(agent, "success")
         self._free = asyncio.Semaphore(concurrency)
         self._watermarks: dict[_Place, Watermark] = {}
         self._work: set[asyncio.Task[None]] = set()
@@ -92,15 +94,13 @@ class AgentRuntime:
                 (_, generation), _ = self._places[task.id]
                 if generation != self._app.consumer_generation_id:
                     return  # revoked while it waited: whoever owns it now begins it
-                _running.labels(self._agent).inc()
-                try:
-                    result = await self._execution.execute(task)
-                finally:
-                    _running.labels(self._agent).dec()
+                result = await self._execution.execute(task)
         finally:
             place, offset = self._places.pop(task.id)
-        outcome = "success" if result.failure is None else result.failure.kind
-        _tasks.labels(self._agent, outcome).inc()
+        if result.failure is None:
+            self._successes.inc()
+        else:
+            _tasks.labels(self._agent, result.failure.kind).inc()
         self._parcel.add(
             topics.INBOX, task.reply_partition, task.run.encode(), codec.encode(result)
         )
@@ -123,6 +123,7 @@ class AgentRuntime:
         parcel, self._parcel = self._parcel, Parcel()
         if parcel:
             await self._outbox.deliver(parcel)
+        self._in_hand.set(len(self._work))
         consumer = self._app.batches
         for place, offset in finished:
             watermark = self._watermarks.get(place)

@@ -4,6 +4,7 @@ Starting up, top to bottom: topics, producer, definitions, agents' registrations
 """
 
 import asyncio
+import gc
 import os
 import socket
 import time
@@ -75,6 +76,11 @@ async def run_worker(
             Orchestrator(outbox, partitions, _Patient(definitions), task_topics.prepare),
             handlers,
         )
+        # What start-up made stays; the many short-lived values of each batch are freed by
+        # reference counts, and looking for cycles among them costs some 5 % of the worker.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
         await engine.start()
         try:
             await _serve(engine, stop)

@@ -4,6 +4,7 @@ Inside they are whole milliseconds.
 """
 
 import re
+from math import isfinite
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
@@ -21,8 +22,12 @@ def parse(value: Any) -> int:
         match = _TEXT.fullmatch(value.strip())
         if match is None:
             raise ValueError(f"{value!r} is not a duration: write 500ms, 30s, 5m, 24h or 7d")
-        return int(float(match[1]) * _UNITS[match[2]])
-    return int(value * 1_000)
+        milliseconds = float(match[1]) * _UNITS[match[2]]
+    else:
+        milliseconds = float(value) * 1_000
+    if not isfinite(milliseconds):
+        raise ValueError(f"{value!r} is not a duration: write 30s, 5m, 24h or a number of seconds")
+    return round(milliseconds)
 
 
 def text(milliseconds: int) -> str:

@@ -19,14 +19,15 @@ from streams.errors import CommandCenterError
 from streams.faust_shell import Batch
 from streams.ids import spread
 from streams.outbox import Outbox, Parcel
-from streams.records import Message, RunHead, Start, Timer
+from streams.records import Cancel, Message, Result, RunHead, Start, Timer
 from streams.run import RunState, decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
 from streams.workflow import Plan
 
 _log = structlog.get_logger(__name__)
 
-_messages = Counter("commandcenter_inbox_messages_total", "Inbox messages decided.", ["type"])
+_inbox = Counter("commandcenter_inbox_messages_total", "Inbox messages decided.", ["type"])
+_messages = {kind: _inbox.labels(kind.__name__.lower()) for kind in (Start, Result, Cancel, Timer)}
 _ignored = Counter(
     "commandcenter_inbox_ignored_total", "Inbox messages that changed nothing.", ["reason"]
 )
@@ -83,6 +84,8 @@ class Orchestrator:
         self._prepare_agent = prepare_agent
         self._clock = clock
         self._stores: dict[int, RunStore] = {}
+        self._plans: dict[tuple[str, str, int], Plan] = {}
+        self._prepared: set[str] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._timers_changed = asyncio.Event()
@@ -155,14 +158,10 @@ class Orchestrator:
             known = message
         else:
             raise UnknownRunError(f"no run {message.run}: nothing started it here")
-        plan = await self._plan_of(known.project, known.workflow, known.version)
-        if plan is None:
-            raise UnknownWorkflowError(
-                f"workflow {known.workflow!r} has no version {known.version} in project"
-                f" {known.project!r}: publish it, then replay this record"
-            )
+        version = (known.project, known.workflow, known.version)
+        plan = self._plans.get(version) or await self._plan(version)
         outcome = decide(before, message, record.timestamp, plan, partition)
-        _messages.labels(type(message).__name__.lower()).inc()
+        _messages[type(message)].inc()
         if outcome.decision is None or outcome.state is None:
             _ignored.labels(outcome.ignored).inc()
             if outcome.ignored in ERRORS_TO_LETTERS:
@@ -171,7 +170,9 @@ class Orchestrator:
         run = message.run
         outputs.add(topics.EVENTS, partition, run.encode(), codec.encode(outcome.decision))
         for task in outcome.tasks:
-            await self._prepare_agent(task.agent)
+            if task.agent not in self._prepared:
+                await self._prepare_agent(task.agent)
+                self._prepared.add(task.agent)
             outputs.add(
                 topics.tasks(task.agent),
                 spread(task.id, self._partitions),
@@ -182,6 +183,18 @@ class Orchestrator:
         draft.states[run] = outcome.state
         if outcome.state.head.finished_at is not None:
             _finished.labels(outcome.state.head.status.value).inc()
+
+    async def _plan(self, version: tuple[str, str, int]) -> Plan:
+        """The plan of a version, kept: a version never changes."""
+        plan = await self._plan_of(*version)
+        if plan is None:
+            project, workflow, number = version
+            raise UnknownWorkflowError(
+                f"workflow {workflow!r} has no version {number} in project {project!r}:"
+                " publish it, then send the event again"
+            )
+        self._plans[version] = plan
+        return plan
 
     async def _write(self, drafts: dict[int, _Draft]) -> None:
         written = []

@@ -8,7 +8,7 @@ and the inbox offset that it reflects be written together (law 3).
 import asyncio
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -24,12 +24,11 @@ REQUEST_BYTES: Final = 9 * 1024 * 1024
 _log = structlog.get_logger(__name__)
 
 Header = tuple[str, bytes]
+_NO_HEADERS: Final[list[Header]] = []
 
 
-class _Out(NamedTuple):
-    key: bytes | None
-    value: bytes | None
-    headers: list[Header]
+_Out = tuple[bytes | None, bytes | None, list[Header]]
+"""Key, value and headers of a record."""
 
 
 @lru_cache(maxsize=65_536)
@@ -58,11 +57,11 @@ class Parcel:
         headers: Sequence[Header] = (),
     ) -> None:
         """Put a record in. A None value is a tombstone."""
-        record = _Out(key, value, list(headers))
-        try:
-            self._records[topic, partition].append(record)
-        except KeyError:
-            self._records[topic, partition] = [record]
+        place = (topic, partition)
+        records = self._records.get(place)
+        if records is None:
+            records = self._records[place] = []
+        records.append((key, value, list(headers) if headers else _NO_HEADERS))
 
     def partitions(self) -> Sequence[tuple[tuple[str, int], list[_Out]]]:
         """What is in it, by topic and partition."""
@@ -107,20 +106,13 @@ class Outbox:
         pending = []
         for (topic, partition), records in parcel.partitions():
             batch = self._producer.create_batch()
-            for record in records:
-                if (
-                    batch.append(
-                        timestamp=None, key=record.key, value=record.value, headers=record.headers
-                    )
-                    is None
-                ):
+            for key, value, headers in records:
+                if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
                     pending.append(
                         await self._producer.send_batch(batch, topic, partition=partition)
                     )
                     batch = self._producer.create_batch()
-                    batch.append(
-                        timestamp=None, key=record.key, value=record.value, headers=record.headers
-                    )
+                    batch.append(timestamp=None, key=key, value=value, headers=headers)
             pending.append(await self._producer.send_batch(batch, topic, partition=partition))
         if len(pending) == 1:
             await pending[0]

@@ -21,7 +21,8 @@ from streams.run import PAYLOAD_LIMIT
 from streams.trigger import IncomingEvent, from_kafka
 
 _log = structlog.get_logger(__name__)
-_triggers = Counter("commandcenter_triggers_total", "Trigger events by outcome.", ["outcome"])
+_events = Counter("commandcenter_triggers_total", "Trigger events by outcome.", ["outcome"])
+_triggers = {name: _events.labels(name) for name in ("matched", "unmatched", "dead_letter")}
 
 
 Matching = Callable[[str, str], Iterable[Match]]
@@ -48,7 +49,7 @@ class Router:
                         _log.exception("routing failed", offset=record.offset)
                     dead_letters.put(parcel, self._partitions, record, error)
                     outcome = "dead_letter"
-                _triggers.labels(outcome).inc()
+                _triggers[outcome].inc()
         if parcel:
             await self._outbox.deliver(parcel)
 

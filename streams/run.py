@@ -418,8 +418,7 @@ class _Draft:
                 node, 0, Failure(kind="template", message=str(error), retryable=False)
             )
             return
-        self.dispatched_bytes += len(inputs)
-        if len(inputs) > PAYLOAD_LIMIT or self.dispatched_bytes > DECISION_LIMIT:
+        if len(inputs) > PAYLOAD_LIMIT or self.dispatched_bytes + len(inputs) > DECISION_LIMIT:
             text = (
                 f"inputs of {len(inputs):,} bytes: a node may have {PAYLOAD_LIMIT:,},"
                 f" and all nodes that begin together {DECISION_LIMIT:,}"
@@ -427,6 +426,7 @@ class _Draft:
             failure = Failure(kind="inputs_too_large", message=text, retryable=False)
             self._node_failed(node, 0, failure)
             return
+        self.dispatched_bytes += len(inputs)
         task = Task(
             id=task_id(head.run, node, None, attempt),
             run=head.run,
@@ -462,10 +462,13 @@ class _Draft:
 
     def _ready(self, node: str) -> bool:
         nodes = self.fold.nodes
-        return node not in nodes and all(
-            d in nodes and nodes[d].status is NodeStatus.SUCCESS
-            for d in self.plan.nodes[node].spec.depends_on
-        )
+        if node in nodes:
+            return False
+        for dependency in self.plan.nodes[node].spec.depends_on:
+            state = nodes.get(dependency)
+            if state is None or state.status is not NodeStatus.SUCCESS:
+                return False
+        return True
 
     def _attempt_failed(self, node: NodeState, failure: Failure, result: Result | None) -> None:
         retry = self.plan.nodes[node.node].spec.retry

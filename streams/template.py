@@ -8,6 +8,7 @@ conditions here: a template only refers.
 
 import re
 from collections.abc import Callable, Iterator
+from math import isfinite
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -15,6 +16,8 @@ import msgspec
 ROOTS: Final = ("context", "event", "nodes")
 
 _TEMPLATE: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_POSITION: Final = re.compile(r"[0-9]{1,9}")
+_MAX_DEPTH: Final = 100
 _PATH: Final = re.compile(r"[A-Za-z_][\w\-]*(?:\.[\w\-]+)*")
 
 
@@ -81,17 +84,32 @@ class Template:
         return _render(self._compiled, scope) if self.references else self._compiled
 
 
-def _compile(value: Any, found: list[Reference]) -> Any:
+def _compile(value: Any, found: list[Reference], depth: int = 0) -> Any:
+    if depth > _MAX_DEPTH:
+        raise TemplateError(f"inputs are nested more than {_MAX_DEPTH} levels deep")
     if isinstance(value, str):
         return _compile_text(value, found)
     if isinstance(value, dict):
-        return {key: _compile(item, found) for key, item in value.items()}
+        for key in value:
+            if not isinstance(key, str):
+                raise TemplateError(f"the key {key!r} is not a string: put it in quotes")
+        return {key: _compile(item, found, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [_compile(item, found) for item in value]
-    return value
+        return [_compile(item, found, depth + 1) for item in value]
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float) and isfinite(value):
+        return value
+    raise TemplateError(
+        f"{value!r} ({type(value).__name__}) cannot be written as JSON: put it in quotes"
+    )
 
 
 def _compile_text(text: str, found: list[Reference]) -> Any:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TemplateError(f"{text!r} is not text that JSON can hold: {error.reason}") from error
     parts: list[str | Reference] = []
     end = 0
     for match in _TEMPLATE.finditer(text):
@@ -137,7 +155,7 @@ def follow(value: Any, reference: Reference, skip: int) -> Any:
         step = reference.path[depth]
         if isinstance(value, dict) and step in value:
             value = value[step]
-        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+        elif isinstance(value, list) and _POSITION.fullmatch(step) and int(step) < len(value):
             value = value[int(step)]
         else:
             raise TemplateError(_nowhere(value, reference, depth))

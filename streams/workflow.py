@@ -100,9 +100,9 @@ class NodePlan:
 
     __slots__ = ("ancestors", "dependents", "inputs", "spec")
 
-    def __init__(self, spec: NodeSpec, ancestors: frozenset[str]) -> None:
+    def __init__(self, spec: NodeSpec, inputs: Template, ancestors: frozenset[str]) -> None:
         self.spec = spec
-        self.inputs = Template(spec.inputs)
+        self.inputs = inputs
         self.ancestors = ancestors
         self.dependents: tuple[str, ...] = ()
 
@@ -116,20 +116,24 @@ class Plan:
         order = _topological(spec, problems)
         self.spec = spec
         self.nodes: dict[str, NodePlan] = {}
-        by_id = {node.id: (index, node) for index, node in enumerate(spec.nodes)}
+        by_id = {node.id: node for node in reversed(spec.nodes)}
         ancestors: dict[str, frozenset[str]] = {}
         for node_id in order:
-            index, node = by_id[node_id]
-            known = [d for d in node.depends_on if d in ancestors]
+            known = [d for d in by_id[node_id].depends_on if d in ancestors]
             ancestors[node_id] = frozenset(known).union(*(ancestors[d] for d in known))
+        templates: dict[str, Template] = {}
+        for index, node in enumerate(spec.nodes):
             try:
-                self.nodes[node_id] = NodePlan(node, ancestors[node_id])
+                template = Template(node.inputs)
             except TemplateError as error:
                 problems.append(Problem(("nodes", index, "inputs"), str(error)))
                 continue
-            problems += _reference_problems(index, self.nodes[node_id], set(by_id))
+            templates[node.id] = template
+            problems += _reference_problems(index, node.id, template, ancestors, set(by_id))
         if problems:
             raise DefinitionError(_summary(spec.name, problems), tuple(problems))
+        for node_id in order:
+            self.nodes[node_id] = NodePlan(by_id[node_id], templates[node_id], ancestors[node_id])
         self.roots = tuple(node.id for node in spec.nodes if not node.depends_on)
         for node in spec.nodes:
             self.nodes[node.id].dependents = tuple(
@@ -148,9 +152,13 @@ def parse(definition: Mapping[str, Any]) -> Plan:
     try:
         spec = WorkflowSpec.model_validate(definition)
     except ValidationError as error:
+        items = error.errors()
+        inside_nodes = any(item["loc"][0] == "nodes" and len(item["loc"]) > 1 for item in items)
         problems = tuple(
             Problem(tuple(item["loc"]), _plain(item["msg"], item["type"]))
-            for item in error.errors()
+            for item in items
+            # With a fault in a node pydantic counts the nodes without it: no fault of its own.
+            if not (inside_nodes and item["type"] == "too_short" and item["loc"] == ("nodes",))
         )
         raise DefinitionError(_summary(name, problems), problems) from error
     return Plan(spec)
@@ -228,17 +236,26 @@ def _cycle(waiting: dict[str, set[str]]) -> list[str]:
     return path[path.index(node) :]
 
 
-def _reference_problems(index: int, node: NodePlan, ids: set[str]) -> list[Problem]:
+def _reference_problems(
+    index: int,
+    node: str,
+    template: Template,
+    ancestors: Mapping[str, frozenset[str]],
+    ids: set[str],
+) -> list[Problem]:
     """References of a node's inputs that can be seen to lead nowhere."""
     problems = []
-    for reference in node.inputs.references:
-        message = _reference_problem(reference, node, ids)
+    for reference in template.references:
+        message = _reference_problem(reference, node, ancestors.get(node), ids)
         if message:
             problems.append(Problem(("nodes", index, "inputs"), message))
     return problems
 
 
-def _reference_problem(reference: Reference, node: NodePlan, ids: set[str]) -> str | None:
+def _reference_problem(
+    reference: Reference, node: str, ancestors: frozenset[str] | None, ids: set[str]
+) -> str | None:
+    """`ancestors` is None for a node in a cycle: what it could refer to cannot be said."""
     if reference.path[0] == "event":
         if len(reference.path) > 1 and reference.path[1] not in EVENT_FIELDS:
             return (
@@ -247,12 +264,14 @@ def _reference_problem(reference: Reference, node: NodePlan, ids: set[str]) -> s
             )
         return None
     target = reference.node
-    if target is None or target in node.ancestors:
+    if target is None:
         return None
     if target not in ids:
         return f"'{{{{ {reference.text} }}}}' refers to {target!r}, which is not a node"
+    if ancestors is None or target in ancestors:
+        return None
     return (
-        f"'{{{{ {reference.text} }}}}' refers to {target!r}, which {node.spec.id!r} does not"
+        f"'{{{{ {reference.text} }}}}' refers to {target!r}, which {node!r} does not"
         f" depend on: add it to dependsOn"
     )
 
