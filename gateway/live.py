@@ -46,8 +46,9 @@ class Heading(msgspec.Struct, frozen=True, rename="camel", gc=False):
 
 
 class LiveDecision(NamedTuple):
-    """A decision where it stands in its partition; `raw` is the record's JSON."""
+    """A decision where it stands on the log; `raw` is the record's JSON."""
 
+    partition: int
     offset: int
     heading: Heading
     raw: bytes
@@ -68,12 +69,12 @@ class LogRecord(Protocol):
 _heading: Final = msgspec.json.Decoder(Heading)
 
 
-def read_decision(offset: int, value: bytes | None) -> LiveDecision | None:
+def read_decision(partition: int, offset: int, value: bytes | None) -> LiveDecision | None:
     """The decision of a record, or None where the record is not readable as one."""
     if value is None:
         return None
     try:
-        return LiveDecision(offset, _heading.decode(value), value)
+        return LiveDecision(partition, offset, _heading.decode(value), value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -190,7 +191,7 @@ class LiveTail:
             self._watchers.discard(event)
 
     def _keep(self, partition: int, part: _Partition, offset: int, value: bytes | None) -> None:
-        decision = read_decision(offset, value)
+        decision = read_decision(partition, offset, value)
         if decision is None:
             _dropped.labels("unreadable").inc()
             return

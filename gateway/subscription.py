@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.history import History
 from gateway.live import Heading, LiveDecision, LiveTail, Seen, read_decision
+from gateway.recorded_log import RecordedLog
 from streams.errors import CallerError
 from streams.records import RunStatus
 
@@ -71,7 +71,7 @@ class Subscription:
     def __init__(
         self,
         tail: LiveTail,
-        history: History,
+        log: RecordedLog,
         wanted: Filter,
         position: dict[int, int],
         shown: Mapping[str, int] | None = None,
@@ -79,7 +79,7 @@ class Subscription:
         """`shown` are the runs that the reader knows already: run → next sequence number."""
         self.position = position
         self._tail = tail
-        self._history = history
+        self._log = log
         self._wanted = wanted
         self._recorded: Mapping[int, int] | None = None
         self._seen = Seen(_RUNS_REMEMBERED)
@@ -119,7 +119,7 @@ class Subscription:
             for partition in self._tail.ends()
             if (first := self._tail.first(partition)) is not None
         ):
-            recorded = self._recorded = await self._history.watermark()
+            recorded = self._recorded = await self._log.watermark()
         return recorded
 
     async def _read(
@@ -132,11 +132,11 @@ class Subscription:
         end = recorded if first is None else min(recorded, first)
         if start >= end:
             return [], start
-        rows = await self._history.decisions(partition, start, end, limit)
+        rows = await self._log.decisions(partition, start, end, limit)
         found = [
             decision
             for offset, value in rows
-            if (decision := read_decision(offset, value)) is not None
+            if (decision := read_decision(partition, offset, value)) is not None
         ]
         return found, rows[-1][0] + 1 if len(rows) >= limit else end
 

@@ -1,0 +1,61 @@
+"""The gateway put together: what it opens, in order, and what it serves."""
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from gateway import openapi
+from gateway.agents_view import AgentsView
+from gateway.log_follower import LogFollower
+from gateway.log_writer import LogWriter
+from gateway.middlewares import MIDDLEWARES
+from gateway.reads import StoreReads
+from gateway.recent_starts import RecentStarts
+from gateway.routes import add_routes
+from gateway.services import AGENTS, CATALOG, FOLLOWER, READS, SERVICES, STARTS, WRITER, Services
+from gateway.stream import SOCKETS, close_all
+from sinks.history import History
+from streams.publishing import CatalogReader
+
+
+def create_app(services: Services) -> web.Application:
+    """The gateway as an aiohttp application; it serves what it can while Kafka is away."""
+    app = new_app(services)
+    app[READS] = StoreReads(History(services.store), services.recorded)
+    app.cleanup_ctx.extend([_writer, _catalog, _agents])
+    if services.follow_log:
+        app.cleanup_ctx.append(_follower)
+    return app
+
+
+def new_app(services: Services) -> web.Application:
+    """The routes alone; whoever calls this puts in the parts that `services.py` names."""
+    app = web.Application(middlewares=MIDDLEWARES, client_max_size=services.body_limit)
+    app[SERVICES] = services
+    app[STARTS] = RecentStarts()
+    app[SOCKETS] = set()
+    app.on_shutdown.append(close_all)
+    add_routes(app)
+    app.router.add_get("/openapi.json", openapi.describe)
+    return app
+
+
+async def _writer(app: web.Application) -> AsyncIterator[None]:
+    async with LogWriter(app[SERVICES].bootstrap) as app[WRITER]:
+        yield
+
+
+async def _catalog(app: web.Application) -> AsyncIterator[None]:
+    async with CatalogReader(app[SERVICES].bootstrap) as app[CATALOG]:
+        yield
+
+
+async def _agents(app: web.Application) -> AsyncIterator[None]:
+    async with AgentsView(app[SERVICES].bootstrap) as app[AGENTS]:
+        yield
+
+
+async def _follower(app: web.Application) -> AsyncIterator[None]:
+    services = app[SERVICES]
+    async with LogFollower(services.bootstrap, services.tail, app[READS]) as app[FOLLOWER]:
+        yield

@@ -1,0 +1,97 @@
+"""`/openapi.json`: the REST interface, told from the route table and the types of the answers."""
+
+import inspect
+import re
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from gateway.problem import MEDIA_TYPE, Problem
+from gateway.requests import MAX_PAGE
+from gateway.routes import JSON, ROUTES, Route
+from streams.records import RunStatus
+from streams.workflow import json_schema
+
+_REF: Final = "#/components/schemas/{name}"
+_TEXT: Final = {"type": "string"}
+_PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "project": ("The project; `default` where one is needed.", _TEXT),
+    "workflow": ("Only this workflow.", _TEXT),
+    "status": ("Only runs with this status.", {"type": "string", "enum": list(RunStatus)}),
+    "type": ("Only events of this type.", _TEXT),
+    "version": ("A version of the workflow.", {"type": "integer", "minimum": 1}),
+    "limit": ("How many.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
+    "cursor": ("Where to go on: a `next` or `cursor` of an earlier answer.", _TEXT),
+    "subject": ("A pattern of event types: `*` is one segment, `>` the rest.", _TEXT),
+}
+
+
+async def describe(_request: web.Request) -> web.Response:
+    """This document."""
+    return web.Response(body=_document(), content_type=JSON)
+
+
+@cache
+def _document() -> bytes:
+    answers = [route.answers for route in ROUTES if route.answers is not None]
+    schemas, components = msgspec.json.schema_components([*answers, Problem], ref_template=_REF)
+    by_type = dict(zip(answers, schemas, strict=False))
+    paths: dict[str, Any] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type)
+    definition = json_schema()
+    inner = definition.pop("$defs", {})
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "CommandCenter", "version": version("commandcenter")},
+        "paths": paths,
+        "components": {"schemas": {**components, **inner, "WorkflowDefinition": definition}},
+    }
+    text = msgspec.json.encode(document).decode()
+    return text.replace("#/$defs/", "#/components/schemas/").encode()
+
+
+def _operation(route: Route, by_type: dict[Any, Any]) -> dict[str, Any]:
+    summary, _, description = (inspect.getdoc(route.handler) or "").partition("\n\n")
+    operation: dict[str, Any] = {
+        "operationId": getattr(route.handler, "__name__", route.path),
+        "summary": " ".join(summary.split()),
+        "description": " ".join(description.split()),
+        "parameters": [
+            *(_parameter(name, "path", "", _TEXT) for name in re.findall(r"\{(\w+)\}", route.path)),
+            *(_parameter(name, "query", *_PARAMETERS[name]) for name in route.query),
+        ],
+        "responses": {
+            str(int(route.status)): {
+                "description": "Done.",
+                **(
+                    {"content": {JSON: {"schema": by_type[route.answers]}}} if route.answers else {}
+                ),
+            },
+            "default": {
+                "description": "Not done; the problem says why.",
+                "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},
+            },
+        },
+    }
+    if route.takes:
+        schema = (
+            {"$ref": _REF.format(name="WorkflowDefinition")}
+            if "application/yaml" in route.takes
+            else {"type": "object"}
+        )
+        operation["requestBody"] = {"content": {kind: {"schema": schema} for kind in route.takes}}
+    return operation
+
+
+def _parameter(name: str, place: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": place,
+        "required": place == "path",
+        "description": description,
+        "schema": schema,
+    }

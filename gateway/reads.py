@@ -1,0 +1,199 @@
+"""What the routes ask of the recorded history, and that asked of the store."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple, Protocol
+
+from msgspec import Raw
+
+from gateway.recorded_log import RecordedLog
+from gateway.run_detail import EventRow
+from gateway.views import AgentRunView, FailureView, RunView, TriggerView
+from sinks.history import EventFilter, History, RunFilter
+from streams.records import NodeStatus, RunStatus
+
+_PAGE: Final = 2_000
+
+
+class RunQuery(NamedTuple):
+    """Which runs, newest first; what is left empty narrows nothing.
+
+    `before` is the start (ms since the epoch) and id of the last run seen.
+    """
+
+    project: str = ""
+    workflow: str = ""
+    status: RunStatus | None = None
+    before: tuple[int, str] | None = None
+    limit: int = 50
+
+
+class EventQuery(NamedTuple):
+    """Which events, newest first; what is left empty narrows nothing.
+
+    `before` is the time (ms since the epoch), run and sequence number of the last event seen.
+    """
+
+    project: str = ""
+    workflow: str = ""
+    type: str = ""
+    before: tuple[int, str, int] | None = None
+    limit: int = 50
+
+
+class Reads(RecordedLog, Protocol):
+    """The recorded history as the routes need it."""
+
+    async def runs(self, query: RunQuery) -> Sequence[RunView]:
+        """Runs, newest first."""
+        ...
+
+    async def run_events(self, run: str) -> Sequence[EventRow]:
+        """All events of a run, in order; none where the run is unknown."""
+        ...
+
+    async def events(self, query: EventQuery) -> Sequence[EventRow]:
+        """Events, newest first."""
+        ...
+
+    async def agent_runs(self, run: str) -> Sequence[AgentRunView]:
+        """All attempts of a run, in the order of their dispatch."""
+        ...
+
+
+class StoreReads:
+    """`Reads` of the store.
+
+    Args:
+        history: The store's history.
+        recorded: The last recorded offset of each partition, of the recorder in this process;
+            without it, or before it has begun, the store is asked.
+    """
+
+    def __init__(
+        self, history: History, recorded: Callable[[], Mapping[int, int]] | None = None
+    ) -> None:
+        self._history = history
+        self._recorded = recorded
+
+    async def watermark(self) -> Mapping[int, int]:
+        """Partition → the next offset that is not recorded yet."""
+        last = {} if self._recorded is None else self._recorded()
+        if not last:
+            last = await self._history.positions()
+        return {partition: offset + 1 for partition, offset in last.items()}
+
+    async def decisions(
+        self, partition: int, start: int, end: int, limit: int
+    ) -> Sequence[tuple[int, bytes]]:
+        """The first `limit` recorded decisions with start ≤ offset < end."""
+        found = await self._history.decisions(
+            partition, after=start - 1, until=end - 1, limit=limit
+        )
+        return [(decision.offset, decision.value) for decision in found]
+
+    async def runs(self, query: RunQuery) -> Sequence[RunView]:
+        """Runs, newest first."""
+        wanted = RunFilter(
+            project=query.project,
+            workflow=query.workflow,
+            statuses=() if query.status is None else (query.status,),
+        )
+        rows = await self._history.runs(wanted, limit=query.limit, before=query.before)
+        return [_run(row) for row in rows]
+
+    async def run_events(self, run: str) -> Sequence[EventRow]:
+        """All events of a run, in order."""
+        found: list[EventRow] = []
+        while True:
+            rows = await self._history.run_events(
+                run, from_seq=found[-1].seq + 1 if found else 0, limit=_PAGE
+            )
+            found += [_event(row) for row in rows]
+            if len(rows) < _PAGE:
+                return found
+
+    async def events(self, query: EventQuery) -> Sequence[EventRow]:
+        """Events, newest first."""
+        wanted = EventFilter(project=query.project, workflow=query.workflow, type=query.type)
+        rows = await self._history.events(wanted, limit=query.limit, before=query.before)
+        return [_event(row) for row in rows]
+
+    async def agent_runs(self, run: str) -> Sequence[AgentRunView]:
+        """All attempts of a run, in the order of their dispatch."""
+        return [_agent_run(row) for row in await self._history.agent_runs(run)]
+
+
+def milliseconds(time: datetime | None) -> int:
+    """The time in milliseconds since the epoch; 0 where there is none."""
+    return 0 if time is None else round(time.timestamp() * 1000)
+
+
+def _run(row: Mapping[str, Any]) -> RunView:
+    return RunView(
+        id=row["run_id"],
+        project=row["project"],
+        workflow=row["workflow"],
+        version=row["version"],
+        status=RunStatus(row["status"]),
+        trigger=TriggerView(
+            id=row["trigger_id"],
+            source=row["trigger_source"],
+            type=row["trigger_type"],
+            subject=row["trigger_subject"] or None,
+        ),
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        duration_ms=row["duration_ms"],
+        deadline=row["deadline"],
+        nodes=row["nodes"],
+        error=_failure(row, row["error_node"]),
+        trace_id=row["trace_id"] or None,
+        seq=row["seq"],
+    )
+
+
+def _event(row: Mapping[str, Any]) -> EventRow:
+    return EventRow(
+        run=row["run_id"],
+        project=row["project"],
+        workflow=row["workflow"],
+        version=row["version"],
+        seq=row["seq"],
+        type=row["type"],
+        at=row["at"],
+        status=row["status"],
+        payload=row["payload"].encode(),
+        traceparent=row["traceparent"] or None,
+    )
+
+
+def _agent_run(row: Mapping[str, Any]) -> AgentRunView:
+    return AgentRunView(
+        task=row["task_id"],
+        run=row["run_id"],
+        node=row["node"],
+        attempt=row["attempt"],
+        agent=row["agent"],
+        action=row["action"],
+        status=NodeStatus(row["status"]),
+        dispatched_at=row["dispatched_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        duration_ms=row["duration_ms"],
+        retry_at=row["retry_at"],
+        worker=row["worker"] or None,
+        inputs=_json(row["inputs"]),
+        output=_json(row["output"]),
+        error=_failure(row, ""),
+    )
+
+
+def _failure(row: Mapping[str, Any], node: str) -> FailureView | None:
+    if not row["error_kind"]:
+        return None
+    return FailureView(kind=row["error_kind"], message=row["error_message"], node=node or None)
+
+
+def _json(text: str) -> Raw | None:
+    return Raw(text.encode()) if text else None

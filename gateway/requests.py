@@ -1,0 +1,120 @@
+"""Reading requests and writing answers: bodies, query parameters, JSON."""
+
+import asyncio
+import re
+from typing import Any, Final
+
+import msgspec
+import yaml
+from aiohttp import hdrs, web
+
+from gateway.services import SERVICES
+from streams.errors import CallerError, TooLargeError
+from streams.trigger import ContentTypeError, json_data
+
+JSON: Final = "application/json"
+_JSON_TYPES: Final = re.compile(r"(?:application|text)/(?:[\w.\-]+\+)?json")
+_YAML_TYPES: Final = re.compile(r"(?:application|text)/(?:x-|vnd\.)?yaml")
+MAX_PAGE: Final = 200
+
+
+def answer(view: Any, status: int = 200, headers: Any = None) -> web.Response:
+    """The view as a JSON response."""
+    return web.Response(
+        body=msgspec.json.encode(view), status=status, content_type=JSON, headers=headers
+    )
+
+
+async def body(request: web.Request) -> bytes:
+    """The body; `TooLargeError` names the limit if it is over it."""
+    limit = request.app[SERVICES].body_limit
+    try:
+        content = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise _too_large(limit) from error
+    if len(content) > limit:
+        raise _too_large(limit)
+    return content
+
+
+async def json_object(request: web.Request) -> dict[str, Any]:
+    """The body as a JSON object; an empty body is an empty object."""
+    content = await body(request)
+    if not content:
+        return {}
+    if not _JSON_TYPES.fullmatch(request.content_type):
+        raise ContentTypeError(f"send {JSON}, not {request.content_type}")
+    value = msgspec.json.decode(json_data(content, "the body"))
+    if not isinstance(value, dict):
+        raise CallerError("the body must be a JSON object")
+    return value
+
+
+async def document(request: web.Request) -> dict[str, Any]:
+    """The body as an object written in JSON or YAML, told apart by the content type."""
+    content = await body(request)
+    if _JSON_TYPES.fullmatch(request.content_type):
+        value = msgspec.json.decode(json_data(content, "the body"))
+    elif _YAML_TYPES.fullmatch(request.content_type):
+        value = await asyncio.to_thread(_yaml, content)
+    else:
+        given = request.headers.get(hdrs.CONTENT_TYPE, "nothing")
+        raise ContentTypeError(f"send {JSON} or application/yaml, not {given}")
+    if not isinstance(value, dict):
+        raise CallerError("the body must be an object with the fields of a definition")
+    return value
+
+
+def choice(request: web.Request, name: str, kind: Any) -> Any:
+    """A query parameter that must be one of an enumeration's values; None where it is absent."""
+    given = request.query.get(name)
+    if given is None:
+        return None
+    try:
+        return kind(given)
+    except ValueError as error:
+        known = ", ".join(kind)
+        raise CallerError(f"{name}={given!r} is not one of {known}") from error
+
+
+def page_size(request: web.Request, usual: int = 50) -> int:
+    """The `limit` parameter."""
+    given = request.query.get("limit", str(usual))
+    if not given.isascii() or not given.isdigit() or not 1 <= int(given[:9]) <= MAX_PAGE:
+        raise CallerError(f"limit={given!r} is not a number from 1 to {MAX_PAGE}")
+    return int(given)
+
+
+def known_parameters(request: web.Request, *names: str) -> None:
+    """Refuse parameters that mean nothing: a misspelt filter must not answer with everything."""
+    unknown = sorted(set(request.query) - set(names))
+    if unknown:
+        raise CallerError(
+            f"unknown parameter {unknown[0]!r} (there are: {', '.join(names) or 'none'})"
+        )
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(
+        f"the body is larger than the limit of {limit:,} bytes: put big data elsewhere and send"
+        " its address"
+    )
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a few lines of them expand to gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not accepted")
+        return super().compose_node(parent, index)
+
+
+def _yaml(content: bytes) -> Any:
+    try:
+        value = yaml.load(content, _PlainLoader)  # noqa: S506  # it is a SafeLoader
+        return msgspec.json.decode(json_data(msgspec.json.encode(value), "the YAML"))
+    except yaml.YAMLError as error:
+        raise CallerError(f"not valid YAML: {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CallerError(f"the YAML has values that JSON has not: {error}") from error

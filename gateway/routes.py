@@ -1,0 +1,120 @@
+"""Every route of the gateway in one list: where, what, and how it answers.
+
+The list makes both the router and `/openapi.json`, so the two cannot drift apart.
+"""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+
+from aiohttp import web
+
+from gateway import agents, dead_letters, events, feed, health, page, runs, sql, stream, views
+from gateway import workflows as w
+from gateway.requests import known_parameters
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+JSON: Final = "application/json"
+DEFINITION: Final = (JSON, "application/yaml")
+EVENT: Final = (JSON, "application/cloudevents+json")
+
+
+class Route(NamedTuple):
+    """One route.
+
+    `answers` is the type of the JSON answer; without one the answer is of another kind. `takes`
+    are the content types of the body, `query` the parameters it knows: others are refused.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    answers: Any = None
+    status: int = HTTPStatus.OK
+    takes: tuple[str, ...] = ()
+    query: tuple[str, ...] = ()
+
+
+_PAGE: Final = ("limit", "cursor")
+
+ROUTES: Final = (
+    Route("GET", "/api/health", health.health, views.Health),
+    Route("GET", "/readyz", health.ready, views.Readiness),
+    Route("GET", "/metrics", health.metrics),
+    Route("GET", "/api/agents", agents.list_agents, views.AgentList),
+    Route("GET", "/api/agents/{name}", agents.get_agent, views.AgentView),
+    Route("GET", "/api/workflows", w.list_workflows, views.WorkflowList, query=("project",)),
+    Route("POST", "/api/workflows", w.publish_workflow, views.Published, 201, DEFINITION),
+    Route(
+        "GET",
+        "/api/workflows/{name}",
+        w.get_workflow,
+        views.WorkflowDetail,
+        query=("project", "version"),
+    ),
+    Route("PUT", "/api/workflows/{name}", w.put_workflow, views.Published, 201, DEFINITION),
+    Route("DELETE", "/api/workflows/{name}", w.retire_workflow, views.Retired, query=("project",)),
+    Route(
+        "POST",
+        "/api/workflows/{name}/trigger",
+        w.trigger_workflow,
+        views.RunAccepted,
+        202,
+        (JSON,),
+        ("project",),
+    ),
+    Route(
+        "GET",
+        "/api/workflows/{name}/runs",
+        runs.list_workflow_runs,
+        views.RunList,
+        query=("status", "project", *_PAGE),
+    ),
+    Route(
+        "GET",
+        "/api/runs",
+        runs.list_runs,
+        views.RunList,
+        query=("workflow", "status", "project", *_PAGE),
+    ),
+    Route("GET", "/api/runs/{id}", runs.get_run, views.RunDetail),
+    Route("GET", "/api/runs/{id}/agent-runs", runs.list_agent_runs, views.AgentRunList),
+    Route("GET", "/api/runs/{id}/events", runs.list_run_events, views.EventList),
+    Route("POST", "/api/runs/{id}/cancel", runs.cancel_run, views.CancelAccepted, 202, (JSON,)),
+    Route("POST", "/api/events", events.take_event, views.EventAccepted, 202, EVENT),
+    Route(
+        "GET",
+        "/api/events",
+        runs.list_events,
+        views.EventList,
+        query=("type", "workflow", "project", *_PAGE),
+    ),
+    Route("GET", "/api/events/stream", feed.event_feed, query=("subject", "project", "cursor")),
+    Route("GET", "/api/stream", stream.stream),
+    Route("POST", "/api/sql", sql.ask, views.SqlAnswer, takes=(JSON,)),
+    Route(
+        "GET",
+        "/api/dead-letters",
+        dead_letters.list_dead_letters,
+        views.DeadLetterList,
+        query=("limit",),
+    ),
+    Route("GET", "/api/schemas/workflow.json", w.workflow_schema),
+    Route("GET", "/", page.index),
+    Route("GET", "/ui/{file}", page.asset),
+)
+
+
+def add_routes(app: web.Application) -> None:
+    """Bind every route of the list."""
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, _strict(route))
+
+
+def _strict(route: Route) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        known_parameters(request, *route.query)
+        return await route.handler(request)
+
+    return handler

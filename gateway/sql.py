@@ -1,0 +1,56 @@
+"""`POST /api/sql`: read-only questions about the history, in ClickHouse's SQL."""
+
+import time
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from gateway.requests import JSON, json_object
+from gateway.services import SERVICES
+from gateway.views import SqlAnswer
+from streams.errors import CallerError
+
+_FORMATS: Final = {
+    "JSONEachRow": "application/x-ndjson",
+    "CSVWithNames": "text/csv; charset=utf-8",
+    "TSVWithNames": "text/tab-separated-values; charset=utf-8",
+    "Parquet": "application/vnd.apache.parquet",
+    "PrettyCompactMonoBlock": "text/plain; charset=utf-8",
+    "Markdown": "text/markdown; charset=utf-8",
+}
+_FIELDS: Final = ("query", "parameters", "format")
+
+
+async def ask(request: web.Request) -> web.Response:
+    """The answer to one SELECT over `events`, `runs` and `agent_runs`.
+
+    `parameters` fill `{name:Type}` in the query; `format` asks for one of ClickHouse's formats
+    instead of JSON rows.
+    """
+    given = await json_object(request)
+    unknown = sorted(set(given) - set(_FIELDS))
+    if unknown:
+        raise CallerError(f"unknown field {unknown[0]!r} (there are: {', '.join(_FIELDS)})")
+    query = given.get("query")
+    if not isinstance(query, str) or not query.strip():
+        raise CallerError("'query' must be a SELECT")
+    parameters = given.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise CallerError("'parameters' must be an object")
+    store = request.app[SERVICES].store
+    wanted = given.get("format", "JSON")
+    began = time.perf_counter()
+    if wanted != "JSON":
+        if wanted not in _FORMATS:
+            raise CallerError(f"format {wanted!r} is not one of JSON, {', '.join(_FORMATS)}")
+        content = await store.export_readonly(query, parameters, output_format=wanted)
+        return web.Response(body=content, headers={"Content-Type": _FORMATS[wanted]})
+    rows = await store.query_readonly(query, parameters)
+    view = SqlAnswer(
+        columns=list(rows.columns),
+        rows=rows.dicts(),
+        row_count=len(rows.rows),
+        elapsed_ms=round((time.perf_counter() - began) * 1000, 1),
+    )
+    return web.Response(body=msgspec.json.encode(view, enc_hook=str), content_type=JSON)

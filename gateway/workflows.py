@@ -1,0 +1,210 @@
+"""Workflows: publishing, reading, retiring and triggering them."""
+
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+from aiohttp import web
+
+from gateway.requests import answer, document, json_object
+from gateway.services import AGENTS, CATALOG, SERVICES, STARTS, WRITER
+from gateway.views import (
+    Published,
+    Retired,
+    RunAccepted,
+    VersionView,
+    WorkflowDetail,
+    WorkflowList,
+    WorkflowView,
+    moment,
+)
+from streams import catalog, codec, condition, publishing
+from streams.errors import CallerError, DefinitionError, NotFoundError, Problem
+from streams.ids import run_id
+from streams.records import RunStatus, Start, Trigger
+from streams.topics import INBOX
+from streams.trigger import DEFAULT_PROJECT
+from streams.workflow import Plan, json_schema, parse
+
+MANUAL_TYPE: Final = "commandcenter.manual"
+_KEY_LIMIT: Final = 255
+
+
+async def list_workflows(request: web.Request) -> web.Response:
+    """Every active workflow; `project` narrows."""
+    found = request.app[CATALOG].catalog.workflows(request.query.get("project"))
+    return answer(WorkflowList(workflows=[_view(published) for published in found]))
+
+
+async def publish_workflow(request: web.Request) -> web.Response:
+    """Publish a definition (JSON or YAML): 201 with the new version, 200 if it is the latest."""
+    return await _publish(request, await document(request))
+
+
+async def put_workflow(request: web.Request) -> web.Response:
+    """Publish a definition under its name; the document may leave the name out."""
+    definition = await document(request)
+    name = request.match_info["name"]
+    if definition.setdefault("name", name) != name:
+        raise CallerError(f"the definition is named {definition['name']!r}, the address {name!r}")
+    return await _publish(request, definition)
+
+
+async def get_workflow(request: web.Request) -> web.Response:
+    """A workflow with all its versions; `version` chooses one, else the latest is shown."""
+    project, name = _named(request)
+    known = request.app[CATALOG].catalog
+    published = _chosen(known, project, name, request.query.get("version"))
+    active = known.active(project, name)
+    versions = [
+        VersionView(
+            version=each.record.version,
+            digest=each.record.digest,
+            published_at=moment(each.record.published_at),
+            active=active is not None and each.record.version == active.record.version,
+        )
+        for each in known.versions(project, name)
+    ]
+    return answer(
+        WorkflowDetail(
+            name=name,
+            project=project,
+            version=published.record.version,
+            active=active is not None and active.record.version == published.record.version,
+            definition=published.record.definition,
+            versions=versions,
+        )
+    )
+
+
+async def retire_workflow(request: web.Request) -> web.Response:
+    """End the workflow for new runs; runs in progress go on, and it can be published again."""
+    project, name = _named(request)
+    reader, writer = request.app[CATALOG], request.app[WRITER]
+    version = await publishing.retire(writer.producer, reader, project, name)
+    return answer(Retired(name=name, project=project, version=version))
+
+
+async def trigger_workflow(request: web.Request) -> web.Response:
+    """Start a run; the body, a JSON object, is its context (`{{ context.… }}`).
+
+    The same `Idempotency-Key` gives the same run, however often it is sent.
+    """
+    project, name = _named(request)
+    context = await json_object(request)
+    event_id = request.headers.get("Idempotency-Key") or uuid4().hex
+    if len(event_id) > _KEY_LIMIT:
+        raise CallerError(f"Idempotency-Key has more than {_KEY_LIMIT} characters")
+    active = await _active(request, project, name)
+    trigger = Trigger(
+        id=event_id,
+        source=f"/api/workflows/{name}/trigger",
+        type=MANUAL_TYPE,
+        data=msgspec.Raw(msgspec.json.encode(context)),
+    )
+    start = Start(
+        run=run_id(project, name, trigger.source, event_id),
+        project=project,
+        workflow=name,
+        version=active.record.version,
+        trigger=trigger,
+        traceparent=request.headers.get("traceparent"),
+    )
+    await request.app[WRITER].write(INBOX, start.run, codec.encode(start))
+    request.app[STARTS].add(start, int(request.app[SERVICES].clock() * 1000))
+    location = {"Location": f"/api/runs/{start.run}"}
+    return answer(RunAccepted(workflow_run_id=start.run, status=RunStatus.PENDING), 202, location)
+
+
+async def workflow_schema(_request: web.Request) -> web.Response:
+    """The JSON Schema of a definition."""
+    return web.json_response(json_schema(), content_type="application/schema+json")
+
+
+async def check_definition(request: web.Request, definition: dict[str, Any]) -> Plan:
+    """The plan of a definition that can be published now; `DefinitionError` with all faults."""
+    plan = parse(definition)
+    problems: list[Problem] = []
+    try:
+        condition.check(plan.spec)
+    except DefinitionError as error:
+        problems += error.problems
+    agents = request.app[AGENTS]
+    found = agents.problems(plan.spec)
+    if found:  # perhaps it registered a moment ago
+        await agents.caught_up()
+        found = agents.problems(plan.spec)
+    problems += found
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise DefinitionError(
+            f"workflow {plan.spec.name!r}: {problems[0].message}{more}", tuple(problems)
+        )
+    return plan
+
+
+async def _publish(request: web.Request, definition: dict[str, Any]) -> web.Response:
+    plan = await check_definition(request, definition)
+    spec = plan.spec
+    version, created = await publishing.publish(
+        request.app[WRITER].producer, request.app[CATALOG], spec
+    )
+    return answer(
+        Published(name=spec.name, project=spec.project, version=version, created=created),
+        201 if created else 200,
+        {"Location": f"/api/workflows/{spec.name}"},
+    )
+
+
+def _named(request: web.Request) -> tuple[str, str]:
+    return request.query.get("project", DEFAULT_PROJECT), request.match_info["name"]
+
+
+async def _active(request: web.Request, project: str, name: str) -> catalog.Published:
+    reader = request.app[CATALOG]
+    active = reader.catalog.active(project, name)
+    if active is None:  # perhaps it was published a moment ago
+        await reader.caught_up()
+        active = reader.catalog.active(project, name)
+    if active is None:
+        names = ", ".join(p.record.name for p in reader.catalog.workflows(project))
+        raise NotFoundError(
+            f"there is no active workflow {name!r} in project {project!r}"
+            f" (workflows: {names or 'none'})"
+        )
+    return active
+
+
+def _chosen(
+    known: catalog.Catalog, project: str, name: str, version: str | None
+) -> catalog.Published:
+    if version is None:
+        published = known.latest(project, name)
+    elif version.isascii() and version.isdigit():
+        published = known.version(project, name, int(version[:9]))
+    else:
+        raise CallerError(f"version={version!r} is not a number")
+    if published is None:
+        which = "" if version is None else f" version {version} of"
+        raise NotFoundError(f"there is no{which} workflow {name!r} in project {project!r}")
+    return published
+
+
+def _view(published: catalog.Published) -> WorkflowView:
+    record = published.record
+    try:
+        spec, problem = published.plan.spec, None
+    except DefinitionError as error:
+        spec, problem = None, str(error)
+    return WorkflowView(
+        name=record.name,
+        project=record.project,
+        version=record.version,
+        description="" if spec is None else spec.description,
+        event=None if spec is None else spec.trigger.event,
+        filter=None if spec is None else spec.trigger.filter,
+        nodes=0 if spec is None else len(spec.nodes),
+        published_at=moment(record.published_at),
+        digest=record.digest,
+        problem=problem,
+    )

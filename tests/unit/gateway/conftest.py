@@ -1,0 +1,172 @@
+"""A gateway over fakes: what is asked of Kafka is kept in lists, what is recorded is given."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from gateway.agents_view import AgentsView
+from gateway.app import new_app
+from gateway.log_writer import Place
+from gateway.reads import EventQuery, RunQuery
+from gateway.run_detail import EventRow
+from gateway.services import AGENTS, CATALOG, READS, WRITER, Services
+from gateway.views import AgentRunView, RunView
+from streams import codec
+from streams.catalog import Catalog
+from streams.errors import OperatorError
+from streams.records import AgentRecord
+
+
+class FakeReads:
+    """A recorded history that a test fills."""
+
+    def __init__(self) -> None:
+        self.recorded: dict[int, int] = {}
+        self.log: dict[int, list[bytes]] = {}
+        self.rows: dict[str, list[EventRow]] = {}
+        self.run_views: list[RunView] = []
+        self.asked: list[Any] = []
+        self.attempts: list[AgentRunView] = []
+        self.on_read: Callable[[], Awaitable[None]] | None = None
+
+    async def watermark(self) -> Mapping[int, int]:
+        return dict(self.recorded)
+
+    async def decisions(
+        self, partition: int, start: int, end: int, limit: int
+    ) -> Sequence[tuple[int, bytes]]:
+        return [(o, self.log[partition][o]) for o in range(start, end)][:limit]
+
+    async def runs(self, query: RunQuery) -> Sequence[RunView]:
+        self.asked.append(query)
+        return self.run_views[: query.limit]
+
+    async def run_events(self, run: str) -> Sequence[EventRow]:
+        if self.on_read is not None:
+            await self.on_read()
+        return self.rows.get(run, [])
+
+    async def events(self, query: EventQuery) -> Sequence[EventRow]:
+        self.asked.append(query)
+        return [row for rows in self.rows.values() for row in rows][: query.limit]
+
+    async def agent_runs(self, run: str) -> Sequence[AgentRunView]:
+        return [attempt for attempt in self.attempts if attempt.run == run]
+
+
+class FakeProducer:
+    """Keeps what is sent; the catalog reader beside it reads it back."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, bytes, bytes]] = []
+        self.on_send: Callable[[str, bytes], None] = lambda _topic, _value: None
+
+    async def send_and_wait(self, topic: str, value: bytes, key: bytes) -> None:
+        self.sent.append((topic, key, value))
+        self.on_send(topic, value)
+
+
+class FakeWriter:
+    """A log that takes everything, or is away."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[str, str, bytes, list[tuple[str, bytes]]]] = []
+        self.fake_producer = FakeProducer()
+        self.is_away = False
+
+    @property
+    def producer(self) -> FakeProducer:
+        return self.fake_producer
+
+    async def write(
+        self, topic: str, key: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> Place:
+        await self.ping()
+        self.written.append((topic, key, value, list(headers)))
+        return Place(topic, 0, len(self.written) - 1)
+
+    async def ping(self) -> None:
+        if self.is_away:
+            raise OperatorError("Kafka does not answer")
+
+
+class FakeCatalogReader:
+    """A catalog that reads what the fake producer sends."""
+
+    trouble = ""
+
+    def __init__(self) -> None:
+        self.catalog = Catalog()
+
+    async def caught_up(self) -> None:
+        await asyncio.sleep(0)
+
+    def take(self, _topic: str, value: bytes) -> None:
+        self.catalog.apply(codec.catalog.decode(value))
+
+
+class FakeAgents(AgentsView):
+    """The agents view without its topic."""
+
+    trouble = ""
+
+    async def caught_up(self) -> None:
+        await asyncio.sleep(0)
+
+
+class FakeStore:
+    """A store that answers pings."""
+
+    fault: str = ""
+
+    async def ping(self) -> None:
+        if self.fault:
+            raise OperatorError(self.fault)
+
+
+class Gateway:
+    """The client, and the fakes behind it."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.store = FakeStore()
+        self.services = Services(
+            bootstrap="nowhere:1",
+            store=self.store,  # type: ignore[arg-type]  # only what these tests need
+            log_id="log",
+            **settings,
+        )
+        self.reads = FakeReads()
+        self.writer = FakeWriter()
+        self.catalog = FakeCatalogReader()
+        self.writer.fake_producer.on_send = self.catalog.take
+        self.agents = FakeAgents("nowhere:1")
+        app = self.app = new_app(self.services)
+        app[READS] = self.reads
+        app[WRITER] = self.writer  # type: ignore[misc]  # a fake
+        app[CATALOG] = self.catalog  # type: ignore[misc]  # a fake
+        app[AGENTS] = self.agents
+        self.client: TestClient[Any, Any] = TestClient(TestServer(app))
+
+    def serve_agent(self, name: str, *actions: str) -> None:
+        descriptor = {"name": name, "actions": [{"name": action} for action in actions]}
+        record = AgentRecord(
+            name=name,
+            version="1",
+            worker="w",
+            registered_at=0,
+            descriptor=msgspec.Raw(msgspec.json.encode(descriptor)),
+        )
+        self.agents.apply(name.encode(), codec.encode(record))
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    gateway = Gateway()
+    gateway.serve_agent("scanner", "scan")
+    await gateway.client.start_server()
+    yield gateway
+    await gateway.client.close()
