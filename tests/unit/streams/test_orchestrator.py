@@ -1,0 +1,223 @@
+"""The orchestrator's writes: what goes out, in which batches, and what a fault leaves behind."""
+
+import asyncio
+from typing import Any, NamedTuple
+
+import pytest
+from faust.types import TP
+from msgspec import Raw
+from structlog.testing import capture_logs
+
+from streams import codec, outbox, topics
+from streams.errors import OperatorError
+from streams.faust_shell import Batch
+from streams.orchestrator import Orchestrator
+from streams.records import Message, Result, Start, Trigger
+from streams.run import RunState, evolve
+from streams.run_store import OFFSET_KEY, RunStore
+from streams.workflow import Plan, parse
+
+PLAN = parse(
+    {
+        "name": "w",
+        "nodes": [
+            {"id": "a", "agent": "x", "action": "do"},
+            {"id": "b", "agent": "y", "action": "do", "dependsOn": ["a"]},
+        ],
+    }
+)
+
+
+class Record(NamedTuple):
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class FakeBatch:
+    """As aiokafka's: takes records until it is full, but always the first one."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.records: list[tuple[bytes | None, bytes | None]] = []
+
+    def append(self, *, key: bytes | None, value: bytes | None, **_: Any) -> object | None:
+        size = 100 + len(key or b"") + len(value or b"")
+        if self.records and self.size() + size > self.limit:
+            return None
+        self.records.append((key, value))
+        return self
+
+    def size(self) -> int:
+        return sum(100 + len(k or b"") + len(v or b"") for k, v in self.records)
+
+    def record_count(self) -> int:
+        return len(self.records)
+
+
+class FakeProducer:
+    """Keeps every batch that it was told to send."""
+
+    def __init__(self, *, max_batch_size: int, **_: Any) -> None:
+        self._limit = max_batch_size
+        self.sent: list[tuple[str, FakeBatch]] = []
+
+    def create_batch(self) -> FakeBatch:
+        return FakeBatch(self._limit)
+
+    async def send_batch(
+        self, batch: FakeBatch, topic: str, *, partition: int
+    ) -> asyncio.Future[None]:
+        assert partition == 0
+        self.sent.append((topic, batch))
+        sent = asyncio.get_running_loop().create_future()
+        sent.set_result(None)
+        return sent
+
+    def written(self, topic: str) -> list[tuple[bytes | None, bytes | None]]:
+        return [record for name, batch in self.sent if name == topic for record in batch.records]
+
+
+class Rig:
+    """An orchestrator that owns one partition, and the producer behind it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(outbox, "AIOKafkaProducer", FakeProducer)
+        self.unprepared: set[str] = set()
+        out = outbox.Outbox("", "test")
+        self.producer: Any = out._producer
+        self.orchestrator = Orchestrator(out, 1, self._plan_of, self._prepare)
+        self.orchestrator.own(0, {})
+        self.offset = 0
+
+    async def _plan_of(self, _project: str, workflow: str, _version: int) -> Plan | None:
+        return PLAN if workflow == "w" else None
+
+    async def _prepare(self, agent: str) -> None:
+        if agent in self.unprepared:
+            raise OperatorError(f"no topic for {agent}")
+
+    async def hear(self, *messages: Message | bytes, at: int = 1_000) -> None:
+        """One batch with all of them."""
+        records = []
+        for message in messages:
+            value = message if isinstance(message, bytes) else codec.encode(message)
+            key = b"?" if isinstance(message, bytes) else message.run.encode()
+            records.append(Record(topics.INBOX, 0, self.offset, at, key, value))
+            self.offset += 1
+        batch = Batch(TP(topics.INBOX, 0), 1, records)
+        assert await self.orchestrator.process([batch]) == [batch]
+
+    def decisions(self) -> list[Any]:
+        values = [value for _, value in self.producer.written(topics.EVENTS)]
+        return [codec.decisions.decode(value) for value in values]
+
+    def letters(self) -> list[tuple[int, str, str]]:
+        values = [value for _, value in self.producer.written(topics.DEAD_LETTERS)]
+        letters = [codec.dead_letters.decode(value) for value in values]
+        return [(letter.offset, letter.error, letter.reason) for letter in letters]
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
+    return Rig(monkeypatch)
+
+
+def start(run: str, **fields: Any) -> Start:
+    trigger = Trigger(id=run, source="s", type="t", data=Raw(b"1"))
+    return Start(
+        **{"run": run, "project": "default", "workflow": "w", "version": 1, "trigger": trigger}
+        | fields
+    )
+
+
+def done(run: str, node: str, output: bytes = b"{}") -> Result:
+    return Result(run=run, node=node, attempt=1, started_at=1, finished_at=2, output=Raw(output))
+
+
+async def test_outputs_go_before_the_state_and_the_offset_goes_with_it(rig: Rig) -> None:
+    await rig.hear(start("r1"), start("r2"), done("r1", "a"))
+    assert [topic for topic, _ in rig.producer.sent] == [
+        topics.EVENTS,
+        topics.tasks("x"),
+        topics.tasks("y"),
+        topics.STATE,
+    ]
+    keys = [key for key, _ in rig.producer.written(topics.STATE)]
+    assert sorted(keys[:-1]) == [b"r1", b"r1/a", b"r1/b", b"r2", b"r2/a"]
+    assert rig.producer.written(topics.STATE)[-1] == (OFFSET_KEY, b"3")
+    assert [(d.run, d.seq) for d in rig.decisions()] == [("r1", 0), ("r2", 0), ("r1", 2)]
+
+
+async def test_what_was_read_before_is_not_decided_again(rig: Rig) -> None:
+    await rig.hear(start("r1"), done("r1", "a"))
+    sent = list(rig.producer.sent)
+    rig.offset = 0
+    await rig.hear(start("r1"), done("r1", "a"))
+    assert rig.producer.sent == sent
+    rig.offset = 1
+    await rig.hear(done("r1", "a"), done("r1", "b"))
+    assert [(d.run, d.seq) for d in rig.decisions()] == [("r1", 0), ("r1", 2), ("r1", 4)]
+
+
+async def test_a_message_that_cannot_be_processed_becomes_a_letter_and_stops_nothing(
+    rig: Rig,
+) -> None:
+    with capture_logs():
+        await rig.hear(
+            b"{", done("r1", "a"), start("r1"), done("r1", "q"), start("r2", workflow="gone")
+        )
+    assert [(offset, error) for offset, error, _ in rig.letters()] == [
+        (0, "UnreadableRecordError"),
+        (1, "UnknownRunError"),
+        (3, "UnknownRunError"),
+        (4, "UnknownWorkflowError"),
+    ]
+    assert [(d.run, d.seq) for d in rig.decisions()] == [("r1", 0)]
+    assert rig.producer.written(topics.STATE)[-1] == (OFFSET_KEY, b"5")
+
+
+async def test_a_decision_that_cannot_be_carried_out_leaves_nothing_behind(rig: Rig) -> None:
+    """Events without their state would be made again, with other contents."""
+    await rig.hear(start("r1"))
+    before = rig.decisions()
+    rig.unprepared.add("y")
+    with capture_logs():
+        await rig.hear(done("r1", "a"))
+    assert rig.letters() == [(1, "OperatorError", "no topic for y")]
+    assert rig.decisions() == before
+    rig.unprepared.clear()
+    await rig.hear(done("r1", "a"))
+    assert [(d.seq, len(d.events)) for d in rig.decisions()] == [(0, 2), (2, 2)]
+
+
+async def test_a_crash_between_the_batches_of_a_write_tears_no_run(rig: Rig) -> None:
+    """Large outputs make more state than one record batch holds; each is all that survives."""
+    runs = [f"r{n}" for n in range(8)]
+    await rig.hear(*map(start, runs))
+    await rig.hear(*(done(run, "a", b'"' + b"x" * 300_000 + b'"') for run in runs))
+    batches = [batch for topic, batch in rig.producer.sent if topic == topics.STATE]
+    assert sum(batch.size() for batch in batches) > 2 * outbox.BATCH_BYTES
+    records: dict[bytes, bytes] = {}
+    for batch in batches:
+        for key, value in batch.records:
+            assert key is not None
+            assert value is not None
+            records[key] = value
+        store = RunStore(0, dict(records))  # what a restore finds if the worker ends here
+        for run in runs:
+            state = store.get(run)
+            seq = 0 if state is None else state.head.seq
+            assert _replayed(rig, run, seq) == state, f"{run} is torn after {len(records)} records"
+
+
+def _replayed(rig: Rig, run: str, seq: int) -> RunState | None:
+    state: RunState | None = None
+    for decision in rig.decisions():
+        if decision.run == run and decision.seq < seq:
+            state = evolve(state, decision)
+    return state
