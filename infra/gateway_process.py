@@ -1,0 +1,159 @@
+"""The gateway process, and the recorder: beside the gateway where the store is embedded.
+
+chDB lets one process at a time have its folder, so with the embedded store the gateway's process
+hosts the recorder, and the live tail shares the recorder's consumer. With a ClickHouse server the
+recorder is a process of its own, and the gateway reads the log itself.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Self
+
+import structlog
+
+from gateway.live import LiveTail
+from gateway.server import serving
+from gateway.services import Services
+from infra.readiness import announce_ready
+from infra.settings import Settings
+from infra.supervisor import Stop
+from infra.topic_admin import ensure_topics
+from sinks import schema
+from sinks.clickhouse import open_store
+from sinks.recorder import Recorder
+from sinks.recording import DeadLetterBox, LogRecord
+from sinks.store import Store
+from streams import dead_letters, topics
+from streams.errors import OperatorError
+from streams.outbox import Outbox, Parcel
+
+_log = structlog.get_logger(__name__)
+
+RECORDER_GROUP = "commandcenter-recorder"
+
+
+async def run_gateway(settings: Settings, bootstrap: str, replication: int, stop: Stop) -> None:
+    """Serve until asked to stop.
+
+    Raises:
+        OperatorError: Kafka or the store is out of reach, or the port is taken.
+    """
+    async with AsyncExitStack() as stack:
+        store = await _open(settings, bootstrap, replication, stack)
+        tail = LiveTail()
+        if settings.store.startswith("chdb:"):
+            recorder = await _recorder(bootstrap, store, stack, group=None, tail=tail)
+            services = Services(
+                bootstrap=bootstrap,
+                store=store,
+                recorded=lambda: _next_offsets(recorder.watermark),
+                tail=tail,
+                checks={"recorder": lambda: _check(recorder)},
+            )
+            work = stack.enter_context(_Running(recorder)).task
+        else:
+            services = Services(bootstrap=bootstrap, store=store, tail=tail, follow_log=True)
+            work = None
+        await stack.enter_async_context(serving(services, settings.host, settings.port))
+        announce_ready()
+        _log.info("gateway ready", url=f"http://{settings.host}:{settings.port}")
+        await _until_stopped(stop, work)
+
+
+async def run_recorder(settings: Settings, bootstrap: str, replication: int, stop: Stop) -> None:
+    """Record into a ClickHouse server until asked to stop; errors as for `run_gateway`."""
+    if settings.store.startswith("chdb:"):
+        raise OperatorError(
+            "The embedded store is recorded by the gateway's process. Set"
+            " COMMANDCENTER_CLICKHOUSE to a server to run recorders of their own."
+        )
+    async with AsyncExitStack() as stack:
+        store = await _open(settings, bootstrap, replication, stack)
+        recorder = await _recorder(bootstrap, store, stack, group=RECORDER_GROUP, tail=None)
+        work = stack.enter_context(_Running(recorder)).task
+        announce_ready()
+        await _until_stopped(stop, work)
+
+
+async def _open(
+    settings: Settings, bootstrap: str, replication: int, stack: AsyncExitStack
+) -> Store:
+    await ensure_topics(
+        bootstrap, topics.TOPICS, partitions=settings.partitions, replication=replication
+    )
+    store = await open_store(settings.store)
+    stack.push_async_callback(store.close)
+    await schema.apply(store)
+    return store
+
+
+async def _recorder(
+    bootstrap: str,
+    store: Store,
+    stack: AsyncExitStack,
+    *,
+    group: str | None,
+    tail: LiveTail | None,
+) -> Recorder:
+    outbox = Outbox(bootstrap, "commandcenter-recorder")
+    await outbox.start()
+    stack.push_async_callback(outbox.stop)
+    return Recorder(
+        bootstrap,
+        store,
+        await _dead_letter_box(outbox),
+        group=group,
+        on_records=None if tail is None else tail.on_records,
+    )
+
+
+async def _dead_letter_box(outbox: Outbox) -> DeadLetterBox:
+    partitions = await outbox.partitions(topics.DEAD_LETTERS)
+
+    async def keep(record: LogRecord, error: Exception) -> None:
+        parcel = Parcel()
+        dead_letters.put(parcel, partitions, record, error)
+        await outbox.deliver(parcel)
+
+    return keep
+
+
+class _Running:
+    """The recorder's task, ended with its owner."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.task = asyncio.create_task(recorder.run(), name="recorder")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.task.cancel()
+
+
+def _next_offsets(watermark: Mapping[int, int]) -> dict[int, int]:
+    """The recorder speaks of the last offset recorded, the gateway of the next one to come."""
+    return {partition: last + 1 for partition, last in watermark.items()}
+
+
+async def _check(recorder: Recorder) -> None:
+    health = recorder.health()
+    if health.last_error is not None:
+        raise OperatorError(f"the recorder cannot write: {health.last_error}")
+    if not health.ready:
+        raise OperatorError("the recorder is still starting")
+
+
+async def _until_stopped(stop: Stop, work: asyncio.Task[None] | None) -> None:
+    wanted = asyncio.create_task(stop.wanted.wait())
+    try:
+        watched = {wanted} if work is None else {wanted, work}
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        if work is not None and work.done():
+            await work
+        elif work is not None:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+    finally:
+        wanted.cancel()
