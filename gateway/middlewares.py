@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import structlog
 from aiohttp import hdrs, web
+from msgspec import structs
 from prometheus_client import Counter, Histogram
 
 from gateway import problem
@@ -24,6 +25,7 @@ _log = structlog.get_logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUEST_ID: Final = "X-Request-Id"
+_ID: Final = web.RequestKey("id", str)
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _SAFE_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -44,6 +46,7 @@ async def named(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id (its own, if it has a sane one) that the answer and log carry."""
     given = request.headers.get(REQUEST_ID, "")
     request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex
+    request[_ID] = request_id
     with structlog.contextvars.bound_contextvars(request=request_id):
         response = await handler(request)
     if not response.prepared:
@@ -73,9 +76,10 @@ async def explained(request: web.Request, handler: Handler) -> web.StreamRespons
         if error.status < 400:
             raise
         keep = {hdrs.ALLOW: error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else None
-        return problem.respond(problem.of_error(error), keep)
+        answer = structs.replace(problem.of_error(error), request_id=request[_ID])
+        return problem.respond(answer, keep)
     except Exception as error:  # noqa: BLE001  # the outermost place: nothing may fall through
-        answer = problem.of_error(error)
+        answer = structs.replace(problem.of_error(error), request_id=request[_ID])
         if answer.status >= 500:
             _log.exception("request failed", method=request.method, path=request.path)
         return problem.respond(answer)

@@ -66,8 +66,8 @@ class StoreReads:
 
     Args:
         history: The store's history.
-        recorded: The last recorded offset of each partition, of the recorder in this process;
-            without it, or before it has begun, the store is asked.
+        recorded: The next offset of each partition that the recorder in this process has not
+            recorded; without it, or before it has begun, the store is asked.
     """
 
     def __init__(
@@ -78,9 +78,10 @@ class StoreReads:
 
     async def watermark(self) -> Mapping[int, int]:
         """Partition → the next offset that is not recorded yet."""
-        last = {} if self._recorded is None else self._recorded()
-        if not last:
-            last = await self._history.positions()
+        recorded = {} if self._recorded is None else self._recorded()
+        if recorded:
+            return recorded
+        last = await self._history.positions()
         return {partition: offset + 1 for partition, offset in last.items()}
 
     async def decisions(

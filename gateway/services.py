@@ -28,8 +28,8 @@ class Services:
     Attributes:
         bootstrap: The Kafka brokers, `host:port[,host:port]`.
         store: Opened; it stays the caller's.
-        recorded: The last recorded offset of each partition, where the recorder of all partitions
-            runs in this process; without it the store is asked every time.
+        recorded: The next offset of each partition that is not recorded yet, where the recorder of
+            all partitions runs in this process; without it the store is asked every time.
         tail: The live tail. Feed it by `on_records` from the recorder, or let the gateway read the
             log itself with `follow_log`.
         follow_log: Whether the gateway reads the log for the tail.

@@ -526,7 +526,9 @@ async def test_a_fault_of_ours_shows_no_inside(gateway: Any) -> None:
         raise ZeroDivisionError("secret")
 
     gateway.reads.on_read = fail
-    found = await problem(await gateway.client.get("/api/runs/x"), 500)
+    response = await gateway.client.get("/api/runs/x")
+    found = await problem(response, 500)
+    assert found["requestId"] == response.headers["X-Request-Id"]
     assert "secret" not in json.dumps(found)
 
 
