@@ -8,7 +8,7 @@ recorder is a process of its own, and the gateway reads the log itself.
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Self
+from typing import Final, Self
 
 import structlog
 
@@ -30,17 +30,19 @@ from streams.outbox import Outbox, Parcel
 
 _log = structlog.get_logger(__name__)
 
-RECORDER_GROUP = "commandcenter-recorder"
+RECORDER_GROUP: Final = "commandcenter-recorder"
+CLUSTER_DEFAULT: Final = -1
+"""As many replicas of a topic as the cluster's default says."""
 
 
-async def run_gateway(settings: Settings, bootstrap: str, replication: int, stop: Stop) -> None:
+async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
     """Serve until asked to stop.
 
     Raises:
         OperatorError: Kafka or the store is out of reach, or the port is taken.
     """
     async with AsyncExitStack() as stack:
-        store = await _open(settings, bootstrap, replication, stack)
+        store = await _open(settings, bootstrap, stack)
         tail = LiveTail()
         if settings.store.startswith("chdb:"):
             recorder = await _recorder(bootstrap, store, stack, group=None, tail=tail)
@@ -61,7 +63,7 @@ async def run_gateway(settings: Settings, bootstrap: str, replication: int, stop
         await _until_stopped(stop, work)
 
 
-async def run_recorder(settings: Settings, bootstrap: str, replication: int, stop: Stop) -> None:
+async def run_recorder(settings: Settings, bootstrap: str, stop: Stop) -> None:
     """Record into a ClickHouse server until asked to stop; errors as for `run_gateway`."""
     if settings.store.startswith("chdb:"):
         raise OperatorError(
@@ -69,18 +71,16 @@ async def run_recorder(settings: Settings, bootstrap: str, replication: int, sto
             " COMMANDCENTER_CLICKHOUSE to a server to run recorders of their own."
         )
     async with AsyncExitStack() as stack:
-        store = await _open(settings, bootstrap, replication, stack)
+        store = await _open(settings, bootstrap, stack)
         recorder = await _recorder(bootstrap, store, stack, group=RECORDER_GROUP, tail=None)
         work = stack.enter_context(_Running(recorder)).task
         announce_ready()
         await _until_stopped(stop, work)
 
 
-async def _open(
-    settings: Settings, bootstrap: str, replication: int, stack: AsyncExitStack
-) -> Store:
+async def _open(settings: Settings, bootstrap: str, stack: AsyncExitStack) -> Store:
     await ensure_topics(
-        bootstrap, topics.TOPICS, partitions=settings.partitions, replication=replication
+        bootstrap, topics.TOPICS, partitions=settings.partitions, replication=CLUSTER_DEFAULT
     )
     store = await open_store(settings.store)
     stack.push_async_callback(store.close)

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 import structlog
+import uvloop
 
 from agents.execution import Execution
 from agents.registry import AgentRegistry
@@ -47,6 +48,8 @@ async def run_worker(
     bootstrap: str, partitions: int, replication: int, registry: AgentRegistry, stop: Stop
 ) -> None:
     """Serve until asked to stop; `OperatorError` if Kafka is out of reach or not as needed."""
+    # Faust's consumer thread makes its loop by the policy, whatever loop we run on.
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     name = f"{socket.gethostname()}/{os.getpid()}"
     task_topics = _TaskTopics(bootstrap, partitions, replication)
     async with AsyncExitStack() as stack:
