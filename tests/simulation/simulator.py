@@ -1,0 +1,410 @@
+"""The whole engine under faults, without Kafka, threads or a clock: one seed, one history.
+
+The real `Orchestrator`, `RunStore`, `Timers` and core run against a log in memory. Their coroutines
+are driven by hand, one effect at a time; between any two effects another worker goes on, agents
+answer, clocks jump, or the worker crashes, is relieved of its partitions, or goes on as a zombie
+beside the new owner. Then the faults end, and everything has to come to rest; `laws` says how.
+
+    python tests/simulation/simulator.py [--seeds 1000] [--from 0] [--trace]
+"""
+
+import argparse
+import random
+import sys
+import time
+import traceback
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple
+
+import laws
+from faust.types import TP
+from msgspec import Raw
+from simulated_log import Log, SimulatedOutbox
+from simulated_work import Execution, executed, random_plan
+from structlog.testing import capture_logs
+
+from streams import codec, topics
+from streams.faust_shell import Batch, PartitionedStore
+from streams.ids import run_id
+from streams.orchestrator import Orchestrator
+from streams.outbox import partition_of
+from streams.records import Cancel, Start, Trigger
+from streams.workflow import Plan
+
+PARTITIONS: Final = 2
+T0: Final = 1_700_000_000_000
+PATIENCE: Final = 20_000
+"""Steps after which a world without faults must have come to rest."""
+
+
+class Faults(NamedTuple):
+    """What may go wrong: probabilities a step, unless said otherwise."""
+
+    crash: float = 0.02
+    rebalance: float = 0.02
+    zombie: float = 0.02
+    clock: float = 0.03
+    redeliver: float = 0.2  # of a fetched batch: it begins before what was read already
+    resend: float = 0.15  # of a parcel
+    tear_state: bool = False
+
+
+ALL_FAULTS: Final = Faults()
+Say = Callable[[str], None]
+
+
+class Worker:
+    """One process with an orchestrator; `busy` are its coroutines under way."""
+
+    def __init__(self, world: "World", number: int) -> None:
+        self.number = number
+        self.skew = 0
+        self.zombie = False
+        self.position: dict[int, int] = {}
+        self.fetched: dict[int, int] = {}  # a zombie reads no further
+        self.busy: dict[str, Coroutine[Any, Any, Any]] = {}
+        outbox: Any = SimulatedOutbox(
+            world.log, world.chance, world.faults.resend, tear_state=world.faults.tear_state
+        )
+        self.orchestrator = Orchestrator(outbox, PARTITIONS, world.plan_of, _prepared)
+
+    def step(self, name: str) -> None:
+        """Let one coroutine go on to its next effect."""
+        try:
+            self.busy[name].send(None)
+        except StopIteration:
+            del self.busy[name]
+
+    def crash(self) -> None:
+        """End here and now; what is in memory is gone."""
+        for coroutine in self.busy.values():
+            coroutine.close()
+        self.busy.clear()
+
+
+async def _prepared(_agent: str) -> None:
+    """Every agent's topic exists."""
+
+
+class World:
+    """One history, made by one seed."""
+
+    def __init__(self, seed: int, faults: Faults = ALL_FAULTS, say: Say | None = None) -> None:
+        self.chance = random.Random(seed)
+        self.faults = faults
+        self.say = say or (lambda _: None)
+        self.log = Log(say)
+        self.now = T0
+        self.broker_skew = 0
+        self.plans = {f"w{n}": random_plan(self.chance, f"w{n}") for n in range(2)}
+        self.triggers = self.chance.randint(1, 6)
+        self.starts: list[Start] = []
+        self.executions: list[Execution] = []
+        self.tasks_read: dict[tuple[str, int], int] = {}
+        self.workers: list[Worker] = []
+        self.owner: dict[int, Worker] = {}
+        self.numbers = 0
+        self._hire()
+        for partition in range(PARTITIONS):
+            self._give(partition, self.workers[0])
+
+    async def plan_of(self, _project: str, workflow: str, _version: int) -> Plan | None:
+        return self.plans[workflow]
+
+    # --- the history ---
+
+    def run(self) -> None:
+        """Chaos, then rest; `laws.LawBrokenError` where the engine fails."""
+        for _ in range(self.chance.randint(50, 400)):
+            self._tick()
+            self.chance.choice(self._moves())()
+        self._settle()
+        self._check()
+        self._finish()
+        laws.check_ended(self.log, self._check())
+
+    def _moves(self) -> list[Callable[[], None]]:
+        moves: list[Callable[[], None]] = [self._tick]
+        moves += [self._trigger] * (2 if len(self.starts) < self.triggers else 0)
+        moves += [self._start_again, self._cancel] if self.starts and self._is(0.06) else []
+        moves += [self._answer] * min(6, len(self.executions))
+        for worker in self.workers:
+            moves += [lambda w=worker: self._work(w)] * 6
+            moves += [lambda w=worker: self._fire(w)] * 2
+        for fault, move in (
+            (self.faults.crash, self._crash),
+            (self.faults.rebalance, self._rebalance),
+            (self.faults.zombie, self._bewitch),
+            (self.faults.clock, self._jump),
+        ):
+            if self._is(fault):
+                moves = [move]
+        return moves
+
+    def _is(self, probability: float) -> bool:
+        return self.chance.random() < probability
+
+    def _append(self, message: Any) -> None:
+        partition = partition_of(message.run, PARTITIONS)
+        self.log.append(
+            topics.INBOX, partition, [(message.run.encode(), codec.encode(message), ())]
+        )
+
+    # --- what happens without anybody's fault ---
+
+    def _tick(self) -> None:
+        self.now += self.chance.choice((0, 1, 20, 300, 300, 2_000))
+        self.log.clock = self.now + self.broker_skew
+
+    def _trigger(self) -> None:
+        """The router makes a start of an event."""
+        number = len(self.starts)
+        workflow = self.chance.choice(list(self.plans))
+        trigger = Trigger(id=f"e{number}", source="ci", type="t", data=Raw(b"1.0"))
+        start = Start(
+            run=run_id("default", workflow, trigger.source, trigger.id),
+            project="default",
+            workflow=workflow,
+            version=1,
+            trigger=trigger,
+        )
+        self.say(f"start {start.run}")
+        self.starts.append(start)
+        self._append(start)
+
+    def _start_again(self) -> None:
+        """The event was delivered twice, or the router was."""
+        self._append(self.chance.choice(self.starts))
+
+    def _cancel(self) -> None:
+        run = self.chance.choice(self.starts).run
+        self.say(f"cancel {run}")
+        self._append(Cancel(run=run, reason="enough"))
+
+    def _answer(self) -> None:
+        """An agent answers one of its tasks, in no order."""
+        execution = self.executions.pop(self.chance.randrange(len(self.executions)))
+        answer, *rest = execution.answers
+        self.say(f"answer {execution.task.id}: {answer.failure or answer.output}")
+        result = codec.encode(answer)
+        place = (topics.INBOX, execution.task.reply_partition)
+        self.log.append(*place, [(answer.run.encode(), result, ())])
+        if rest:
+            self.executions.append(Execution(execution.task, tuple(rest)))
+
+    def _take_tasks(self) -> None:
+        for record in self.log.everything(topics.TASKS_PREFIX):
+            place = (record.topic, record.partition)
+            if record.offset >= self.tasks_read.get(place, 0):
+                self.tasks_read[place] = record.offset + 1
+                self.executions += executed(self.chance, codec.tasks.decode(record.value))
+
+    def _work(self, worker: Worker) -> None:
+        """The worker's batch goes on to its next effect, or a new batch begins."""
+        if "batch" not in worker.busy:
+            batches = self._fetch(worker)
+            if not batches:
+                if worker.zombie and not worker.busy:
+                    self.workers.remove(worker)
+                return
+            worker.busy["batch"] = worker.orchestrator.process(batches)
+        worker.step("batch")
+        self._take_tasks()
+
+    def _fetch(self, worker: Worker) -> list[Batch]:
+        batches = []
+        for partition, position in worker.position.items():
+            end = self.log.end(topics.INBOX, partition)
+            if worker.zombie:
+                end = min(end, worker.fetched[partition])
+            if position >= end:
+                continue
+            if self._is(self.faults.redeliver):
+                position = self.chance.randint(0, position)
+            end = self.chance.randint(position + 1, end)
+            worker.position[partition] = max(worker.position[partition], end)
+            records = self.log.read(topics.INBOX, partition, position, end)
+            cut = self.chance.randint(1, len(records))
+            tp = TP(topics.INBOX, partition)
+            batches += [Batch(tp, 1, part) for part in (records[:cut], records[cut:]) if part]
+        for batch in batches:
+            first, length = batch.records[0].offset, len(batch.records)
+            self.say(f"worker {worker.number} reads {batch.tp.partition}@{first}+{length}")
+        return batches
+
+    def _fire(self, worker: Worker) -> None:
+        """The worker's timers go on to their next effect, or are looked at."""
+        if "timers" not in worker.busy:
+            worker.busy["timers"] = worker.orchestrator._fire(self.now + worker.skew)
+        worker.step("timers")
+
+    # --- faults ---
+
+    def _crash(self) -> None:
+        worker = self.chance.choice(self.workers)
+        self.say(f"worker {worker.number} crashes in {sorted(worker.busy)}")
+        worker.crash()
+        self._replace(worker)
+        self.workers.remove(worker)
+
+    def _rebalance(self) -> None:
+        """Every member finishes its batch and lets go; then the partitions are dealt anew."""
+        self.say("rebalance")
+        members = [w for w in self.workers if not w.zombie]
+        for worker in members:
+            while "batch" in worker.busy:
+                worker.step("batch")
+            worker.orchestrator._stores.clear()
+            worker.position.clear()
+        if len(members) < 3 and self._is(0.5):
+            members.append(self._hire())
+        elif len(members) > 1:  # its timers may be half sent
+            gone = members.pop()
+            gone.crash()
+            self.workers.remove(gone)
+        for partition in range(PARTITIONS):
+            self._give(partition, self.chance.choice(members))
+
+    def _bewitch(self) -> None:
+        """The owner is taken for dead, but goes on with what it has in hand."""
+        worker = self.chance.choice(self.workers)
+        if not worker.zombie:
+            self.say(f"worker {worker.number} is a zombie in {sorted(worker.busy)}")
+            worker.zombie = True
+            worker.fetched = {p: self.log.end(topics.INBOX, p) for p in worker.position}
+            self._replace(worker)
+
+    def _jump(self) -> None:
+        """A clock is set: the broker's, or a worker's."""
+        skew = self.chance.choice((-3_600_000, -5_000, -10, 0, 10, 5_000, 3_600_000))
+        if self._is(0.5):
+            self.broker_skew = skew
+        else:
+            self.chance.choice(self.workers).skew = skew
+
+    def _hire(self) -> Worker:
+        self.numbers += 1
+        worker = Worker(self, self.numbers)
+        self.workers.append(worker)
+        return worker
+
+    def _replace(self, worker: Worker) -> None:
+        """Who owns the worker's partitions from now on: somebody new, or the others."""
+        mine = [p for p, owner in self.owner.items() if owner is worker]
+        others = [w for w in self.workers if w is not worker and not w.zombie]
+        for partition in mine:
+            if not others or (len(self.workers) < 4 and self._is(0.5)):
+                others.append(self._hire())
+            self._give(partition, self.chance.choice(others))
+
+    def _give(self, partition: int, worker: Worker) -> None:
+        """Restore the partition's table from the changelog, and resume where that says."""
+        self.owner[partition] = worker
+        worker.position[partition] = worker.orchestrator.own(partition, self.table(partition))
+        self.say(f"worker {worker.number} owns {partition} from {worker.position[partition]}")
+
+    def table(self, partition: int) -> dict[bytes, bytes]:
+        """What a restore makes of the changelog."""
+        store = object.__new__(PartitionedStore)  # Faust's side of it wants an app
+        store.__post_init__()
+        records = self.log.read(topics.STATE, partition)
+        batch = Batch(TP(topics.STATE, partition), 1, records)
+        store.apply_changelog_batch([SimpleNamespace(value=batch)], None, None)
+        table: dict[bytes, bytes] = store.partitions.setdefault(partition, {})
+        return table
+
+    # --- rest ---
+
+    def _settle(self) -> None:
+        """No more faults: whoever is no owner ends, the owners read the inbox to its end."""
+        for worker in list(self.workers):
+            if worker not in self.owner.values():
+                worker.crash()
+                self.workers.remove(worker)
+        self.faults = Faults(crash=0, rebalance=0, zombie=0, clock=0, redeliver=0)
+        self.broker_skew = 0
+        for worker in self.workers:
+            worker.skew = 0
+        self._read_all()
+
+    def _read_all(self) -> None:
+        for _ in range(PATIENCE):
+            busy = [(w, name) for w in self.workers for name in w.busy]
+            if busy:
+                worker, name = self.chance.choice(busy)
+                worker.step(name)
+                self._take_tasks()
+                continue
+            for worker in self.workers:
+                self._work(worker)
+            if not any(w.busy for w in self.workers):
+                return
+        raise laws.LawBrokenError("the inbox is never read to its end")
+
+    def _finish(self) -> None:
+        """Agents answer what they have, time passes, until nothing is left to wait for."""
+        for _ in range(PATIENCE):
+            self._tick()
+            if self.executions:
+                self._answer()
+            else:
+                stores = [s for w in self.workers for s in w.orchestrator._stores.values()]
+                dues = [d for s in stores if (d := s.timers.next_due) is not None]
+                if not dues:
+                    return
+                self.now = max(self.now, min(dues))
+                self._tick()
+                for worker in self.workers:
+                    self._fire(worker)
+            self._read_all()
+        raise laws.LawBrokenError("the runs do not come to an end")
+
+    def _check(self) -> dict[str, Any]:
+        states = laws.check_events(self.log)
+        laws.check_tasks(self.log)
+        laws.check_letters(self.log)
+        for partition, worker in self.owner.items():
+            store = worker.orchestrator._stores[partition]
+            assert store.next_offset == (self.log.end(topics.INBOX, partition) or None)
+            laws.check_timers(store)
+            laws.check_table(self.log, states, partition, store._records)
+            laws.check_table(self.log, states, partition, self.table(partition))
+        return states
+
+
+def check(seed: int, faults: Faults = ALL_FAULTS, say: Say | None = None) -> None:
+    """Run one history; the error that it raises names the seed."""
+    with capture_logs() as logs:
+        try:
+            World(seed, faults, say).run()
+        except Exception as error:
+            error.add_note(
+                f"seed {seed}: python tests/simulation/simulator.py --from {seed} --seeds 1 --trace"
+            )
+            raise
+    if errors := [entry for entry in logs if entry["log_level"] == "error"]:
+        raise laws.LawBrokenError(f"seed {seed}: an error was logged: {errors[0]}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=None, help="how many histories")
+    parser.add_argument("--from", dest="first", type=int, default=0, help="the first seed")
+    parser.add_argument("--trace", action="store_true", help="say every step")
+    arguments = parser.parse_args()
+    say = (lambda text: sys.stdout.write(text + "\n")) if arguments.trace else None
+    seeds = arguments.seeds or (1 if arguments.trace else 1_000)
+    begun = time.process_time()
+    for seed in range(arguments.first, arguments.first + seeds):
+        try:
+            check(seed, say=say)
+        except Exception:  # noqa: BLE001  # whatever it is, the seed is what the user needs
+            traceback.print_exc()
+            return 1
+    sys.stdout.write(f"{seeds} histories, {time.process_time() - begun:.1f} s CPU\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

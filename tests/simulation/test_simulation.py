@@ -1,0 +1,181 @@
+"""Hundreds of random histories of the engine, and proof that the simulator would see it fail."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from laws import LawBrokenError
+from simulated_log import SimulatedOutbox
+from simulator import Faults, World, check
+from structlog.testing import capture_logs
+
+from streams import codec, orchestrator, topics
+from streams.run_store import RunStore
+from streams.timers import Timers
+
+HISTORIES = 100
+
+
+@pytest.mark.parametrize("first", range(0, 800, HISTORIES))
+def test_every_history_keeps_the_laws(first: int) -> None:
+    _check_all(range(first, first + HISTORIES), Faults())
+
+
+@pytest.mark.parametrize("first", range(0, 300, HISTORIES))
+def test_histories_with_one_owner_at_a_time_keep_the_laws(first: int) -> None:
+    _check_all(range(first, first + HISTORIES), Faults(zombie=0))
+
+
+def test_the_histories_are_eventful() -> None:
+    """The faults happen where they hurt, and runs end in every way there is."""
+    seen: Counter[str] = Counter()
+    for seed in range(100):
+        said: list[str] = []
+        world = World(seed, say=said.append)
+        with capture_logs():
+            world.run()
+        for text in said:
+            for word in ("crashes in ['batch", "zombie in ['batch", "crashes in ['timers", "rebal"):
+                seen[word] += word in text
+        known = set()
+        for record in world.log.everything(topics.EVENTS):
+            decision = codec.decisions.decode(record.value)
+            seen["event again"] += (decision.run, decision.seq) in known
+            known.add((decision.run, decision.seq))
+            seen.update(type(event).__name__ for event in decision.events)
+    assert {word: seen[word] >= 25 for word in seen} == dict.fromkeys(
+        [
+            "crashes in ['batch",
+            "zombie in ['batch",
+            "crashes in ['timers",
+            "rebal",
+            "event again",
+            "RunStarted",
+            "NodeDispatched",
+            "NodeSucceeded",
+            "NodeRetrying",
+            "NodeFailed",
+            "NodeSkipped",
+            "NodeCancelled",
+            "RunSucceeded",
+            "RunFailed",
+            "RunTimedOut",
+            "RunCancelled",
+        ],
+        True,
+    )
+
+
+def test_a_seed_is_one_history_in_every_process() -> None:
+    script = Path(__file__).with_name("simulator.py")
+    traces = {
+        subprocess.run(
+            [sys.executable, str(script), "--from", "7", "--seeds", "3", "--trace"],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.rpartition("\n3 histories")[0]
+        for seed in ("1", "2")
+    }
+    (trace,) = traces
+    assert trace.count("\n") > 300
+
+
+# --- would it see a defect? -----------------------------------------------------------------------
+
+
+def _state_in_parts(_: pytest.MonkeyPatch) -> Faults:
+    """A write of state that is not atomic."""
+    return Faults(zombie=0, tear_state=True)
+
+
+def _decision_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A decision that is not the same when it is made again."""
+    times = iter(range(10**9))
+    decide = orchestrator.decide
+
+    def by_the_clock(state: Any, message: Any, at: int, *rest: Any) -> Any:
+        return decide(state, message, at + next(times), *rest)
+
+    monkeypatch.setattr(orchestrator, "decide", by_the_clock)
+    return Faults(zombie=0)
+
+
+def _forgotten_node(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A change of state that is not written."""
+    changes = RunStore.changes
+
+    def without_one(self: RunStore, before: Any, outcome: Any) -> Iterator[Any]:
+        written = list(changes(self, before, outcome))
+        yield from written[:-1] if len(written) > 2 else written
+
+    monkeypatch.setattr(RunStore, "changes", without_one)
+    return Faults(zombie=0)
+
+
+def _lost_timer(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A run that is never woken."""
+    monkeypatch.setattr(Timers, "set", lambda *_: None)
+    return Faults(zombie=0)
+
+
+def _leaked_timer(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A timer that outlives its run."""
+    monkeypatch.setattr(Timers, "cancel", lambda *_: None)
+    return Faults(zombie=0, clock=0)
+
+
+def _state_before_outputs(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A worker that writes what it has decided before it says so."""
+    deliver = SimulatedOutbox.deliver
+    kept: dict[SimulatedOutbox, Any] = {}
+
+    async def late(self: SimulatedOutbox, parcel: Any, **how: Any) -> None:
+        written = {topic for (topic, _), _ in parcel.partitions()}
+        if topics.EVENTS in written:
+            kept[self] = parcel
+            return
+        await deliver(self, parcel, **how)
+        if topics.STATE in written and self in kept:
+            await deliver(self, kept.pop(self))
+
+    monkeypatch.setattr(SimulatedOutbox, "deliver", late)
+    return Faults(zombie=0)
+
+
+def _offset_ahead(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A resume position past what the state has."""
+    own = orchestrator.Orchestrator.own
+    monkeypatch.setattr(orchestrator.Orchestrator, "own", lambda *given: (own(*given) or -1) + 1)
+    return Faults(zombie=0, redeliver=0)
+
+
+Defect = Callable[[pytest.MonkeyPatch], Faults]
+DEFECTS: list[Defect] = [
+    _state_in_parts,
+    _decision_by_the_wall_clock,
+    _forgotten_node,
+    _lost_timer,
+    _leaked_timer,
+    _state_before_outputs,
+    _offset_ahead,
+]
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda d: d.__name__.strip("_"))
+def test_the_simulator_sees(defect: Defect, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = defect(monkeypatch)
+    with pytest.raises(LawBrokenError) as caught:
+        _check_all(range(300), faults)
+    assert "simulator.py --from" in caught.value.__notes__[0]
+
+
+def _check_all(seeds: range, faults: Faults) -> None:
+    for seed in seeds:
+        check(seed, faults)
