@@ -12,9 +12,10 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from pathlib import Path
+from typing import IO, Any, Final, NoReturn
 
 from infra.owned_process import KILLED, OwnedProcess, exit_text
 from infra.readiness import READY_FD
@@ -32,12 +33,14 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class ChildSpec:
     """One child: what to run, and how long it may take to be ready and to stop, in seconds.
 
-    The child calls `infra.readiness.announce_ready` once it serves. `env` is added to ours.
+    The child calls `infra.readiness.announce_ready` once it serves. `env` is added to ours. What it
+    writes to its standard output and error is appended to the file `output`, or goes where ours do.
     """
 
     name: str
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    output: Path | None = None
     ready_within_s: float = 60.0
     stop_within_s: float = 15.0
 
@@ -159,11 +162,14 @@ class _Child:
         heard, told = os.pipe()
         try:
             try:
-                self._process = await OwnedProcess.start(
-                    self._spec.command,
-                    env={**os.environ, **self._spec.env, READY_FD: str(told)},
-                    pass_fds=(told,),
-                )
+                with _opened(self._spec.output) as output:
+                    self._process = await OwnedProcess.start(
+                        self._spec.command,
+                        env={**os.environ, **self._spec.env, READY_FD: str(told)},
+                        stdout=output,
+                        stderr=output,
+                        pass_fds=(told,),
+                    )
             finally:
                 os.close(told)
             try:
@@ -178,6 +184,10 @@ class _Child:
         if is_ready:
             self.ready.set()
         return exit_text(await self._process.wait())
+
+
+def _opened(path: Path | None) -> AbstractContextManager[IO[bytes] | None]:
+    return nullcontext() if path is None else path.open("ab", buffering=0)
 
 
 async def _has_byte(pipe: int) -> bool:

@@ -1,0 +1,80 @@
+"""The command line, put together.
+
+Exit codes:
+
+- 0: done;
+- 1: what was asked for failed: a run that is no SUCCESS, a check of `doctor`;
+- 2: wrong usage or bad input: an option, a file, a workflow, a query;
+- 3: something that is needed is out of reach or in the way: the gateway, Kafka, a port, a folder;
+- 130: ended by Ctrl-C.
+
+Commands import what they need when they run, so that the quick ones are quick.
+"""
+
+import sys
+from typing import Final
+
+import typer
+
+from infra.commands import (
+    agents,
+    dead_letters,
+    demo,
+    doctor,
+    processes,
+    runs,
+    sql,
+    trigger,
+    workflow,
+)
+from streams.errors import (
+    AgentError,
+    CallerError,
+    CommandCenterError,
+    DefinitionError,
+    OperatorError,
+)
+
+FAILED: Final = 1
+BAD_INPUT: Final = 2
+OUT_OF_REACH: Final = 3
+INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    name="commandcenter",
+    help="An event-driven orchestrator for software and AI agents, on a log.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help comes in half the time
+)
+
+app.command()(processes.up)
+app.command()(demo.demo)
+app.command()(doctor.doctor)
+app.command()(processes.worker)
+app.command()(processes.gateway)
+app.command()(processes.recorder)
+app.command()(trigger.trigger)
+app.add_typer(workflow.app, name="workflow")
+app.add_typer(runs.app, name="runs")
+app.command()(sql.sql)
+app.add_typer(agents.app, name="agents")
+app.add_typer(dead_letters.app, name="dead-letters")
+
+
+def main() -> None:
+    """Run the command line of this process and end it with an exit code."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except CommandCenterError as error:
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201  # the command line prints
+        sys.exit(_exit_code(error))
+
+
+def _exit_code(error: CommandCenterError) -> int:
+    if isinstance(error, (CallerError, DefinitionError, AgentError)):
+        return BAD_INPUT
+    return OUT_OF_REACH if isinstance(error, OperatorError) else FAILED

@@ -1,0 +1,104 @@
+"""How commands answer: JSON for scripts, tables on a terminal, tab-separated lines in a pipe."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+STYLES: Final = {
+    "SUCCESS": "green",
+    "FAILED": "red",
+    "TIMED_OUT": "red",
+    "CANCELLED": "yellow",
+    "RETRYING": "yellow",
+    "RUNNING": "cyan",
+    "WAITING_APPROVAL": "magenta",
+    "critical": "bold red",
+    "high": "red",
+    "medium": "yellow",
+}
+
+
+def print_json(value: Any) -> None:
+    """One JSON value, readable."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON value on one line, at once: for streams."""
+    print(json.dumps(value, ensure_ascii=False, separators=(",", ":")), flush=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], none: str) -> None:
+    """Rows under a heading; `none` says on a terminal that there are no rows."""
+    cells = [[text(value) for value in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in ([name.lower() for name in columns], *cells):
+            print("\t".join(row))
+    elif cells:
+        from rich.console import Console
+
+        Console().print(table(columns, cells))
+    else:
+        print(none)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
+    """A rich table; statuses and severities have their colours."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        made.add_column(name, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    return made
+
+
+def text(value: object) -> str:
+    """A value for people, on one line; control characters of foreign texts do no harm."""
+    if value is None:
+        return ""
+    if isinstance(value, (dict, list)):
+        value = json.dumps(value, ensure_ascii=False)
+    shown = str(value)
+    return shown if shown.isprintable() else "".join(map(_printable, shown))
+
+
+def duration(milliseconds: float | None) -> str:
+    """A time span as people say it: `38 ms`, `2.41 s`, `3 min 5 s`."""
+    if milliseconds is None:
+        return ""
+    if milliseconds < 1_000:
+        return f"{milliseconds:.0f} ms"
+    seconds = milliseconds / 1_000
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(value: str | None) -> str:
+    """A time of an answer (RFC 3339) in the local time zone, to the second."""
+    return datetime.fromisoformat(value).astimezone().strftime("%F %T") if value else ""
+
+
+def clock(milliseconds: int) -> str:
+    """A time of the log (ms since the epoch) as local time of day."""
+    local = datetime.fromtimestamp(milliseconds / 1_000, UTC).astimezone()
+    return f"{local:%T}.{local.microsecond // 1_000:03d}"
+
+
+def _printable(character: str) -> str:
+    return (
+        character
+        if character.isprintable()
+        else " "
+        if character in "\n\r\t"
+        else "\N{REPLACEMENT CHARACTER}"
+    )
