@@ -186,7 +186,7 @@ class World:
         """An agent answers one of its tasks, in no order."""
         execution = self.executions.pop(self.chance.randrange(len(self.executions)))
         answer, *rest = execution.answers
-        self.say(f"answer {execution.task.id}: {answer.failure or answer.output}")
+        self.say(f"answer {execution.task.id}")
         result = codec.encode(answer)
         place = (topics.INBOX, execution.task.reply_partition)
         self.log.append(*place, [(answer.run.encode(), result, ())])
