@@ -21,6 +21,7 @@ from streams.errors import UnreadableRecordError
 from streams.faust_shell import Batch, EngineApp
 from streams.outbox import Outbox, Parcel
 from streams.records import Task
+from streams.tracing import Tracing
 from streams.watermark import Watermark
 
 _log = structlog.get_logger(__name__)
@@ -42,7 +43,9 @@ class AgentRuntime:
         agent: str,
         partitions: int,
         concurrency: int,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._app = app
         self._outbox = outbox
         self._execution = execution
@@ -97,6 +100,8 @@ class AgentRuntime:
                 result = await self._execution.execute(task)
         finally:
             place, offset = self._places.pop(task.id)
+        if self._tracing is not None:
+            self._tracing.task_ended(task, result)
         if result.failure is None:
             self._successes.inc()
         else:

@@ -20,7 +20,7 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
+    from streams.tracing import Tracing
 
 MASK: Final = "***"
 
@@ -48,15 +48,23 @@ def configure(process: str) -> None:
         process: `worker` or `gateway`: in every log line and in the service's name.
     """
     _configure_logs(process, sys.stderr.isatty())
-    if any(os.environ.get(name) for name in _ENDPOINTS):
+    if _exports_traces():
         _configure_traces(process)
 
 
-def tracer(name: str) -> "Tracer":
-    """The tracer of a part of the product, such as `streams.orchestrator`."""
+def tracing() -> "Tracing | None":
+    """What makes spans of runs and tasks; None where no traces are exported."""
+    if not _exports_traces():
+        return None
     from opentelemetry import trace
 
-    return trace.get_tracer(name)
+    from streams.tracing import Tracing
+
+    return Tracing(trace.get_tracer("commandcenter"))
+
+
+def _exports_traces() -> bool:
+    return any(os.environ.get(name) for name in _ENDPOINTS)
 
 
 def redact(_logger: Any, _method: str, line: EventDict) -> EventDict:

@@ -19,6 +19,7 @@ import uvloop
 from agents.execution import Execution
 from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
+from infra import telemetry
 from infra.readiness import announce_ready
 from infra.supervisor import Stop
 from infra.topic_admin import ensure_topics
@@ -66,9 +67,13 @@ async def run_worker(
         execution = Execution(registry, now_ms=_now_ms, worker=name, max_output_bytes=PAYLOAD_LIMIT)
         stack.callback(execution.close)
 
+        tracing = telemetry.tracing()
+
         def handlers(app: EngineApp) -> dict[str, AgentRuntime]:
             return {
-                name: AgentRuntime(app, outbox, execution, name, partitions, agent.concurrency)
+                name: AgentRuntime(
+                    app, outbox, execution, name, partitions, agent.concurrency, tracing
+                )
                 for name, agent in registry.agents.items()
             }
 
@@ -76,7 +81,9 @@ async def run_worker(
             bootstrap,
             partitions,
             Router(outbox, partitions, definitions.catalog.matching),
-            Orchestrator(outbox, partitions, _Patient(definitions), task_topics.prepare),
+            Orchestrator(
+                outbox, partitions, _Patient(definitions), task_topics.prepare, tracing=tracing
+            ),
             handlers,
         )
         # What start-up made stays; the many short-lived values of each batch are freed by

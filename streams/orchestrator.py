@@ -22,6 +22,7 @@ from streams.outbox import Outbox, Parcel
 from streams.records import Cancel, Message, Result, RunHead, Start, Timer
 from streams.run import RunState, decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
+from streams.tracing import Tracing
 from streams.workflow import Plan
 
 _log = structlog.get_logger(__name__)
@@ -75,9 +76,12 @@ class Orchestrator:
         partitions: int,
         plan_of: PlanOf,
         prepare_agent: Callable[[str], Awaitable[None]],
+        *,
+        tracing: Tracing | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`prepare_agent` makes sure that an agent's task topic exists."""
+        self._tracing = tracing
         self._outbox = outbox
         self._partitions = partitions
         self._plan_of = plan_of
@@ -183,6 +187,8 @@ class Orchestrator:
         draft.states[run] = outcome.state
         if outcome.state.head.finished_at is not None:
             _finished.labels(outcome.state.head.status.value).inc()
+            if self._tracing is not None:
+                self._tracing.run_ended(outcome.state.head)
 
     async def _plan(self, version: tuple[str, str, int]) -> Plan:
         """The plan of a version, kept: a version never changes."""

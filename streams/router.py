@@ -18,6 +18,7 @@ from streams.ids import run_id
 from streams.outbox import Outbox, Parcel, partition_of
 from streams.records import Start
 from streams.run import PAYLOAD_LIMIT
+from streams.tracing import traceparent_of
 from streams.trigger import IncomingEvent, from_kafka
 
 _log = structlog.get_logger(__name__)
@@ -77,7 +78,7 @@ class Router:
             workflow=match.name,
             version=match.version,
             trigger=trigger,
-            traceparent=event.traceparent,
+            traceparent=event.traceparent or traceparent_of(run),
         )
         partition = partition_of(run, self._partitions)
         parcel.add(topics.INBOX, partition, run.encode(), codec.encode(start))

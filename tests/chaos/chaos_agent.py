@@ -1,0 +1,24 @@
+"""The agent of the chaos tests: one quick action, and one that takes a while."""
+
+import asyncio
+
+from pydantic import BaseModel
+
+from agents import Agent
+
+chaos = Agent("chaos", description="Adds one.", concurrency=200)
+
+
+class Number(BaseModel):
+    value: int = 0
+
+
+@chaos.action()
+async def quick(inputs: Number) -> Number:
+    return Number(value=inputs.value + 1)
+
+
+@chaos.action()
+async def slow(inputs: Number) -> Number:
+    await asyncio.sleep(1.0)
+    return Number(value=inputs.value + 1)
