@@ -46,12 +46,18 @@ class KnownRuns:
 
     def unknown(self, records: Iterable[DecisionRecord]) -> set[str]:
         """The runs that the store has to be asked about before these records are projected."""
-        return {
-            record.head.run
-            for record in records
-            if record.head.run not in self._runs
-            and (record.head.seq > 0 or record.head.at <= self._horizon)
-        }
+        runs, horizon = self._runs, self._horizon
+        begun: set[str] = set()
+        unknown: set[str] = set()
+        for record in records:
+            head = record.head
+            if head.run in runs or head.run in begun:
+                continue
+            if head.seq == 0 and head.at > horizon:
+                begun.add(head.run)
+            else:
+                unknown.add(head.run)
+        return unknown
 
     def learn(self, run: str, recorded: Recorded) -> None:
         """Take over what the store, or the recorder's own batch, has of a run."""

@@ -6,6 +6,7 @@ reading, and the place in the log is kept.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,16 +28,17 @@ BATCH_BYTES: Final = 32 * 1024 * 1024
 HELD_RECORDS: Final = 2 * BATCH_RECORDS
 HELD_BYTES: Final = 2 * BATCH_BYTES
 
-PAUSE_S: Final = 0.1
-"""Between the beginnings of two inserts at least, so that parts stay few."""
-PAUSE_BUSY_S: Final = 0.25
-"""The same after a batch of `BUSY_RECORDS`: larger batches cost less."""
-BUSY_RECORDS: Final = 200
+PAUSE_SHORTEST_S: Final = 0.1
+PAUSE_LONGEST_S: Final = 0.6
+PAUSE_RATIO: Final = 4.0
+"""From the beginning of an insert to the next: this many times as long as it took. An insert costs
+the same work for one row as for hundreds, so under load few large ones leave the machine to others.
+"""
 
 _LOOK_AGAIN_MS: Final = 60_000  # records end the wait at once
 
 _DRAIN_S: Final = 30.0
-"""How long a rebalance waits for the insert under way."""
+"""How long a rebalance, or the end, waits for the insert under way."""
 
 Tap = Callable[[int, Sequence[LogRecord]], None]
 """Gets the raw records of one partition as soon as they are fetched, before they are recorded."""
@@ -83,6 +85,8 @@ class Recorder:
         self._consumer: Any = None
         self._held: deque[LogRecord] = deque()
         self._held_bytes = 0
+        self._expected: dict[TopicPartition, int] = {}
+        self._read_again: dict[TopicPartition, int] = {}
         self._changed = asyncio.Condition()
         self._busy = asyncio.Lock()
         self._refused: asyncio.Future[None] | None = None
@@ -124,6 +128,7 @@ class Recorder:
                 from another log.
         """
         self._refused = asyncio.get_running_loop().create_future()
+        self._forget()
         self._consumer = AIOKafkaConsumer(
             *([self._topic] if self._group is None else []),
             bootstrap_servers=self._bootstrap,
@@ -143,7 +148,15 @@ class Recorder:
             await self._stop(tasks)
         for task in tasks:
             if task.done() and not task.cancelled():
-                task.result()
+                try:
+                    task.result()
+                except KafkaError as error:
+                    raise self._unreadable(error) from error
+
+    def _unreadable(self, error: KafkaError) -> OperatorError:
+        return OperatorError(
+            f"The recorder cannot read {self._topic} from Kafka at {self._bootstrap}: {error}."
+        )
 
     async def _start(self) -> None:
         try:
@@ -154,21 +167,21 @@ class Recorder:
                 "`commandcenter up` first: they create it."
             ) from error
         except KafkaError as error:
-            raise OperatorError(
-                f"The recorder cannot read {self._topic} from Kafka at {self._bootstrap}: {error}."
-            ) from error
+            raise self._unreadable(error) from error
         if self._group is None:
             await self._take_over(sorted(self._consumer.assignment()))
         else:
             self._consumer.subscribe([self._topic], listener=_Rebalance(self))
 
     async def _stop(self, tasks: list[asyncio.Future[None]]) -> None:
-        fetching = tasks[1:2]
-        for task in fetching:
+        for fetching in tasks[1:2]:
+            fetching.cancel()
+        if self._recording.last_error is None:  # else it may take for ever
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_S), self._busy:
+                    pass  # the insert under way has ended
+        for task in tasks:
             task.cancel()
-        async with self._busy:  # the insert under way ends before its task does
-            for task in tasks:
-                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.ready.clear()
         await self._consumer.stop()
@@ -187,8 +200,11 @@ class Recorder:
     async def _take_over(self, partitions: Sequence[TopicPartition]) -> None:
         await self._recording.resume(partition.partition for partition in partitions)
         if partitions:
-            beginnings = await self._consumer.beginning_offsets(partitions)
-            ends = await self._consumer.end_offsets(partitions)
+            try:
+                beginnings = await self._consumer.beginning_offsets(partitions)
+                ends = await self._consumer.end_offsets(partitions)
+            except KafkaError as error:
+                raise self._unreadable(error) from error
             for partition in partitions:
                 self._seek(partition, beginnings[partition], ends[partition])
         self.ready.set()
@@ -207,12 +223,12 @@ class Recorder:
                 self._recording.skipped(partition.partition, beginning)
             expected = beginning
         self._consumer.seek(partition, expected)
+        self._expected[partition] = expected
 
     async def let_go(self) -> None:
         """Called when the group takes the partitions away: what is under way ends first."""
         self.ready.clear()
-        self._held.clear()
-        self._held_bytes = 0
+        self._forget()
         try:
             async with asyncio.timeout(_DRAIN_S):
                 await self._busy.acquire()
@@ -227,6 +243,12 @@ class Recorder:
         self._busy.release()
         await self._notify()
 
+    def _forget(self) -> None:
+        self._expected.clear()
+        self._read_again.clear()
+        self._held.clear()
+        self._held_bytes = 0
+
     # --- reading and recording ---
 
     async def _fetch(self) -> None:
@@ -234,7 +256,10 @@ class Recorder:
             fetched = await self._consumer.getmany(
                 timeout_ms=_LOOK_AGAIN_MS, max_records=BATCH_RECORDS
             )
-            for partition, records in fetched.items():
+            for partition, fetched_records in fetched.items():
+                records = self._in_order(partition, fetched_records)
+                if not records:
+                    continue
                 if self._tap is not None:
                     self._tap(partition.partition, records)
                 self._held.extend(records)
@@ -242,6 +267,31 @@ class Recorder:
             async with self._changed:
                 self._changed.notify_all()
                 await self._changed.wait_for(self._has_room)
+
+    def _in_order(
+        self, partition: TopicPartition, records: Sequence[LogRecord]
+    ) -> Sequence[LogRecord]:
+        """What continues the partition; after a hole it is read once more from where it opened.
+
+        A rebalance can leave records of an older position in the consumer.
+        """
+        expected = self._expected.get(partition)
+        if expected is None:
+            return []
+        if records[0].offset < expected:
+            records = [record for record in records if record.offset >= expected]
+        if records and records[0].offset > expected:
+            if self._read_again.get(partition) != expected:
+                self._read_again[partition] = expected
+                self._consumer.seek(partition, expected)
+                return []
+            self._recording.gap(
+                f"{self._topic}-{partition.partition}: the log has no offsets {expected} to "
+                f"{records[0].offset - 1}"
+            )
+        if records:
+            self._expected[partition] = records[-1].offset + 1
+        return records
 
     async def _record(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -253,9 +303,10 @@ class Recorder:
                 batch = self._take()
                 await self._recording.record(batch)
             await self._notify()
-            pause = PAUSE_S if len(batch) < BUSY_RECORDS else PAUSE_BUSY_S
-            if self._has_room() and (left := began + pause - clock()) > 0:
-                await asyncio.sleep(left)
+            took = clock() - began
+            pause = min(max(PAUSE_RATIO * took, PAUSE_SHORTEST_S), PAUSE_LONGEST_S)
+            if self._has_room() and took < pause:
+                await asyncio.sleep(pause - took)
 
     def _take(self) -> list[LogRecord]:
         batch: list[LogRecord] = []

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 import structlog
+from prometheus_client import Counter
 
 from sinks import decision_record
 from sinks.decision_record import DecisionRecord
@@ -30,6 +31,9 @@ from sinks.store import Store
 from streams.errors import OperatorError, UnreadableRecordError
 
 _log = structlog.get_logger(__name__)
+_records = Counter("commandcenter_recorder_records_total", "Records read, by fate.", ["fate"])
+_gaps = Counter("commandcenter_recorder_gaps_total", "Places where history misses something.")
+_retries = Counter("commandcenter_recorder_retries_total", "Attempts that failed: store away.")
 T = TypeVar("T")
 
 RETRY_FIRST_S: Final = 0.2
@@ -119,7 +123,7 @@ class Recording:
 
     def skipped(self, partition: int, first: int) -> None:
         """The log begins only at `first`: what came before is gone without being recorded."""
-        self._gap(
+        self.gap(
             f"{self._topic}-{partition}: offsets {self.watermark[partition] + 1} to {first - 1} "
             "were removed from the log before they were recorded"
         )
@@ -137,18 +141,22 @@ class Recording:
         for record, error in read.unreadable:
             await self._insist(partial(self._dead_letter, record, error))
             self.counts.dead_letters += 1
+            _records.labels("dead_letter").inc()
         await self._look_up(read.by_partition)
         projections = await asyncio.to_thread(self._project, read.by_partition)
         await self._insert(projections, fresh)
         await self._compare([d for each in projections for d in each.duplicates])
         for gap in (gap for each in projections for gap in each.gaps):
-            self._gap(gap)
+            self.gap(gap)
         for known in self._known.values():
             known.forget_oldest()
         for record in fresh:
             self.watermark[record.partition] = record.offset
         self.counts.batches += 1
-        self.counts.decisions += len(fresh) - len(read.unreadable)
+        duplicates = sum(len(each.duplicates) for each in projections)
+        recorded = len(fresh) - len(read.unreadable) - duplicates
+        self.counts.decisions += recorded
+        _records.labels("recorded").inc(recorded)
 
     async def _look_up(self, by_partition: dict[int, list[DecisionRecord]]) -> None:
         for partition, records in by_partition.items():
@@ -198,8 +206,10 @@ class Recording:
         for duplicate in duplicates:
             head = duplicate.head
             self.counts.duplicates += 1
+            _records.labels("duplicate").inc()
             if recorded.get((head.run, head.seq)) != duplicate.value:
                 self.counts.conflicts += 1
+                _records.labels("conflict").inc()
                 _log.error(
                     "a decision differs from the one recorded with its sequence number",
                     run=head.run,
@@ -207,8 +217,10 @@ class Recording:
                     source=f"{self._topic}/{duplicate.partition}/{duplicate.offset}",
                 )
 
-    def _gap(self, text: str) -> None:
+    def gap(self, text: str) -> None:
+        """Count and log that something is missing."""
         self.counts.gaps += 1
+        _gaps.inc()
         _log.error("history has a gap", gap=text)
 
     async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -227,6 +239,7 @@ class Recording:
 
     def _trouble(self, error: OperatorError) -> None:
         self.counts.retries += 1
+        _retries.inc()
         self.last_error = str(error)
         _log.warning("the recorder tries again", error=str(error))
 

@@ -3,15 +3,15 @@ SELECT
     partition,
     offset,
     run_id,
-    any(project) AS project,
-    any(workflow) AS workflow,
-    any(version) AS version,
+    any(events.project) AS project,
+    any(events.workflow) AS workflow,
+    any(events.version) AS version,
     min(seq) AS first_seq,
     toUnixTimestamp64Milli(any(at)) AS decided_at,
-    any(status) AS status,
+    any(events.status) AS status,
     any(previous_status) AS previous,
     arrayMap(pair -> pair.2, arraySort(groupUniqArray((seq, payload)))) AS payloads,
-    any(traceparent) AS traceparent
+    any(events.traceparent) AS traceparent
 FROM events
 WHERE run_id IN {runs:Array(String)}
 GROUP BY partition, offset, run_id

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS runs_log
 ENGINE = AggregatingMergeTree
 PRIMARY KEY (started_at, run_id)
 ORDER BY (started_at, run_id, project, workflow, version) -- the last three follow from the run
+SETTINGS merge_selector_base = 20
 COMMENT 'Parts of runs; read the view runs';
 
 CREATE OR REPLACE VIEW runs

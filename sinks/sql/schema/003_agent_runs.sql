@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS agent_runs_log
 ENGINE = AggregatingMergeTree
 PRIMARY KEY (run_started_at, run_id, node, attempt)
 ORDER BY (run_started_at, run_id, node, attempt, project, workflow, version) -- as in runs_log
+SETTINGS merge_selector_base = 20
 COMMENT 'Parts of attempts; read the view agent_runs';
 
 CREATE OR REPLACE VIEW agent_runs
