@@ -98,7 +98,7 @@ class StoreReads:
         wanted = RunFilter(
             project=query.project,
             workflow=query.workflow,
-            statuses=() if query.status is None else (query.status,),
+            statuses=() if query.status is None else (query.status.value,),
         )
         rows = await self._history.runs(wanted, limit=query.limit, before=query.before)
         return [_run(row) for row in rows]

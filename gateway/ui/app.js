@@ -1,0 +1,424 @@
+// The live page: a list of runs kept current by one websocket, and one run in detail.
+// State is what the stream said; everything on the page is drawn from it. All text goes in as text
+// nodes, never as markup.
+
+const SHOWN = 300;
+const TERMINAL = new Set(["SUCCESS", "FAILED", "CANCELLED", "TIMED_OUT"]);
+const $ = (id) => document.getElementById(id);
+
+/** An element with properties and children; strings become text. */
+function h(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+// --- runs as told by snapshots and decisions -----------------------------------------------------
+
+const runs = new Map();
+let detail = null; // the run shown beside the list: {id, run, events}
+let olderCursor = null;
+
+function millis(time) {
+  return time === null || time === undefined ? null : typeof time === "number" ? time : Date.parse(time);
+}
+
+/** A run of the REST interface in the page's own form. */
+function fromView(view) {
+  return {
+    id: view.id, workflow: view.workflow, version: view.version, project: view.project,
+    status: view.status, seq: view.seq, trigger: view.trigger, error: view.error,
+    startedAt: millis(view.startedAt), finishedAt: millis(view.finishedAt),
+    nodes: new Map((view.steps ?? []).map((step) => [step.id, step])), total: view.nodes,
+  };
+}
+
+/** Apply a decision; one that the run includes already changes nothing. */
+function apply(run, decision) {
+  decision.events.forEach((event, index) => {
+    if (decision.seq + index <= run.seq) return;
+    applyEvent(run, event, decision.at);
+  });
+  run.seq = Math.max(run.seq, decision.seq + decision.events.length - 1);
+  run.status = decision.status;
+  if (TERMINAL.has(run.status) && run.finishedAt === null) run.finishedAt = decision.at;
+}
+
+function applyEvent(run, event, at) {
+  if (event.type === "run.started") {
+    Object.assign(run, { startedAt: at, trigger: event.trigger, total: event.nodes });
+  } else if (event.type === "run.failed" || event.type === "run.timedOut") {
+    run.error = event.failure;
+  }
+  if (!event.node) return;
+  const node = run.nodes.get(event.node) ?? { id: event.node, status: "PENDING", attempts: 0 };
+  run.nodes.set(event.node, node);
+  const began = event.startedAt ?? millis(node.startedAt) ?? at;
+  const times = { startedAt: began, finishedAt: event.finishedAt ?? at, durationMs: (event.finishedAt ?? at) - began };
+  switch (event.type) {
+    case "node.dispatched":
+      Object.assign(node, {
+        status: "RUNNING", agent: event.agent, action: event.action, attempts: event.attempt,
+        inputs: event.inputs, startedAt: at, finishedAt: null, durationMs: null, error: null,
+      });
+      break;
+    case "node.succeeded": Object.assign(node, times, { status: "SUCCESS", output: event.output }); break;
+    case "node.retrying": Object.assign(node, times, { status: "RETRYING", error: event.failure }); break;
+    case "node.failed": Object.assign(node, times, { status: "FAILED", error: event.failure }); break;
+    case "node.skipped": Object.assign(node, { status: "SKIPPED", reason: event.reason }); break;
+    case "node.cancelled": Object.assign(node, { status: "CANCELLED", finishedAt: at }); break;
+  }
+}
+
+function blankRun(decision) {
+  return {
+    id: decision.run, workflow: decision.workflow, version: decision.version, project: decision.project,
+    status: decision.status, seq: decision.seq - 1, trigger: null, error: null,
+    startedAt: decision.at, finishedAt: null, nodes: new Map(), total: null,
+  };
+}
+
+// --- drawing -------------------------------------------------------------------------------------
+
+const rows = new Map(); // run id → its table row
+const dirty = new Set();
+let isDrawing = false;
+
+function touch(id) {
+  dirty.add(id);
+  if (isDrawing) return;
+  isDrawing = true;
+  requestAnimationFrame(() => {
+    isDrawing = false;
+    draw();
+  });
+}
+
+function draw() {
+  const body = $("runs");
+  for (const id of dirty) {
+    const run = runs.get(id);
+    const old = rows.get(id);
+    if (!run) { old?.remove(); rows.delete(id); continue; }
+    const row = drawRow(run);
+    if (old) old.replaceWith(row);
+    else { row.className = "fresh"; body.insertBefore(row, placeOf(run)); }
+    rows.set(id, row);
+  }
+  dirty.clear();
+  $("empty").hidden = runs.size > 0;
+  $("older").firstElementChild.hidden = olderCursor === null;
+  if (detail) drawDetail();
+}
+
+/** The row before which the run belongs: runs are sorted by start, the newest first. */
+function placeOf(run) {
+  for (const row of $("runs").children) {
+    const other = runs.get(row.dataset.run);
+    if (other && (other.startedAt < run.startedAt || (other.startedAt === run.startedAt && other.id < run.id))) return row;
+  }
+  return null;
+}
+
+function badge(status) {
+  return h("span", { className: `badge ${status}` }, status.replace("_", " "));
+}
+
+function drawRow(run) {
+  const steps = [...run.nodes.values()].filter((node) => node.status !== "PENDING");
+  const chips = steps.slice(0, 8).map((node) =>
+    h("span", { className: `step ${node.status}`, title: `${node.id}: ${node.status}` },
+      h("b", {}, node.id), node.durationMs == null ? "" : ` ${duration(node.durationMs)}`));
+  const count = run.total ? h("span", { className: "soft" }, steps.length > 8 ? `+${steps.length - 8}` : steps.length ? "" : `${run.total} steps`) : null;
+  const row = h("tr", { tabIndex: 0 },
+    h("td", {}, badge(run.status)),
+    h("td", {}, h("span", { className: "name" }, run.workflow), h("span", { className: "soft" }, ` v${run.version}`)),
+    h("td", { className: "cut", title: run.trigger ? `${run.trigger.source} · ${run.trigger.id}` : "" }, run.trigger?.type ?? "…"),
+    h("td", {}, h("div", { className: "steps" }, ...chips, count)),
+    h("td", { className: "soft", title: run.startedAt ? new Date(run.startedAt).toISOString() : "" }, clock(run.startedAt)),
+    durationCell(run));
+  row.dataset.run = run.id;
+  row.setAttribute("aria-selected", String(detail?.id === run.id));
+  return row;
+}
+
+function durationCell(run) {
+  const cell = h("td", { className: "number" });
+  if (run.finishedAt === null && run.startedAt !== null) cell.dataset.since = run.startedAt;
+  cell.textContent = run.startedAt === null ? "" : duration((run.finishedAt ?? Date.now()) - run.startedAt);
+  return cell;
+}
+
+function duration(ms) {
+  ms = Math.max(0, ms);
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 60_000) return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
+  if (ms < 3_600_000) return `${Math.floor(ms / 60_000)} min ${Math.floor((ms % 60_000) / 1000)} s`;
+  return `${Math.floor(ms / 3_600_000)} h ${Math.floor((ms % 3_600_000) / 60_000)} min`;
+}
+
+function clock(ms) {
+  if (ms === null) return "";
+  const time = new Date(ms);
+  const today = new Date().toDateString() === time.toDateString();
+  return today ? time.toLocaleTimeString() : time.toLocaleString();
+}
+
+setInterval(() => {
+  for (const cell of document.querySelectorAll("[data-since]")) cell.textContent = duration(Date.now() - Number(cell.dataset.since));
+}, 250);
+
+function block(title, value) {
+  if (value === undefined || value === null) return null;
+  const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+  const shown = text.length > 20_000 ? `${text.slice(0, 20_000)}\n… ${text.length - 20_000} more characters` : text;
+  return h("details", {}, h("summary", {}, title), h("pre", {}, shown));
+}
+
+function drawDetail() {
+  const aside = $("detail");
+  const { run, events } = detail;
+  if (!run) {
+    aside.replaceChildren(h("h2", {}, "Run", closeButton()), h("p", { className: "soft" }, detail.text ?? "Loading…"));
+    return;
+  }
+  const open = new Set([...aside.querySelectorAll("details[open]")].map((element) => element.dataset.key));
+  const top = aside.scrollTop;
+  const nodes = [...run.nodes.values()].map((node) => h("div", { className: "node" },
+    h("p", {}, badge(node.status), h("span", { className: "name" }, node.id),
+      node.agent ? h("span", { className: "soft" }, `${node.agent} · ${node.action}`) : null,
+      node.attempts > 1 ? h("span", { className: "soft" }, `attempt ${node.attempts}`) : null,
+      h("span", { className: "number soft" }, node.durationMs == null ? "" : duration(node.durationMs))),
+    node.error ? h("p", { className: "fault" }, `${node.error.kind}: ${node.error.message}`) : null,
+    node.reason ? h("p", { className: "soft" }, node.reason) : null,
+    keyed(block("Inputs", node.inputs), `${node.id}/in`), keyed(block("Output", node.output), `${node.id}/out`)));
+  aside.replaceChildren(
+    h("h2", {}, badge(run.status), run.workflow, h("span", { className: "soft" }, `v${run.version}`), closeButton()),
+    h("p", { className: "soft mono" }, run.id),
+    run.error ? h("p", { className: "fault" }, `${run.error.kind}: ${run.error.message}`) : null,
+    h("h3", {}, "Trigger"),
+    h("p", {}, run.trigger ? `${run.trigger.type} from ${run.trigger.source}` : "…"),
+    keyed(block("Data", run.trigger?.data), "data"),
+    h("h3", {}, "Steps"), ...nodes,
+    h("h3", {}, `Events (${events.length})`),
+    h("table", { className: "events" }, h("tbody", {}, ...events.slice(-400).reverse().map((event) => h("tr", {},
+      h("td", { className: "soft number" }, String(event.seq)), h("td", {}, event.type),
+      h("td", {}, event.node ?? ""), h("td", { className: "soft number" }, clock(event.at)))))));
+  for (const element of aside.querySelectorAll("details")) element.open = open.has(element.dataset.key);
+  aside.scrollTop = top;
+}
+
+function keyed(element, key) {
+  if (element) element.dataset.key = key;
+  return element;
+}
+
+function closeButton() {
+  return h("button", { type: "button", ariaLabel: "Close", onclick: () => show(null) }, "×");
+}
+
+// --- the stream ----------------------------------------------------------------------------------
+
+let socket = null;
+let listId = 0; // each subscription has its own id: frames of given-up ones are dropped
+let listCursor = null;
+let pause = 250;
+let nextId = 1;
+
+function say(state, text) {
+  $("connection").dataset.state = state;
+  $("connection").lastElementChild.textContent = text;
+}
+
+function connect() {
+  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/stream`);
+  socket.onopen = () => {
+    pause = 250;
+    subscribeList();
+    if (detail) subscribeDetail();
+  };
+  socket.onmessage = (message) => hear(JSON.parse(message.data));
+  socket.onclose = () => {
+    say("lost", "Reconnecting");
+    setTimeout(connect, pause);
+    pause = Math.min(pause * 2, 8000);
+  };
+}
+
+function send(frame) {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame));
+}
+
+function filters() {
+  const filter = {};
+  if ($("workflow").value.trim()) filter.workflow = $("workflow").value.trim();
+  if ($("status").value) filter.status = $("status").value;
+  return filter;
+}
+
+function subscribeList() {
+  if (listId) send({ type: "unsubscribe", id: listId });
+  listId = nextId++;
+  send({ type: "subscribe", id: listId, filter: filters(), ...(listCursor ? { cursor: listCursor } : {}) });
+}
+
+function subscribeDetail() {
+  if (detail.sub) send({ type: "unsubscribe", id: detail.sub });
+  detail.sub = nextId++;
+  send({ type: "subscribe", id: detail.sub, filter: { run: detail.id }, ...(detail.cursor ? { cursor: detail.cursor } : {}) });
+}
+
+function hear(frame) {
+  if (frame.type === "error") {
+    if (frame.id === listId) say("lost", frame.detail);
+    return;
+  }
+  if (frame.id === listId) hearList(frame);
+  else if (detail && frame.id === detail.sub) hearDetail(frame);
+}
+
+function hearList(frame) {
+  if (frame.cursor) listCursor = frame.cursor;
+  if (frame.type === "resumed") say("live", "Live");
+  if (frame.type === "snapshot") {
+    say("live", "Live");
+    clear();
+    for (const view of frame.runs) runs.set(view.id, fromView(view));
+    fillSteps(frame.runs.slice(0, 40));
+    seekOlder(frame.runs);
+    for (const id of runs.keys()) touch(id);
+    draw();
+  }
+  if (frame.type === "events") frame.decisions.forEach(hearDecision);
+}
+
+function hearDecision(decision) {
+  let run = runs.get(decision.run);
+  const wanted = $("status").value;
+  if (wanted && decision.status !== wanted) {
+    if (run) { runs.delete(decision.run); touch(decision.run); }
+    return;
+  }
+  if (!run) {
+    run = blankRun(decision);
+    if (decision.seq > 0) fillSteps([{ id: decision.run }]);
+    runs.set(run.id, run);
+    trim();
+  }
+  apply(run, decision);
+  touch(run.id);
+}
+
+/** Runs beyond what is shown are let go, the oldest first. */
+function trim() {
+  if (runs.size <= SHOWN) return;
+  const oldest = [...runs.values()].sort((a, b) => a.startedAt - b.startedAt)[0];
+  runs.delete(oldest.id);
+  touch(oldest.id);
+}
+
+function clear() {
+  runs.clear();
+  rows.clear();
+  $("runs").replaceChildren();
+}
+
+/** A snapshot has no steps: they are asked for, a few runs at a time, and merged by sequence. */
+async function fillSteps(views) {
+  for (const view of views) {
+    const answer = await fetch(`/api/runs/${encodeURIComponent(view.id)}`);
+    const run = runs.get(view.id);
+    if (!answer.ok || !run) continue;
+    const full = fromView(await answer.json());
+    if (full.seq >= run.seq) { runs.set(full.id, full); touch(full.id); }
+    else {
+      for (const [id, node] of full.nodes) if (!run.nodes.has(id)) run.nodes.set(id, node);
+      run.trigger ??= full.trigger;
+      run.startedAt = full.startedAt ?? run.startedAt;
+      run.total ??= full.total;
+      touch(run.id);
+    }
+  }
+}
+
+function seekOlder(views) {
+  olderCursor = views.length >= 100 ? "first" : null;
+}
+
+async function loadOlder() {
+  const query = new URLSearchParams({ limit: "100", ...filters() });
+  if (olderCursor && olderCursor !== "first") query.set("cursor", olderCursor);
+  const answer = await fetch(`/api/runs?${query}`);
+  if (!answer.ok) return;
+  const page = await answer.json();
+  const fresh = page.runs.filter((view) => !runs.has(view.id));
+  for (const view of fresh) { runs.set(view.id, fromView(view)); touch(view.id); }
+  olderCursor = page.next;
+  fillSteps(fresh.slice(0, 40));
+  if (fresh.length === 0 && olderCursor) await loadOlder();
+}
+
+function hearDetail(frame) {
+  if (frame.cursor) detail.cursor = frame.cursor;
+  if (frame.type === "snapshot") {
+    detail.run = frame.run ? fromView(frame.run) : null;
+    detail.text = frame.run ? null : "This run is not recorded yet.";
+    detail.events = [];
+    if (frame.run) loadEvents(detail);
+  }
+  if (frame.type === "events") {
+    for (const decision of frame.decisions) {
+      detail.run ??= blankRun(decision);
+      addEvents(detail, decision.events.map((event, index) => ({ seq: decision.seq + index, at: decision.at, type: event.type, node: event.node })));
+      apply(detail.run, decision);
+    }
+  }
+  drawDetail();
+}
+
+async function loadEvents(shown) {
+  const answer = await fetch(`/api/runs/${encodeURIComponent(shown.id)}/events`);
+  if (!answer.ok) return;
+  const page = await answer.json();
+  addEvents(shown, page.events.map((view) => ({ seq: view.seq, at: millis(view.at), type: view.type, node: view.event.node })));
+  if (detail === shown) drawDetail();
+}
+
+function addEvents(shown, events) {
+  const known = new Map(shown.events.map((event) => [event.seq, event]));
+  for (const event of events) known.set(event.seq, event);
+  shown.events = [...known.values()].sort((a, b) => a.seq - b.seq);
+}
+
+function show(id) {
+  if (detail?.sub) send({ type: "unsubscribe", id: detail.sub });
+  const before = detail?.id;
+  detail = id === null ? null : { id, run: null, events: [] };
+  $("detail").hidden = id === null;
+  document.querySelector("main").classList.toggle("split", id !== null);
+  history.replaceState(null, "", id === null ? location.pathname : `#${encodeURIComponent(id)}`);
+  for (const each of [before, id]) if (each && runs.has(each)) touch(each);
+  if (detail) { subscribeDetail(); drawDetail(); }
+}
+
+// --- what people do ------------------------------------------------------------------------------
+
+$("runs").addEventListener("click", (event) => {
+  const row = event.target.closest("tr");
+  if (row) show(row.dataset.run);
+});
+$("runs").addEventListener("keydown", (event) => {
+  const row = event.target.closest("tr");
+  if (row && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); show(row.dataset.run); }
+});
+addEventListener("keydown", (event) => { if (event.key === "Escape" && detail) show(null); });
+$("older").firstElementChild.addEventListener("click", loadOlder);
+$("filters").addEventListener("submit", (event) => event.preventDefault());
+let typing = 0;
+$("filters").addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(() => { listCursor = null; clear(); subscribeList(); }, 250);
+});
+
+if (location.hash.length > 1) show(decodeURIComponent(location.hash.slice(1)));
+connect();
