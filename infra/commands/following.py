@@ -24,16 +24,26 @@ class WaitedTooLongError(CommandCenterError):
 
 @dataclass
 class RunRow:
-    """One run as a list shows it. Times are ms since the epoch."""
+    """One run as a list shows it. Times are ms since the epoch.
+
+    `ended_nodes` is None where a snapshot does not say it.
+    """
 
     id: str
     workflow: str = ""
     status: str = "PENDING"
     nodes: int = 0
-    ended_nodes: int = 0
+    ended_nodes: int | None = 0
     started_at: int = 0
     finished_at: int = 0
     doing: str = ""
+
+    @property
+    def progress(self) -> str:
+        """How many of its nodes have ended."""
+        if not self.nodes:
+            return ""
+        return f"{'…' if self.ended_nodes is None else self.ended_nodes}/{self.nodes}"
 
     @property
     def has_ended(self) -> bool:
@@ -48,7 +58,7 @@ class RunRow:
             kind = event["type"]
             if kind == "run.started":
                 self.nodes, self.started_at = event["nodes"], decision["at"]
-            elif kind in _NODE_ENDED:
+            elif kind in _NODE_ENDED and self.ended_nodes is not None:
                 self.ended_nodes += 1
             if kind == "node.dispatched":
                 self.doing = event["node"]
@@ -59,15 +69,16 @@ class RunRow:
 
 
 def row_of(run: Mapping[str, Any]) -> RunRow:
-    """A run of a snapshot; a list's runs do not say which nodes have ended."""
+    """A run of a snapshot."""
     error = run.get("error") or {}
-    steps = run.get("steps") or ()
+    steps = run.get("steps")
+    ended = None if steps is None else sum(s["status"] in {*ENDED, "SKIPPED"} for s in steps)
     return RunRow(
         id=run["id"],
         workflow=run["workflow"],
         status=run["status"],
         nodes=run.get("nodes") or 0,
-        ended_nodes=sum(step["status"] in {*ENDED, "SKIPPED"} for step in steps),
+        ended_nodes=run.get("nodes") if run["status"] == "SUCCESS" else ended,
         started_at=_milliseconds(run.get("startedAt")),
         finished_at=_milliseconds(run.get("finishedAt")),
         doing=error.get("message", ""),

@@ -18,6 +18,7 @@ STYLES: Final = {
     "high": "red",
     "medium": "yellow",
 }
+_WORD: Final = 12
 
 
 def print_json(value: Any) -> None:
@@ -51,9 +52,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
     from rich.text import Text
 
     made = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        made.add_column(name, overflow="fold")
-    for row in rows:
+    cells = [tuple(row) for row in rows]
+    for number, name in enumerate(columns):
+        # What is copied stays whole, and so do single words; the rest is folded where it is narrow.
+        widest = max((len(row[number]) for row in cells), default=0)
+        made.add_column(name, overflow="fold", no_wrap=number == 0 or widest <= _WORD)
+    for row in cells:
         made.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     return made
 

@@ -26,6 +26,9 @@ InProject = Annotated[
 
 _WATCHED_ROWS: Final = 20
 _REFRESHES_PER_S: Final = 8
+_LAST_CHARACTERS: Final = 60
+_WIDE: Final = 110
+_SHORT_ID: Final = 8
 
 
 @app.command("list")
@@ -246,12 +249,13 @@ class _LiveTable(_Viewer):
         from time import time
 
         now = round(time() * 1_000)
+        wide = self._live.console.width >= _WIDE
         rows = []
         for row in reversed(self._rows.values()):
             spent = (row.finished_at or now) - row.started_at if row.started_at else None
-            steps = f"{row.ended_nodes}/{row.nodes}" if row.nodes else ""
-            duration = output.duration(spent)
-            rows.append((row.id, row.workflow, row.status, steps, duration, output.text(row.doing)))
+            run = row.id if wide else row.id[:_SHORT_ID]
+            last = output.text(row.doing)[:_LAST_CHARACTERS]
+            rows.append((run, row.workflow, row.status, row.progress, output.duration(spent), last))
         return output.table(("RUN", "WORKFLOW", "STATUS", "STEPS", "DURATION", "LAST"), rows)
 
 

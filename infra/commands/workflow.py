@@ -28,6 +28,12 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name."
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _QUICKLY_S = 2.0
+_FIELDS = {
+    name: place
+    for place, name in enumerate(
+        ("name", "id", "description", "project", "agent", "action", "trigger", "dependsOn")
+    )
+}
 
 
 @app.command()
@@ -131,7 +137,9 @@ def show(
     state = "active" if answer["active"] else "starts no new runs"
     print(f"# {name} v{answer['version']}, {state}; versions: ", end="")
     print(", ".join(str(each["version"]) for each in answer["versions"]))
-    print(yaml.safe_dump(answer["definition"], sort_keys=False, allow_unicode=True), end="")
+    print(
+        yaml.safe_dump(_readable(answer["definition"]), sort_keys=False, allow_unicode=True), end=""
+    )
 
 
 @app.command()
@@ -166,6 +174,15 @@ def trigger(
         output.print_json(accepted)
     else:
         print(f"Run {accepted['workflowRunId']} is {accepted['status']}.")
+
+
+def _readable(definition: dict[str, Any]) -> dict[str, Any]:
+    """A definition with its fields in the order in which people write them."""
+
+    def ordered(value: dict[str, Any]) -> dict[str, Any]:
+        return dict(sorted(value.items(), key=lambda item: _FIELDS.get(item[0], len(_FIELDS))))
+
+    return ordered({**definition, "nodes": [ordered(node) for node in definition["nodes"]]})
 
 
 async def publish(client: "GatewayClient", documents: Sequence["Document"]) -> list[dict[str, Any]]:
