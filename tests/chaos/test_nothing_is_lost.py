@@ -193,6 +193,7 @@ class System:
         for process in self._processes:
             await process.wait()
         self._processes.clear()
+        await self.kafka.stop()  # its owner, this test, lives on: let go of the data directory
 
     async def stop(self) -> None:
         for process in reversed(self._processes):

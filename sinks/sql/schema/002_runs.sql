@@ -59,20 +59,21 @@ AS SELECT
     project,
     workflow,
     version,
-    latest.status::LowCardinality(String) AS status,
+    newest.status::LowCardinality(String) AS status,
     started_at,
-    nullIf(latest.finished_at, toDateTime64(0, 3, 'UTC')) AS finished_at,
+    nullIf(newest.finished_at, toDateTime64(0, 3, 'UTC')) AS finished_at,
     dateDiff('millisecond', started_at, finished_at) AS duration_ms,
     nodes::UInt32 AS nodes,
     trigger_type::LowCardinality(String) AS trigger_type,
     trigger_source::String AS trigger_source,
     trigger_id::String AS trigger_id,
     trigger_subject::String AS trigger_subject,
-    latest.error_kind AS error_kind,
-    latest.error_node AS error_node,
-    latest.error_message AS error_message,
+    newest.error_kind AS error_kind,
+    newest.error_node AS error_node,
+    newest.error_message AS error_message,
     deadline::DateTime64(3, 'UTC') AS deadline,
     trace_id::String AS trace_id,
-    latest.seq AS seq
-FROM runs_log FINAL
+    newest.seq AS seq
+-- materialize: a subcolumn of `latest` read on its own would come from any of the parts
+FROM (SELECT *, materialize(latest) AS newest FROM runs_log FINAL)
 COMMENT 'One row per run, as it stands now';
