@@ -6,7 +6,7 @@ Exit codes:
 - 1: what was asked for failed: a run that is no SUCCESS, a check of `doctor`;
 - 2: wrong usage or bad input: an option, a file, a workflow, a query;
 - 3: something that is needed is out of reach or in the way: the gateway, Kafka, a port, a folder;
-- 130: ended by Ctrl-C.
+- 130: ended by Ctrl-C (typer's doing).
 
 Commands import what they need when they run, so that the quick ones are quick.
 """
@@ -38,7 +38,6 @@ from streams.errors import (
 FAILED: Final = 1
 BAD_INPUT: Final = 2
 OUT_OF_REACH: Final = 3
-INTERRUPTED: Final = 130
 
 app = typer.Typer(
     name="commandcenter",
@@ -67,8 +66,6 @@ def main() -> None:
     """Run the command line of this process and end it with an exit code."""
     try:
         app()
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except CommandCenterError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201  # the command line prints
         sys.exit(_exit_code(error))

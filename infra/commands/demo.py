@@ -24,10 +24,10 @@ EXAMPLES: Final = CHECKOUT / "examples"
 
 _RUNS_END_WITHIN_S: Final = 300.0
 _TOP_FINDINGS: Final = 5
-_SQL: Final = (
-    "SELECT workflow, node, agent, status, attempt, duration_ms "
-    "FROM agent_runs ORDER BY run_started_at, run_id, dispatched_at"
-)
+_SQL: Final = """\
+SELECT workflow, node, status, attempt, duration_ms,
+       JSONExtract(output, 'summary', 'total', 'Nullable(UInt32)') AS findings
+FROM agent_runs ORDER BY run_started_at, run_id, dispatched_at"""
 
 
 class Report(NamedTuple):
@@ -91,6 +91,7 @@ async def _demo(data: Path, repo: Path, as_json: bool) -> Report:
                 _print(scenario.result())
         finally:
             scenario.cancel()
+            await asyncio.wait({scenario})
             if not stop.wanted.is_set():
                 stop.ask()
             await system

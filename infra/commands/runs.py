@@ -134,7 +134,9 @@ def print_run(detail: Mapping[str, Any]) -> None:
     print(f"Run       {detail['id']}")
     print(f"Workflow  {detail['workflow']} v{detail['version']}")
     print(f"Status    {detail['status']}")
-    print(f"Trigger   {output.text(trigger['type'])} from {output.text(trigger['source'])}")
+    about = f" about {output.text(trigger['subject'])}" if trigger.get("subject") else ""
+    source = output.text(trigger["source"])
+    print(f"Trigger   {output.text(trigger['type'])} from {source}{about}")
     print(f"Started   {output.moment(detail.get('startedAt')) or 'not yet'}")
     print(f"Duration  {output.duration(detail.get('durationMs')) or 'goes on'}")
     if error := detail.get("error"):
