@@ -92,6 +92,8 @@ def _function_problems(function: exp.Func) -> Iterator[str]:
 
 
 def _table_problems(table: exp.Table, named: set[str]) -> Iterator[str]:
+    if isinstance(table.this, exp.Placeholder):
+        return  # told as the parameter that it is
     if not isinstance(table.this, exp.Identifier):
         function = table.this.name if isinstance(table.this, exp.Anonymous) else str(table.this)
         if function.lower() not in PUBLIC_TABLE_FUNCTIONS:

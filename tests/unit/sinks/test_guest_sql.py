@@ -1,0 +1,83 @@
+import pytest
+
+from sinks import guest_sql
+from streams.errors import CallerError
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM runs WHERE started_at > now() - INTERVAL 1 DAY ORDER BY started_at LIMIT 5",
+        "select workflow, quantiles(0.5, 0.9)(duration_ms) from runs group by workflow with totals",
+        "SELECT * FROM events WHERE workflow = {workflow:String} AND seq = {seq:UInt32}",
+        "WITH slow AS (SELECT run_id FROM runs) SELECT * FROM slow WHERE run_id IN slow",
+        "WITH 5 AS n SELECT n",
+        "SELECT r.status FROM runs AS r JOIN agent_runs AS a USING (run_id) WHERE a.attempt > 1",
+        "SELECT run_id FROM runs WHERE run_id IN (SELECT run_id FROM agent_runs)",
+        "SELECT run_id FROM runs UNION ALL SELECT run_id FROM events",
+        "SELECT JSONExtractString(payload, 'output', 'x'), payload::JSON FROM events",
+        "SELECT number, arrayMap(x -> x + 1, [1]) FROM numbers(3) ARRAY JOIN [1, 2] AS y",
+        "-- why\n/* how */ (SELECT 1)",
+        "FROM runs SELECT count()",
+        "SELECT 'system.tables; DROP TABLE runs -- file(1)' AS text",
+    ],
+)
+def test_a_question_to_the_public_tables_passes_unchanged(sql: str) -> None:
+    assert guest_sql.check(sql) == sql
+
+
+def test_a_closing_semicolon_is_not_part_of_the_question() -> None:
+    assert guest_sql.check(" SELECT 1 ;\n") == "SELECT 1"
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("", "Only SELECT"),
+        ("DROP TABLE runs", "Only SELECT"),
+        ("INSERT INTO runs_log SELECT * FROM runs", "Only SELECT"),
+        ("SHOW TABLES", "Only SELECT"),
+        ("EXPLAIN SELECT 1", "Only SELECT"),
+        ("SET max_threads = 1", "Only SELECT"),
+        ("SELECT 1; SELECT 2", "one statement"),
+        ("SELECT 1; DROP TABLE runs", "one statement"),
+        ("SELECT * FROM system.tables", "system.tables"),
+        ("SELECT * FROM `system`.`tables`", "system.tables"),
+        ("SELECT * FROM information_schema.tables", "information_schema.tables"),
+        ("SELECT * FROM runs_log", "runs_log"),
+        ("SELECT 1 IN system.one", "system.one"),
+        ("SELECT 1 IN secrets", "secrets"),
+        ("SELECT (SELECT count() FROM other)", "other"),
+        ("WITH a AS (SELECT * FROM other) SELECT 1", "other"),
+        ("SELECT * FROM file('/etc/passwd', 'LineAsString')", "file cannot"),
+        ("SELECT * FROM runs UNION ALL SELECT * FROM url('http://127.0.0.1/')", "url cannot"),
+        ("SELECT * FROM remote('127.0.0.1', system.one)", "cannot|no table"),
+        ("SELECT * FROM executable('x', 'TSV', 'a String')", "executable cannot"),
+        ("SELECT * FROM merge('default', '.*')", "merge cannot"),
+        ("SELECT * FROM view(SELECT 1)", "view cannot"),
+        ("SELECT file('/etc/passwd')", "file"),
+        ("SELECT dictGet('d', 'a', 1)", "dictGet"),
+        ("SELECT joinGet('t', 'a', 1)", "joinGet"),
+        ("SELECT sleepEachRow(1) FROM events", "sleepEachRow"),
+        ("SELECT * FROM {table:Identifier}", "Identifier"),
+        ("SELECT {column:Identifier} FROM runs", "Identifier"),
+        ("SELECT 1 SETTINGS readonly = 0", "SETTINGS"),
+        ("SELECT * FROM (SELECT 1 SETTINGS max_threads = 9)", "SETTINGS"),
+        ("SELECT 1 FORMAT CSV", "FORMAT"),
+        ("SELECT 1 INTO OUTFILE '/tmp/x'", "cannot be understood|INTO"),
+        ("SELECT 1 /* /* */ UNION ALL SELECT * FROM file('x') -- */", "comment"),
+        ("SELECT sum(x FROM runs", r"Expecting \) at line 1, column 17"),
+        ("SELECT 1 FROM", "cannot be understood: Expected table name at line 1"),
+        ("SELECT " + "(" * 3000 + "1" + ")" * 3000, "nested too deeply|cannot be understood"),
+    ],
+)
+def test_whatever_else_is_refused_with_the_reason(sql: str, reason: str) -> None:
+    with pytest.raises(CallerError, match=reason) as refused:
+        guest_sql.check(sql)
+    assert "Token" not in str(refused.value)
+
+
+@pytest.mark.timeout(60)  # hours, if the time grew exponentially
+def test_a_hostile_text_is_refused_in_time_that_grows_with_its_length() -> None:
+    with pytest.raises(CallerError):
+        guest_sql.check("/**/" * 10_000 + "x")
