@@ -29,39 +29,16 @@ import yaml
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from infra.kafka_broker import free_port
-from infra.local_kafka import LocalKafka
-from infra.owned_process import OwnedProcess
-from infra.readiness import READY_FD
-from infra.topic_admin import ensure_topics
 from streams import codec, topics
 from streams.ids import run_id
-from streams.publishing import CatalogReader, publish
 from streams.records import NodeSucceeded, RunStatus
 from streams.run import TERMINAL
 from streams.workflow import parse
 
 HERE = Path(__file__).parent
-PARTITIONS = 4
+sys.path.insert(0, str(HERE.parent / "support"))
 
-
-async def start(name: str, command: list[str], env: dict[str, str], log: Path) -> OwnedProcess:
-    """A child of the product, returned when it says that it serves."""
-    reading, writing = os.pipe()
-    with log.open("wb") as output:
-        process = await OwnedProcess.start(
-            command,
-            env={**os.environ, **env, READY_FD: str(writing)},
-            stdout=output,
-            stderr=output,
-            pass_fds=(writing,),
-        )
-    os.close(writing)
-    told = await asyncio.wait_for(asyncio.to_thread(os.read, reading, 1), 90)
-    os.close(reading)
-    if not told:
-        raise SystemExit(f"{name} did not start:\n{log.read_text()[-4000:]}")
-    return process
+from system import PARTITIONS, System, define  # noqa: E402  # found through the line above
 
 
 class Client:
@@ -205,31 +182,15 @@ async def measure(client: Client, usage: Usage, in_flight: int, options: Any) ->
 async def bench(options: Any) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="commandcenter-bench")))
-        kafka = await stack.enter_async_context(LocalKafka(data))
-        await ensure_topics(kafka.bootstrap, topics.TOPICS, partitions=PARTITIONS, replication=1)
-        env = {
-            "COMMANDCENTER_KAFKA": kafka.bootstrap,
-            "COMMANDCENTER_DATA": str(data),
-            "COMMANDCENTER_PORT": str(free_port()),
-            "COMMANDCENTER_PARTITIONS": str(PARTITIONS),
-            "PYTHONPATH": str(HERE),
-        }
+        system = System(data, agents=HERE)
+        stack.push_async_callback(system.stop)
+        await system.start_kafka()
         roots = {"kafka": _child_named("java")}
-        parts = {"worker": ["worker", "--agents", "bench_agent:bench"], "gateway": ["gateway"]}
-        if options.without_gateway:
-            del parts["gateway"]
-        for name, arguments in parts.items():
-            command = [sys.executable, "-m", "infra", *arguments]
-            process = await start(name, command, env, data / f"{name}.log")
-            stack.push_async_callback(process.stop, 20)
-            roots[name] = process.pid
-        plan = parse(yaml.safe_load((HERE / "chain3.yaml").read_text()))
-        producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, acks="all")
-        await producer.start()
-        async with CatalogReader(kafka.bootstrap) as definitions:
-            await publish(producer, definitions, plan.spec)
-        await producer.stop()
-        client = await stack.enter_async_context(Client(kafka.bootstrap))
+        roots["worker"] = (await system.worker("bench_agent:bench")).pid
+        if not options.without_gateway:
+            roots["gateway"] = (await system.start("gateway")).pid
+        await define(system.bootstrap, parse(yaml.safe_load((HERE / "chain3.yaml").read_text())))
+        client = await stack.enter_async_context(Client(system.bootstrap))
         usage = Usage(roots)
         await client.load(64, options.warm_up)
         results = [await measure(client, usage, n, options) for n in options.in_flight]

@@ -8,9 +8,7 @@ have no gap; where a decision stands on the log twice, its bytes are the same.
 
 import asyncio
 import json
-import os
 import signal
-import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -18,27 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from system import PARTITIONS, System, define, python_below
 
-from infra.kafka_broker import free_port
-from infra.local_kafka import LocalKafka
-from infra.owned_process import OwnedProcess
-from infra.readiness import READY_FD
-from infra.topic_admin import ensure_topics
 from streams import codec, topics
 from streams.ids import run_id
-from streams.publishing import CatalogReader, publish
 from streams.records import Decision, RunStatus
 from streams.run import TERMINAL
 from streams.workflow import parse
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
-PARTITIONS = 4
 HERE = Path(__file__).parent
+AGENT = "chaos_agent:chaos"
 
 
 def chain(slow: bool) -> Any:
@@ -135,87 +127,12 @@ class Log:
                 expected += len(decision.events)
 
 
-class System:
-    """Kafka, workers and gateway on one data directory, each of which can be killed."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.port = free_port()
-        self.kafka: LocalKafka | None = None
-        self._processes: list[OwnedProcess] = []
-
-    @property
-    def bootstrap(self) -> str:
-        assert self.kafka is not None
-        return self.kafka.bootstrap
-
-    async def start_kafka(self) -> None:
-        self.kafka = LocalKafka(self.data)
-        await self.kafka.start()
-        await ensure_topics(self.bootstrap, topics.TOPICS, partitions=PARTITIONS, replication=1)
-
-    async def start(self, *arguments: str) -> OwnedProcess:
-        """A process of the product, returned when it says that it serves."""
-        reading, writing = os.pipe()
-        with (self.data / "log").open("ab") as log:
-            process = await OwnedProcess.start(
-                [sys.executable, "-m", "infra", *arguments],
-                env={
-                    **os.environ,
-                    "COMMANDCENTER_KAFKA": self.bootstrap,
-                    "COMMANDCENTER_DATA": str(self.data),
-                    "COMMANDCENTER_PORT": str(self.port),
-                    "COMMANDCENTER_PARTITIONS": str(PARTITIONS),
-                    "PYTHONPATH": str(HERE),
-                    READY_FD: str(writing),
-                },
-                stdout=log,
-                stderr=log,
-                pass_fds=(writing,),
-            )
-        self._processes.append(process)
-        os.close(writing)
-        try:
-            told = await asyncio.wait_for(asyncio.to_thread(os.read, reading, 1), 60)
-        finally:
-            os.close(reading)
-        assert told, (self.data / "log").read_text()[-4000:]
-        return process
-
-    async def worker(self) -> OwnedProcess:
-        return await self.start("worker", "--agents", "chaos_agent:chaos")
-
-    async def kill_everything(self) -> None:
-        assert self.kafka is not None
-        for process in self._processes:
-            process.kill()
-        await self.kafka.kill()
-        for process in self._processes:
-            await process.wait()
-        self._processes.clear()
-        await self.kafka.stop()  # its owner, this test, lives on: let go of the data directory
-
-    async def stop(self) -> None:
-        for process in reversed(self._processes):
-            await process.stop(20)
-        if self.kafka is not None:
-            await self.kafka.stop()
-
-
 @pytest_asyncio.fixture
 async def system(tmp_path: Path) -> AsyncIterator[System]:
-    system = System(tmp_path)
+    system = System(tmp_path, agents=HERE)
     await system.start_kafka()
     yield system
     await system.stop()
-
-
-async def define(bootstrap: str, plan: Any) -> None:
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
-    await producer.start()
-    async with CatalogReader(bootstrap) as definitions:
-        await publish(producer, definitions, plan.spec)
-    await producer.stop()
 
 
 async def trigger(bootstrap: str, count: int) -> set[str]:
@@ -242,21 +159,16 @@ async def trigger(bootstrap: str, count: int) -> set[str]:
     return {run_id("default", "chain", "/chaos", str(number)) for number in range(count)}
 
 
-def python_below(process: OwnedProcess) -> psutil.Process:
-    """The worker itself, below the process that watches over it."""
-    return psutil.Process(process.pid).children()[0]
-
-
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 async def test_workers_that_join_and_leave_under_load(system: System, how: int) -> None:
     runs_in_progress = 8_000
     log = Log(lambda: system.bootstrap)
     await define(system.bootstrap, chain(slow=True))
-    await system.worker()
+    await system.worker(AGENT)
     following = asyncio.create_task(log.follow())
     runs = await trigger(system.bootstrap, runs_in_progress)
     for _ in range(3):
-        second = await system.worker()  # it says so when it has partitions and their state
+        second = await system.worker(AGENT)  # it says so when it has partitions and their state
         assert len(log.ended) < runs_in_progress
         python_below(second).send_signal(how)
         await second.wait()
@@ -271,7 +183,7 @@ async def test_a_worker_then_everything_is_killed_with_500_runs_in_progress(
     count = 500
     log = Log(lambda: system.bootstrap)
     await define(system.bootstrap, chain(slow=True))
-    worker = await system.worker()
+    worker = await system.worker(AGENT)
     await system.start("gateway")
     following = asyncio.create_task(log.follow())
     runs = await trigger(system.bootstrap, count)
@@ -280,18 +192,18 @@ async def test_a_worker_then_everything_is_killed_with_500_runs_in_progress(
     worker.kill()
     await worker.wait()
 
-    await system.worker()
+    await system.worker(AGENT)
     following.cancel()
     await system.kill_everything()
 
     await system.start_kafka()
     following = asyncio.create_task(log.follow())
-    await system.worker()
+    await system.worker(AGENT)
     await system.start("gateway")
     await log.until_ended(count)
     following.cancel()
     log.check(runs)
-    await all_views_agree(f"http://127.0.0.1:{system.port}", runs, len(log.decisions))
+    await all_views_agree(system.url, runs, len(log.decisions))
 
 
 async def all_views_agree(url: str, runs: set[str], decisions: int) -> None:
