@@ -3,6 +3,7 @@
 // nodes, never as markup.
 
 const SHOWN = 300;
+const BEHIND = 100;
 const TERMINAL = new Set(["SUCCESS", "FAILED", "CANCELLED", "TIMED_OUT"]);
 const $ = (id) => document.getElementById(id);
 
@@ -16,6 +17,7 @@ function h(tag, properties = {}, ...children) {
 // --- runs as told by snapshots and decisions -----------------------------------------------------
 
 const runs = new Map();
+const behind = new Map(); // run that is being asked for → decisions heard meanwhile
 let detail = null; // the run shown beside the list: {id, run, events}
 let olderCursor = null;
 
@@ -102,13 +104,18 @@ function draw() {
     if (!run) { old?.remove(); rows.delete(id); continue; }
     const row = drawRow(run);
     if (old) old.replaceWith(row);
-    else { row.className = "fresh"; body.insertBefore(row, placeOf(run)); }
+    else { if (isLive(run)) row.className = "fresh"; body.insertBefore(row, placeOf(run)); }
     rows.set(id, row);
   }
   dirty.clear();
   $("empty").hidden = runs.size > 0;
   $("older").firstElementChild.hidden = olderCursor === null;
   if (detail) drawDetail();
+}
+
+/** Whether the run began a moment ago. */
+function isLive(run) {
+  return run.startedAt !== null && Date.now() - run.startedAt < 2000;
 }
 
 /** The row before which the run belongs: runs are sorted by start, the newest first. */
@@ -135,7 +142,7 @@ function drawRow(run) {
     h("td", {}, h("span", { className: "name" }, run.workflow), h("span", { className: "soft" }, ` v${run.version}`)),
     h("td", { className: "cut", title: run.trigger ? `${run.trigger.source} · ${run.trigger.id}` : "" }, run.trigger?.type ?? "…"),
     h("td", {}, h("div", { className: "steps" }, ...chips, count)),
-    h("td", { className: "soft", title: run.startedAt ? new Date(run.startedAt).toISOString() : "" }, clock(run.startedAt)),
+    h("td", { className: "soft when", title: run.startedAt ? new Date(run.startedAt).toISOString() : "" }, clock(run.startedAt)),
     durationCell(run));
   row.dataset.run = run.id;
   row.setAttribute("aria-selected", String(detail?.id === run.id));
@@ -192,7 +199,7 @@ function drawDetail() {
     node.error ? h("p", { className: "fault" }, `${node.error.kind}: ${node.error.message}`) : null,
     node.reason ? h("p", { className: "soft" }, node.reason) : null,
     keyed(block("Inputs", node.inputs), `${node.id}/in`), keyed(block("Output", node.output), `${node.id}/out`)));
-  aside.replaceChildren(
+  aside.replaceChildren(...[
     h("h2", {}, badge(run.status), run.workflow, h("span", { className: "soft" }, `v${run.version}`), closeButton()),
     h("p", { className: "soft mono" }, run.id),
     run.error ? h("p", { className: "fault" }, `${run.error.kind}: ${run.error.message}`) : null,
@@ -203,7 +210,8 @@ function drawDetail() {
     h("h3", {}, `Events (${events.length})`),
     h("table", { className: "events" }, h("tbody", {}, ...events.slice(-400).reverse().map((event) => h("tr", {},
       h("td", { className: "soft number" }, String(event.seq)), h("td", {}, event.type),
-      h("td", {}, event.node ?? ""), h("td", { className: "soft number" }, clock(event.at)))))));
+      h("td", {}, event.node ?? ""), h("td", { className: "soft number" }, clock(event.at)))))),
+  ].filter((child) => child !== null));
   for (const element of aside.querySelectorAll("details")) element.open = open.has(element.dataset.key);
   aside.scrollTop = top;
 }
@@ -299,9 +307,14 @@ function hearDecision(decision) {
     if (run) { runs.delete(decision.run); touch(decision.run); }
     return;
   }
+  if (!run && decision.seq > 0) {
+    // It began before what the page knows: what came before is asked for, what comes is kept.
+    if (behind.has(decision.run)) behind.get(decision.run).push(decision);
+    else if (behind.size < BEHIND) { behind.set(decision.run, [decision]); askFor(decision.run); }
+    return;
+  }
   if (!run) {
     run = blankRun(decision);
-    if (decision.seq > 0) fillSteps([{ id: decision.run }]);
     runs.set(run.id, run);
     trim();
   }
@@ -323,22 +336,47 @@ function clear() {
   $("runs").replaceChildren();
 }
 
-/** A snapshot has no steps: they are asked for, a few runs at a time, and merged by sequence. */
-async function fillSteps(views) {
+/** A snapshot has no steps: they are asked for, the newest first. */
+function fillSteps(views) {
   for (const view of views) {
-    const answer = await fetch(`/api/runs/${encodeURIComponent(view.id)}`);
-    const run = runs.get(view.id);
-    if (!answer.ok || !run) continue;
-    const full = fromView(await answer.json());
-    if (full.seq >= run.seq) { runs.set(full.id, full); touch(full.id); }
-    else {
-      for (const [id, node] of full.nodes) if (!run.nodes.has(id)) run.nodes.set(id, node);
-      run.trigger ??= full.trigger;
-      run.startedAt = full.startedAt ?? run.startedAt;
-      run.total ??= full.total;
-      touch(run.id);
-    }
+    if (!behind.has(view.id)) { behind.set(view.id, []); askFor(view.id); }
   }
+}
+
+const asked = [];
+let isAsking = false;
+
+/** Ask for runs one after the other, so that a burst of them does not become a burst of requests. */
+async function askFor(id) {
+  asked.push(id);
+  if (isAsking) return;
+  isAsking = true;
+  while (asked.length) {
+    const next = asked.shift();
+    const answer = await fetch(`/api/runs/${encodeURIComponent(next)}`).catch(() => null);
+    const since = behind.get(next) ?? [];
+    behind.delete(next);
+    if (answer?.ok) merge(fromView(await answer.json()), since);
+  }
+  isAsking = false;
+}
+
+/** Take in a run as the store has it, then what was heard of it meanwhile. */
+function merge(run, since) {
+  for (const decision of since) apply(run, decision);
+  const shown = runs.get(run.id);
+  if (shown && shown.seq > run.seq) {
+    for (const [id, node] of run.nodes) if (!shown.nodes.has(id)) shown.nodes.set(id, node);
+    shown.trigger ??= run.trigger;
+    shown.total ??= run.total;
+    shown.startedAt = run.startedAt ?? shown.startedAt;
+  } else {
+    const { workflow, status } = filters();
+    if ((status && run.status !== status) || (workflow && run.workflow !== workflow)) return;
+    if (!shown && runs.size >= SHOWN) return;
+    runs.set(run.id, run);
+  }
+  touch(run.id);
 }
 
 function seekOlder(views) {
