@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streams.errors import CallerError, OperatorError
+
 if TYPE_CHECKING:
     from agents.agent import Agent
 
@@ -13,7 +15,7 @@ def load_agents(references: Sequence[str]) -> "tuple[Agent, ...]":
     """The agents, from installed modules or ones in the working directory.
 
     Raises:
-        OperatorError: A reference leads nowhere.
+        CallerError: A reference leads nowhere.
         AgentError: A module cannot be imported.
     """
     from agents.registry import load
@@ -22,4 +24,7 @@ def load_agents(references: Sequence[str]) -> "tuple[Agent, ...]":
     here = str(Path.cwd())
     if references and here not in sys.path:
         sys.path.append(here)
-    return tuple(load(reference) for reference in references)
+    try:
+        return tuple(load(reference) for reference in references)
+    except OperatorError as error:
+        raise CallerError(str(error)) from error

@@ -12,6 +12,7 @@ Commands import what they need when they run, so that the quick ones are quick.
 """
 
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 import typer
@@ -62,10 +63,10 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(dead_letters.app, name="dead-letters")
 
 
-def main() -> None:
-    """Run the command line of this process and end it with an exit code."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line (this process's by default) and end with its exit code."""
     try:
-        app()
+        app(arguments)
     except CommandCenterError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201  # the command line prints
         sys.exit(_exit_code(error))

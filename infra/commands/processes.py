@@ -53,8 +53,8 @@ def worker(
     from infra.supervisor import stop_on_signals
     from infra.worker import run_worker
 
-    telemetry.configure("worker")
     registry = AgentRegistry((*builtin(), *load_agents(agents or ())))
+    telemetry.configure("worker")
 
     async def serve() -> None:
         with stop_on_signals() as stop:

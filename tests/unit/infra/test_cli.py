@@ -1,0 +1,447 @@
+"""The command line against a gateway of the test's own, that answers as the real one does."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from infra.cli import main
+from streams.ids import run_id
+
+DEFINITION = """\
+name: review
+nodes:
+  - id: scan
+    agent: security-scanner
+    action: scan
+    inputs: {repositoryPath: /srv}
+"""
+RUN = {
+    "id": "r1",
+    "project": "default",
+    "workflow": "review",
+    "version": 2,
+    "status": "SUCCESS",
+    "trigger": {"id": "1", "source": "ci", "type": "repo.push", "subject": "shop"},
+    "startedAt": "2026-01-02T03:04:05.678Z",
+    "finishedAt": "2026-01-02T03:04:07.088Z",
+    "durationMs": 1410,
+    "nodes": 1,
+    "error": None,
+    "steps": [
+        {
+            "id": "scan",
+            "status": "SUCCESS",
+            "agent": "security-scanner",
+            "action": "scan",
+            "attempts": 1,
+            "durationMs": 38,
+        }
+    ],
+}
+
+Socket = web.WebSocketResponse
+
+
+class FakeGateway:
+    """Answers what a test says, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, Any]] = {}
+        self.asked: list[tuple[str, dict[str, str], Any]] = []
+        self.subscribed: list[dict[str, Any]] = []
+        self.sockets: list[Callable[[Socket, list[dict[str, Any]]], Any]] = []
+        self.posted = asyncio.Event()
+        self.url = ""
+
+    def says(self, path: str, value: Any, status: int = 200) -> None:
+        self.answers[path] = (status, value)
+
+    async def http(self, request: web.Request) -> web.Response:
+        body = await request.json() if request.can_read_body else None
+        self.asked.append((f"{request.method} {request.path}", dict(request.query), body))
+        if request.method == "POST":
+            self.posted.set()
+        status, value = self.answers.get(request.path, (404, {"title": "x", "detail": "nothing"}))
+        return web.json_response(value, status=status)
+
+    async def stream(self, request: web.Request) -> Socket:
+        """The next of `sockets` is given the websocket and what the client subscribed to."""
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        frames = [await socket.receive_json()]
+        self.subscribed += frames
+        await self.sockets.pop(0)(socket, frames)
+        await socket.close()
+        return socket
+
+
+@pytest.fixture
+async def gateway(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeGateway]:
+    fake = FakeGateway()
+    app = web.Application()
+    app.router.add_get("/api/stream", fake.stream)
+    app.router.add_route("*", "/{path:.*}", fake.http)
+    async with TestServer(app) as server:
+        fake.url = str(server.make_url("")).rstrip("/")
+        monkeypatch.setenv("COMMANDCENTER_URL", fake.url)
+        yield fake
+
+
+async def commandcenter(*arguments: str | Path) -> int:
+    """Run the command line in a thread of its own: its exit code."""
+
+    def run() -> int:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        return int(ended.value.code or 0)
+
+    return await asyncio.to_thread(run)
+
+
+def decision(run: str, status: str, *events: dict[str, Any]) -> dict[str, Any]:
+    return {"run": run, "workflow": "review", "status": status, "at": 1_000, "events": events}
+
+
+async def test_a_list_is_tab_separated_in_a_pipe_and_json_on_request(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = {**RUN, "error": {"kind": "x", "message": "red \x1b[31m\nand more"}}
+    gateway.says("/api/runs", {"runs": [evil], "next": None})
+    assert await commandcenter("runs", "list", "--status", "SUCCESS", "--limit", "5") == 0
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.split("\t")[:3] == ["run", "workflow", "status"]
+    cells = row.split("\t")
+    assert cells[:3] == ["r1", "review v2", "SUCCESS"]
+    assert cells[4:] == ["1.41 s", "repo.push", "red \N{REPLACEMENT CHARACTER}[31m and more"]
+    assert gateway.asked[-1][1] == {"status": "SUCCESS", "limit": "5"}
+
+    assert await commandcenter("runs", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["runs"] == [evil]
+
+
+async def test_a_run_is_shown_with_its_steps(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.says("/api/runs/r1", RUN)
+    assert await commandcenter("runs", "show", "r1") == 0
+    out = capsys.readouterr().out
+    assert "Trigger   repo.push from ci about shop" in out
+    assert "scan\tsecurity-scanner scan\tSUCCESS\t1\t38 ms\t" in out
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, 2), (404, 2), (409, 2), (413, 2), (422, 2), (500, 1), (503, 3)]
+)
+async def test_a_refusal_is_one_message_and_an_exit_code(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], status: int, code: int
+) -> None:
+    gateway.says("/api/runs", {"title": "No", "detail": "because of this"}, status)
+    assert await commandcenter("runs", "list") == code
+    said = capsys.readouterr()
+    assert said.err.startswith("Error: because of this")
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+async def test_what_is_no_gateway_is_out_of_reach(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.says("/api/runs", ["not", "a", "problem"], 502)
+    assert await commandcenter("runs", "list") == 3
+    assert "is not CommandCenter" in capsys.readouterr().err
+
+
+async def test_nobody_there_is_out_of_reach(capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(socket.socket()) as taken:  # bound, and not listened on
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        for command in (("runs", "list"), ("runs", "watch"), ("trigger", "a.b", "--wait")):
+            assert await commandcenter(*command, "--url", url) == 3
+            assert f"does not answer at {url}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("runs", "show"),
+        ("runs", "list", "--limit", "0"),
+        ("runs", "list", "--url", "ftp://x"),
+        ("trigger", "a.b", "--data", "{"),
+        ("trigger", "a.b", "--data", "@/nonexistent"),
+        ("workflow", "trigger", "review", "--data", "[1]"),
+        ("workflow", "apply", "/nonexistent"),
+        ("sql", "SELECT 1", "--param", "x"),
+        ("worker", "--agents", "nonsense"),
+        ("demo", "--repo", "/nonexistent"),
+    ],
+)
+async def test_bad_input_is_exit_code_2_without_a_stack_trace(
+    gateway: FakeGateway,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("COMMANDCENTER_KAFKA", "127.0.0.1:9")
+    assert await commandcenter(*arguments) == 2
+    said = capsys.readouterr().err
+    assert "Error" in said
+    assert "Traceback" not in said
+    assert gateway.asked == []
+
+
+async def test_a_wrong_setting_is_bad_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMMANDCENTER_PORT", "many")
+    assert await commandcenter("doctor") == 2
+    assert "COMMANDCENTER_PORT" in capsys.readouterr().err
+
+
+async def test_apply_publishes_every_definition(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("b.yaml", "a.yml"):
+        (tmp_path / name).write_text(DEFINITION.replace("review", f"review-{name[0]}"))
+    (tmp_path / "notes.txt").write_text("not a workflow")
+    published = {"name": "x", "project": "default", "version": 3, "created": True}
+    gateway.says("/api/workflows", published, 201)
+    assert await commandcenter("workflow", "apply", tmp_path) == 0
+    assert [body["name"] for _, _, body in gateway.asked] == ["review-a", "review-b"]
+    assert capsys.readouterr().out == "x v3 published\n" * 2
+
+
+async def test_nothing_is_published_if_a_file_is_wrong(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(DEFINITION)
+    bad.write_text(DEFINITION + "    dependsOn: [nobody]\n")
+    assert await commandcenter("workflow", "apply", good, bad) == 2
+    assert f"{bad}:7:17: node 'scan' depends on 'nobody'" in capsys.readouterr().err
+    assert gateway.asked == []
+
+
+async def test_what_the_gateway_refuses_has_its_line(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(DEFINITION)
+    errors = [{"path": "nodes[0].agent", "message": "no agent is called that"}]
+    problem = {"title": "No", "detail": "refused", "errors": errors}
+    gateway.says("/api/workflows", problem, 422)
+    assert await commandcenter("workflow", "apply", file) == 2
+    assert capsys.readouterr().err == f"Error: {file}:4:12: no agent is called that\n"
+
+
+async def test_validate_knows_the_built_in_agents_and_those_of_a_gateway(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(DEFINITION)
+    assert await commandcenter("workflow", "validate", file, "--url", "http://127.0.0.1:9") == 0
+    file.write_text(DEFINITION.replace("agent: security-scanner", "agent: pager"))
+    gateway.says("/api/agents", {"agents": []})
+    assert await commandcenter("workflow", "validate", file) == 2
+    assert f"{file}:4:12: no agent is called 'pager'" in capsys.readouterr().err
+    descriptor = {"actions": [{"name": "scan"}]}
+    gateway.says("/api/agents", {"agents": [{"name": "pager", "descriptor": descriptor}]})
+    assert await commandcenter("workflow", "validate", file) == 0
+
+
+async def test_validate_gives_faults_as_json(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text("name: [\n")
+    assert await commandcenter("workflow", "validate", file, "--json") == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["valid"] is False
+    assert [(fault["line"], fault["column"]) for fault in answer["faults"]] == [(2, 1)]
+
+
+async def test_an_event_is_published_as_a_cloudevent(gateway: FakeGateway, tmp_path: Path) -> None:
+    gateway.says("/api/events", {"id": "7"}, 202)
+    data = tmp_path / "data.json"
+    data.write_text('{"branch": "main"}')
+    options = ("--data", f"@{data}", "--source", "ci", "--id", "7", "--subject", "shop")
+    assert await commandcenter("trigger", "repo.push", *options) == 0
+    assert gateway.asked[-1][2] == {
+        "specversion": "1.0",
+        "id": "7",
+        "source": "ci",
+        "type": "repo.push",
+        "subject": "shop",
+        "project": "default",
+        "datacontenttype": "application/json",
+        "data": {"branch": "main"},
+    }
+
+
+@pytest.mark.parametrize(("status", "code"), [("SUCCESS", 0), ("FAILED", 1), ("TIMED_OUT", 1)])
+async def test_trigger_waits_for_exactly_the_runs_that_the_event_starts(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], status: str, code: int
+) -> None:
+    def workflow(name: str, event: str | None, filter_: str | None = None) -> dict[str, Any]:
+        return {"name": name, "event": event, "filter": filter_}
+
+    run = run_id("default", "review", "ci", "7")
+    workflows = [
+        workflow("review", "repo.*", "event.data.branch == 'main'"),
+        workflow("other", "repo.*", "event.data.branch == 'dev'"),
+        workflow("alert", "alert.>"),
+        workflow("manual", None),
+    ]
+    gateway.says("/api/workflows", {"workflows": workflows})
+    gateway.says("/api/events", {"id": "7"}, 202)
+    gateway.says(f"/api/runs/{run}", {**RUN, "id": run, "status": status})
+
+    async def tell(socket: Socket, _: Any) -> None:
+        snapshot = {"type": "snapshot", "id": 0, "run": None, "cursor": "a"}
+        await socket.send_json(snapshot)
+        await gateway.posted.wait()
+        for now in ("RUNNING", status):
+            frame = {"type": "events", "id": 0, "cursor": "b", "decisions": [decision(run, now)]}
+            await socket.send_json(frame)
+        await socket.receive()
+
+    gateway.sockets.append(tell)
+    options = ("--data", '{"branch": "main"}', "--source", "ci", "--id", "7", "--wait", "--json")
+    assert await commandcenter("trigger", "repo.push", *options) == code
+    assert [frame["filter"] for frame in gateway.subscribed] == [{"run": run}]
+    assert [found["id"] for found in json.loads(capsys.readouterr().out)["runs"]] == [run]
+
+
+async def test_trigger_does_not_wait_for_what_nothing_starts(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.says("/api/workflows", {"workflows": []})
+    gateway.says("/api/events", {"id": "7"}, 202)
+    assert await commandcenter("trigger", "repo.push", "--wait") == 2
+    assert "no workflow" in capsys.readouterr().err
+
+
+async def test_waiting_has_an_end(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
+    gateway.says("/api/workflows/review/trigger", {"workflowRunId": "r1", "status": "PENDING"}, 202)
+
+    async def silent(socket: Socket, _: Any) -> None:
+        await socket.receive()
+
+    gateway.sockets.append(silent)
+    options = ("workflow", "trigger", "review", "--wait", "--timeout", "0.2")
+    assert await commandcenter(*options) == 1
+    assert "not ended yet: r1" in capsys.readouterr().err
+
+
+async def test_watching_goes_on_where_the_connection_broke(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = {"type": "run.started", "nodes": 1, "trigger": RUN["trigger"]}
+    ended = {"type": "node.succeeded", "node": "scan", "startedAt": 10, "finishedAt": 48}
+
+    async def breaks(socket: Socket, _: Any) -> None:
+        await socket.send_json({"type": "snapshot", "id": 0, "run": None, "cursor": "a"})
+        told = [decision("r1", "RUNNING", started)]
+        await socket.send_json({"type": "events", "id": 0, "cursor": "b", "decisions": told})
+
+    async def goes_on(socket: Socket, _: Any) -> None:
+        await socket.send_json({"type": "resumed", "id": 0, "cursor": "b"})
+        told = [decision("r1", "SUCCESS", ended)]
+        await socket.send_json({"type": "events", "id": 0, "cursor": "c", "decisions": told})
+        await socket.receive()
+
+    gateway.sockets += [breaks, goes_on]
+    assert await commandcenter("runs", "watch", "r1") == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("review  run.started  by repo.push from ci")
+    assert second.endswith("review  node.succeeded  scan  in 38 ms")
+    assert [frame.get("cursor") for frame in gateway.subscribed] == [None, "b"]
+
+
+async def test_watching_a_run_that_failed_before_is_a_failure(gateway: FakeGateway) -> None:
+    async def tell(socket: Socket, _: Any) -> None:
+        failed = {**RUN, "status": "FAILED"}
+        await socket.send_json({"type": "snapshot", "id": 0, "run": failed, "cursor": "a"})
+        await socket.receive()
+
+    gateway.sockets.append(tell)
+    assert await commandcenter("runs", "watch", "r1", "--json") == 1
+
+
+async def test_a_filter_that_the_stream_refuses_is_bad_input(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def refuse(socket: Socket, _: Any) -> None:
+        await socket.send_json({"type": "error", "id": 0, "detail": "no such status"})
+        await socket.receive()
+
+    gateway.sockets.append(refuse)
+    assert await commandcenter("runs", "watch", "--status", "LATE") == 2
+    assert "no such status" in capsys.readouterr().err
+
+
+async def test_sql_keeps_the_columns_in_their_order(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"b": None, "a": {"x": 1}}
+    gateway.says("/api/sql", {"columns": ["b", "a"], "rows": [row], "rowCount": 1})
+    assert await commandcenter("sql", "SELECT {n:UInt8}", "--param", "n=1=1") == 0
+    assert capsys.readouterr().out == 'b\ta\n\t{"x": 1}\n'
+    assert gateway.asked[-1][2] == {"query": "SELECT {n:UInt8}", "parameters": {"n": "1=1"}}
+
+
+async def test_doctor_names_sources_and_masks_passwords(
+    gateway: FakeGateway,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("COMMANDCENTER_CLICKHOUSE", "clickhouse://me:geheim@db:8123/x")
+    gateway.says("/readyz", {"ready": False, "parts": {"kafka": "ok", "store": "gone"}}, 503)
+    assert await commandcenter("doctor", "--data-dir", tmp_path, "--json") == 1
+    out = capsys.readouterr().out
+    assert "geheim" not in out
+    answer = json.loads(out)
+    sources = {line["variable"]: line["source"] for line in answer["settings"]}
+    assert sources["COMMANDCENTER_DATA"] == "flag"
+    assert sources["COMMANDCENTER_CLICKHOUSE"] == "environment"
+    assert sources["COMMANDCENTER_PORT"] == "default"
+    checks = {check["check"]: (check["state"], check["text"]) for check in answer["checks"]}
+    assert checks["gateway"] == ("fault", f"{gateway.url} is not ready: store: gone")
+    assert checks["Kafka"][0] == "note"
+
+
+async def test_a_worker_needs_a_kafka(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert await commandcenter("worker", "--data-dir", tmp_path) == 3
+    assert "COMMANDCENTER_KAFKA" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_found_before_anything_starts(tmp_path: Path) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = ("up", "--data-dir", str(tmp_path / "data"), "--port", port)
+        done = subprocess.run(
+            (sys.executable, "-m", "infra", *command), capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 3
+    assert f"Port {port} on 127.0.0.1 cannot be listened on" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_command_line_starts_without_the_heavy_libraries() -> None:
+    heavy = "pydantic aiohttp aiokafka faust chdb clickhouse_connect cel yaml rich structlog agents"
+    code = f"import sys, infra.cli; print([m for m in {heavy.split()} if m in sys.modules])"
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
