@@ -1,0 +1,235 @@
+"""The main job from outside: events in, runs through Kafka, worker, recorder and gateway."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiokafka import AIOKafkaProducer
+from system import PARTITIONS, System, define
+from watching import dead_letters, end_of, get
+
+from streams import topics
+from streams.ids import run_id
+from streams.workflow import parse
+
+pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
+
+NUMBERED = {"value": "{{ context.value }}"}
+
+
+def node(name: str, action: str, *needs: str, **more: Any) -> dict[str, Any]:
+    quick = {"attempts": 2, "initialDelay": "10ms"}
+    return {
+        "id": name,
+        "agent": "trouble",
+        "action": action,
+        "dependsOn": list(needs),
+        "retry": quick,
+        **more,
+    }
+
+
+WORKFLOWS = {
+    "echo": [node("echo", "echo", inputs=NUMBERED)],
+    "fails": [node("bad", "fail"), node("after", "echo", "bad", inputs={"value": 1})],
+    "misshapes": [node("bad", "misshape")],
+    "hangs": [node("bad", "hang", timeout="300ms")],
+    "blocks": [node("bad", "block", timeout="300ms")],
+    "recovers": [node("bad", "fail_first")],
+    "nowhere": [node("lost", "echo", inputs={"value": "{{ context.missing.value }}"})],
+    "waits": [node("bad", "hang")],
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    system = System(tmp_path_factory.mktemp("main-job"), agents=Path(__file__).parent)
+    await system.start_kafka()
+    await asyncio.gather(system.worker("trouble_agent:trouble"), system.start("gateway"))
+    for name, nodes in WORKFLOWS.items():
+        definition = {"name": name, "trigger": {"event": f"test.{name}"}, "nodes": nodes}
+        await define(system.bootstrap, parse(definition))
+    yield system
+    await system.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def session(system: System) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(system.url) as session:
+        yield session
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def producer(system: System) -> AsyncIterator[AIOKafkaProducer]:
+    producer = AIOKafkaProducer(
+        bootstrap_servers=system.bootstrap, acks="all", max_request_size=9 * 1024 * 1024
+    )
+    await producer.start()
+    yield producer
+    await producer.stop()
+
+
+def headers(**attributes: str) -> list[tuple[str, bytes]]:
+    return [
+        (name.replace("content_type", "content-type"), v.encode()) for name, v in attributes.items()
+    ]
+
+
+async def publish(
+    producer: AIOKafkaProducer, name: str, number: str, value: bytes = b'{"value": 7}'
+) -> str:
+    """A CloudEvent as any Kafka client sends it; gives the run that it must start."""
+    await producer.send_and_wait(
+        topics.TRIGGERS,
+        value,
+        headers=headers(
+            ce_specversion="1.0", ce_id=number, ce_source="/test", ce_type=f"test.{name}"
+        ),
+    )
+    return run_id("default", name, "/test", number)
+
+
+async def test_a_cloudevent_of_another_client_starts_a_run_and_twice_is_once(
+    session: aiohttp.ClientSession, producer: AIOKafkaProducer
+) -> None:
+    run = await publish(producer, "echo", "twice")
+    assert await publish(producer, "echo", "twice") == run
+    other = await publish(producer, "echo", "other", b'{"value": 8}')
+    for each, value in ((run, 7), (other, 8)):
+        detail = await end_of(session, each)
+        assert detail["status"] == "SUCCESS"
+        assert [step["output"] for step in detail["steps"]] == [{"value": value}]
+    listed = await get(session, "/api/workflows/echo/runs")
+    assert sorted(item["id"] for item in listed["runs"]) == sorted([run, other])
+
+
+@pytest.mark.parametrize(
+    ("workflow", "kind", "text", "attempts"),
+    [
+        ("fails", "agent_error", "RuntimeError: the disk is on fire", 2),
+        ("misshapes", "invalid_output", "value", 1),
+        ("hangs", "timeout", "0.3 s", 2),
+        ("blocks", "timeout", "0.3 s", 2),
+    ],
+)
+async def test_an_agent_that_misbehaves_fails_its_run_with_the_reason(
+    session: aiohttp.ClientSession,
+    producer: AIOKafkaProducer,
+    workflow: str,
+    kind: str,
+    text: str,
+    attempts: int,
+) -> None:
+    detail = await end_of(session, await publish(producer, workflow, "1"))
+    bad, *after = detail["steps"]
+    assert (detail["status"], bad["status"], bad["attempts"]) == ("FAILED", "FAILED", attempts)
+    assert bad["error"]["kind"] == kind
+    assert text in bad["error"]["message"]
+    assert detail["error"]["node"] == "bad"
+    assert bad["error"]["message"] in detail["error"]["message"]
+    assert [step["status"] for step in after] == ["SKIPPED"] * len(after)
+
+
+async def test_a_failed_attempt_is_tried_again(
+    session: aiohttp.ClientSession, producer: AIOKafkaProducer
+) -> None:
+    detail = await end_of(session, await publish(producer, "recovers", "1"))
+    assert (detail["status"], detail["steps"][0]["output"]) == ("SUCCESS", {"value": 2})
+    tried = await get(session, f"/api/runs/{detail['id']}/agent-runs")
+    # Each attempt is a row of its own, and the first one keeps its error.
+    rows = tried.get("agentRuns") or tried.get("runs")
+    assert rows is not None, sorted(tried)
+    assert [(row["attempt"], row["status"]) for row in rows] == [(1, "FAILED"), (2, "SUCCESS")]
+    assert "not yet" in rows[0]["error"]["message"]
+
+
+async def test_a_template_that_points_nowhere_fails_its_node_with_what_is_there(
+    session: aiohttp.ClientSession, producer: AIOKafkaProducer
+) -> None:
+    detail = await end_of(session, await publish(producer, "nowhere", "1"))
+    error = detail["steps"][0]["error"]
+    assert (detail["status"], error["kind"]) == ("FAILED", "template")
+    assert error["message"] == (
+        "'{{ context.missing.value }}' points nowhere: context has value, not 'missing'"
+    )
+
+
+async def test_a_run_is_cancelled(
+    session: aiohttp.ClientSession, producer: AIOKafkaProducer
+) -> None:
+    run = await publish(producer, "waits", "1")
+    async with session.ws_connect("/api/stream") as socket:
+        await socket.send_json({"type": "subscribe", "id": 1, "filter": {"run": run}})
+        while True:
+            frame = await socket.receive_json(timeout=30)
+            if frame.get("decisions") or frame.get("run"):
+                break
+    async with session.post(
+        f"/api/runs/{run}/cancel", json={"reason": "no longer wanted"}
+    ) as answer:
+        assert answer.status == 202, await answer.text()
+    detail = await end_of(session, run)
+    assert (detail["status"], detail["steps"][0]["status"]) == ("CANCELLED", "CANCELLED")
+
+
+BAD_TRIGGERS: list[tuple[str, list[tuple[str, bytes]], bytes | None, str]] = [
+    (
+        "malformed JSON",
+        headers(content_type="application/cloudevents+json"),
+        b'{"specversion": "1.0", "id": ',
+        "JSON",
+    ),
+    (
+        "missing ce_type",
+        headers(ce_specversion="1.0", ce_id="1", ce_source="/test"),
+        b"{}",
+        "ce_type",
+    ),
+    ("wrong content type", headers(content_type="image/png"), b"\x89PNG", "image/png"),
+    ("no event at all", [], b"hello", "JSON"),
+    (
+        "5 MB",
+        headers(ce_specversion="1.0", ce_id="5mb", ce_source="/test", ce_type="test.echo"),
+        json.dumps({"value": "x" * 5_000_000}).encode(),
+        "1,048,576",
+    ),
+]
+BAD_RECORDS: list[tuple[str, str, bytes, str]] = [
+    ("a later version", topics.INBOX, b'{"v":2,"type":"start"}', "format version 2"),
+    ("an unknown kind", topics.INBOX, b'{"v":1,"type":"party","run":"x"}', "party"),
+    ("no such run", topics.INBOX, b'{"v":1,"type":"cancel","run":"x","reason":"y"}', "no run x"),
+    ("no task", topics.tasks("trouble"), b"\xff\xfe", "not a task"),
+    ("no decision", topics.EVENTS, b'{"v":1}', "not a decision"),
+]
+
+
+async def test_what_cannot_be_processed_is_a_dead_letter_and_the_rest_goes_on(
+    system: System, session: aiohttp.ClientSession, producer: AIOKafkaProducer
+) -> None:
+    sent: dict[tuple[str, int, int], str] = {}
+    first = await publish(producer, "echo", "before")
+    for _, with_headers, value, text in BAD_TRIGGERS:
+        place = await producer.send_and_wait(topics.TRIGGERS, value, headers=with_headers)
+        sent[place.topic, place.partition, place.offset] = text
+    for _, topic, value, text in BAD_RECORDS:
+        place = await producer.send_and_wait(topic, value, key=b"x")
+        sent[place.topic, place.partition, place.offset] = text
+    last = await publish(producer, "echo", "after")
+
+    letters = await dead_letters(system.bootstrap, PARTITIONS, len(sent))
+    found = {(letter.topic, letter.partition, letter.offset): letter for letter in letters}
+    assert set(found) == set(sent)
+    for place, text in sent.items():
+        assert text in found[place].reason
+        assert found[place].error.endswith("Error")
+    for run in (first, last):
+        assert (await end_of(session, run))["status"] == "SUCCESS"
+    shown = await get(session, "/api/dead-letters")
+    assert len(next(v for v in shown.values() if isinstance(v, list))) == len(sent)
+    ready = await get(session, "/readyz")
+    assert ready["ready"] is True
