@@ -26,9 +26,13 @@ PARTITIONS = 4
 class System:
     """Kafka, workers and gateway on one data directory, each of which can be killed."""
 
-    def __init__(self, data: Path, agents: Path | None = None) -> None:
-        """`agents` is the folder of the modules that workers load agents from."""
+    def __init__(self, data: Path, agents: Path | None = None, bootstrap: str = "") -> None:
+        """A system on a Kafka of its own, or on the one at `bootstrap`.
+
+        `agents` is the folder of the modules that workers load agents from.
+        """
         self.data = data
+        self._bootstrap = bootstrap
         self._agents = agents
         self.port = free_port()
         self.kafka: LocalKafka | None = None
@@ -40,8 +44,7 @@ class System:
 
     @property
     def bootstrap(self) -> str:
-        assert self.kafka is not None
-        return self.kafka.bootstrap
+        return self._bootstrap if self.kafka is None else self.kafka.bootstrap
 
     async def start_kafka(self) -> None:
         self.kafka = LocalKafka(self.data)
