@@ -316,7 +316,18 @@ async def test_trigger_waits_for_exactly_the_runs_that_the_event_starts(
         await socket.receive()
 
     gateway.sockets.append(tell)
-    options = ("--data", '{"branch": "main"}', "--source", "ci", "--id", "7", "--wait", "--json")
+    options = (
+        "--data",
+        '{"branch": "main"}',
+        "--source",
+        "ci",
+        "--id",
+        "7",
+        "--wait",
+        "--timeout",
+        "20",
+        "--json",
+    )
     assert await commandcenter("trigger", "repo.push", *options) == code
     assert [frame["filter"] for frame in gateway.subscribed] == [{"run": run}]
     assert [found["id"] for found in json.loads(capsys.readouterr().out)["runs"]] == [run]
