@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from gateway.recent_starts import AcceptedStart
 from gateway.views import FailureView, NodeView, RunDetail, TriggerView, moment
 from streams.errors import UnreadableRecordError
+from streams.lifecycle import TERMINAL
 from streams.records import (
     Event,
     Failure,
@@ -30,7 +31,6 @@ from streams.records import (
     RunTimedOut,
     Trigger,
 )
-from streams.run import TERMINAL
 from streams.workflow import Plan
 
 _events = msgspec.json.Decoder(Event)

@@ -24,8 +24,8 @@ from gateway.views import (
 )
 from streams import codec
 from streams.errors import CallerError, DefinitionError, NotFoundError
+from streams.lifecycle import TERMINAL
 from streams.records import Cancel, RunStatus
-from streams.run import TERMINAL
 from streams.topics import INBOX
 from streams.workflow import Plan
 

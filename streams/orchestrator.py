@@ -18,9 +18,10 @@ from streams import codec, dead_letters, topics
 from streams.errors import CommandCenterError
 from streams.faust_shell import Batch
 from streams.ids import spread
+from streams.lifecycle import RunState
 from streams.outbox import Outbox, Parcel
 from streams.records import Cancel, Message, Result, RunHead, Start, Timer
-from streams.run import RunState, decide
+from streams.run import decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
 from streams.tracing import Tracing
 from streams.workflow import Plan

@@ -11,7 +11,8 @@ import structlog
 
 from streams import codec
 from streams.errors import UnreadableRecordError
-from streams.run import TERMINAL, Outcome, RunState
+from streams.lifecycle import TERMINAL, RunState
+from streams.run import Outcome
 from streams.timers import Timers
 
 _log = structlog.get_logger(__name__)

@@ -31,8 +31,8 @@ from aiokafka.structs import TopicPartition
 
 from streams import codec, topics
 from streams.ids import run_id
+from streams.lifecycle import TERMINAL
 from streams.records import NodeSucceeded, RunStatus
-from streams.run import TERMINAL
 from streams.workflow import parse
 
 HERE = Path(__file__).parent

@@ -23,8 +23,8 @@ from system import PARTITIONS, System, define, python_below
 
 from streams import codec, topics
 from streams.ids import run_id
+from streams.lifecycle import TERMINAL
 from streams.records import Decision, RunStatus
-from streams.run import TERMINAL
 from streams.workflow import parse
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]

@@ -21,9 +21,10 @@ from sinks.clickhouse import open_store
 from sinks.recorder import Recorder
 from sinks.recording import LogRecord
 from streams import codec
+from streams.lifecycle import RunState
 from streams.outbox import partition_of
 from streams.records import AgentRecord, DeadLetter, Message, Result, Start
-from streams.run import RunState, decide
+from streams.run import decide
 from streams.topics import AGENTS, DEAD_LETTERS, EVENTS, INBOX, TOPICS, TRIGGERS
 from streams.trigger import from_kafka
 from streams.workflow import Plan, parse

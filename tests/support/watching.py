@@ -6,8 +6,8 @@ import aiohttp
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams import codec, topics
+from streams.lifecycle import TERMINAL
 from streams.records import DeadLetter
-from streams.run import TERMINAL
 
 
 async def end_of(session: aiohttp.ClientSession, run: str) -> dict[str, Any]:

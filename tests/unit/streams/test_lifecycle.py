@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from streams.lifecycle import NODE_TRANSITIONS, RUN_TRANSITIONS, TERMINAL
 from streams.records import NodeStatus, RunStatus
-from streams.run import NODE_TRANSITIONS, RUN_TRANSITIONS, TERMINAL
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "lifecycle.md"
 DIAGRAMS = {"run": RUN_TRANSITIONS, "node": NODE_TRANSITIONS}

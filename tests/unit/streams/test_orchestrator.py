@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 from streams import codec, outbox, topics
 from streams.errors import OperatorError
 from streams.faust_shell import Batch
+from streams.lifecycle import RunState, evolve
 from streams.orchestrator import Orchestrator
 from streams.records import Message, Result, Start, Trigger
-from streams.run import RunState, evolve
 from streams.run_store import OFFSET_KEY, RunStore
 from streams.workflow import Plan, parse
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET, Raw
 
+from streams.lifecycle import RunState, evolve
 from streams.records import (
     NULL,
     Cancel,
@@ -34,7 +35,7 @@ from streams.records import (
     Timer,
     Trigger,
 )
-from streams.run import DECISION_LIMIT, PAYLOAD_LIMIT, Outcome, RunState, decide, evolve
+from streams.run import DECISION_LIMIT, PAYLOAD_LIMIT, Outcome, decide
 from streams.workflow import Plan, parse
 
 T0 = 1_000_000

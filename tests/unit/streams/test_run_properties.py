@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from streams import codec
+from streams.lifecycle import RunState, evolve
 from streams.records import (
     Cancel,
     Decision,
@@ -35,7 +36,7 @@ from streams.records import (
     Timer,
     Trigger,
 )
-from streams.run import Outcome, RunState, decide, evolve
+from streams.run import Outcome, decide
 from streams.workflow import Plan, parse
 
 T0 = 1_700_000_000_000

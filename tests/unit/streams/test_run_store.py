@@ -10,8 +10,9 @@ from structlog.testing import capture_logs
 
 from streams import codec
 from streams.errors import UnreadableRecordError
+from streams.lifecycle import RunState
 from streams.records import Cancel, Failure, Message, NodeStatus, Result, Start, Timer, Trigger
-from streams.run import Outcome, RunState, decide
+from streams.run import Outcome, decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
 from streams.workflow import parse
 
