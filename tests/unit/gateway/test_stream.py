@@ -80,7 +80,7 @@ def seqs(frame: dict[str, Any]) -> list[tuple[str, int]]:
 
 
 async def test_a_snapshot_then_what_follows_it(gateway: Any) -> None:
-    put(gateway, decision("a", 0), decision("a", 1))
+    put(gateway, decision("older", 0), decision("a", 1))
     record(gateway)
     put(gateway, decision("a", 2))
     gateway.reads.run_views = [run_view("a", 1)]
