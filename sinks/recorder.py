@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from sinks.recording import Counts, DeadLetterBox, LogRecord, Recording
 from sinks.store import Store
@@ -55,7 +56,7 @@ class RecorderHealth:
 
 
 class Recorder:
-    """Records one events topic.
+    """Records one events topic; runs once.
 
     Args:
         bootstrap: Kafka, `host:port[,host:port]`.
@@ -128,9 +129,7 @@ class Recorder:
                 from another log.
         """
         self._refused = asyncio.get_running_loop().create_future()
-        self._forget()
         self._consumer = AIOKafkaConsumer(
-            *([self._topic] if self._group is None else []),
             bootstrap_servers=self._bootstrap,
             client_id="commandcenter-recorder",
             group_id=self._group,
@@ -160,26 +159,39 @@ class Recorder:
 
     async def _start(self) -> None:
         try:
+            partitions = await self._partitions()
             await self._consumer.start()
-        except UnknownTopicOrPartitionError as error:
-            raise OperatorError(
-                f"Kafka at {self._bootstrap} has no topic {self._topic}. Start a worker or "
-                "`commandcenter up` first: they create it."
-            ) from error
         except KafkaError as error:
             raise self._unreadable(error) from error
         if self._group is None:
-            await self._take_over(sorted(self._consumer.assignment()))
+            self._consumer.assign(partitions)
+            await self._take_over(partitions)
         else:
             self._consumer.subscribe([self._topic], listener=_Rebalance(self))
+
+    async def _partitions(self) -> list[TopicPartition]:
+        """Every partition of the topic. The consumer itself waits 40 s for a topic to appear."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        try:
+            await admin.start()
+            topics = {topic["topic"]: topic for topic in await admin.describe_topics()}
+        finally:
+            await admin.close()
+        if self._topic not in topics:
+            raise OperatorError(
+                f"Kafka at {self._bootstrap} has no topic {self._topic}. Start a worker or "
+                "`commandcenter up` first: they create it."
+            )
+        numbers = sorted(part["partition"] for part in topics[self._topic]["partitions"])
+        return [TopicPartition(self._topic, number) for number in numbers]
 
     async def _stop(self, tasks: list[asyncio.Future[None]]) -> None:
         for fetching in tasks[1:2]:
             fetching.cancel()
-        if self._recording.last_error is None:  # else it may take for ever
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_DRAIN_S), self._busy:
-                    pass  # the insert under way has ended
+        self._recording.give_up()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S), self._busy:
+                pass  # the insert under way has ended
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

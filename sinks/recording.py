@@ -6,6 +6,7 @@ in between, the batch is read again and changes nothing that is there.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -99,6 +100,11 @@ class Recording:
         self.watermark: dict[int, int] = {}
         self.counts = Counts()
         self.last_error: str | None = None
+        self._giving_up = asyncio.Event()
+
+    def give_up(self) -> None:
+        """From now on a fault ends `record` instead of being tried again."""
+        self._giving_up.set()
 
     async def resume(self, partitions: Iterable[int]) -> None:
         """Take over partitions: afterwards `watermark` has their last recorded offset, or -1."""
@@ -231,7 +237,9 @@ class Recording:
                 result = await attempt()
             except OperatorError as error:
                 self._trouble(error)
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._giving_up.wait(), pause)
+                    raise
                 pause = min(2 * pause, RETRY_LONGEST_S)
             else:
                 self.last_error = None

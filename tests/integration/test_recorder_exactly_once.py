@@ -17,8 +17,9 @@ from sinks.store import Columns, Store
 from streams import codec
 from streams.errors import OperatorError
 from streams.ids import run_id
+from streams.lifecycle import RunState
 from streams.records import Cancel, Decision, Failure, Message, Result, RunStatus, Start, Trigger
-from streams.run import RunState, decide
+from streams.run import decide
 from streams.workflow import parse
 
 TOPIC = "test.events"
@@ -232,7 +233,7 @@ async def check(store: Store, runs: list[Run]) -> None:
 
 
 @pytest.mark.parametrize("done_first", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("fail_at", range(12))
+@pytest.mark.parametrize("fail_at", range(6))
 async def test_a_crash_around_any_insert_loses_and_doubles_nothing(
     store: FaultyStore, fail_at: int, done_first: bool
 ) -> None:
@@ -296,6 +297,17 @@ async def test_what_two_owners_wrote_is_recorded_once(store: FaultyStore) -> Non
     doubled = sum(1 for n, value in enumerate(twice) if value in twice[:n])
     before = sum(1 for n, value in enumerate(twice[:18]) if value in twice[:n])
     assert recording.counts.duplicates == doubled - before
+
+
+async def test_a_start_from_before_the_restart_is_not_taken_for_new(store: FaultyStore) -> None:
+    runs = [good(f"r-{n}", 1_700_000_000_000 + 100_000 * n) for n in range(4)]
+    log = log_of(runs)
+    await record(await resumed(store), log)
+    recording = await resumed(store, capacity=2)
+    await record(recording, [*log, Record(len(log), log[0].value)])
+
+    await check(store, runs)
+    assert recording.counts.duplicates == 1
 
 
 async def test_a_different_decision_with_the_same_number_is_a_conflict(store: FaultyStore) -> None:

@@ -289,5 +289,13 @@ def test_missing_events_are_told_and_what_follows_is_recorded() -> None:
     ]
 
 
+def test_a_run_without_its_beginning_is_recorded_from_where_it_is_seen() -> None:
+    rows = projected(decided(2, 110, dispatched("b"), offset=9), decided(3, 120, dispatched("c")))
+    assert [row[0] for row in rows.agent_runs] == [110, 110]
+    assert rows.gaps == [
+        "run r: events 0 to 1 are missing before offset 9 of events-topic-1",
+    ]
+
+
 def test_rows_are_handed_over_by_column() -> None:
     assert columns(("a", "b"), [(1, "x"), (2, "y")]) == {"a": (1, 2), "b": ("x", "y")}
