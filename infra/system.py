@@ -175,8 +175,8 @@ def _last_words(fault: str, names: Sequence[str], logs: Path) -> str:
             with path.open("rb") as log:
                 log.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
                 lines = log.read().decode(errors="replace").strip().splitlines()
-            last = f"Its last words: {lines[-1]}\n" if lines else ""
-            return f"{last}Its log is {path}"
+            said = f"It said: {lines[-1].removeprefix('Error: ')}\n" if lines else ""
+            return f"{said}Its log is {path}"
     return f"The logs are in {logs}"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -449,6 +450,25 @@ def test_a_taken_port_is_found_before_anything_starts(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert f"Port {port} on 127.0.0.1 cannot be listened on" in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_a_process_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
+    with closing(socket.socket()) as nobody, closing(socket.socket()) as free:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        free.bind(("127.0.0.1", 0))
+        kafka, port = f"127.0.0.1:{nobody.getsockname()[1]}", str(free.getsockname()[1])
+        free.close()
+        done = subprocess.run(
+            (sys.executable, "-m", "infra", "up", "--data-dir", str(tmp_path), "--port", port),
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "COMMANDCENTER_KAFKA": kafka},
+        )
+    assert done.returncode == 3
+    assert "did not start (exit code 3). It said: Kafka at " + kafka in done.stderr
+    assert f"Its log is {tmp_path}/logs/" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
