@@ -31,6 +31,7 @@ from streams.records import (
     RunTimedOut,
     Trigger,
 )
+from streams.trigger import trace_context
 from streams.workflow import Plan
 
 _events = msgspec.json.Decoder(Event)
@@ -70,6 +71,7 @@ def tell(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int, in
                 failure = event.failure
             case _:
                 _apply(nodes, event, row.at)
+    traceparent = trace_context(last.traceparent)
     finished_at = last.at if RunStatus(last.status) in TERMINAL else None
     return RunDetail(
         id=first.run,
@@ -84,7 +86,7 @@ def tell(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int, in
         deadline=None if started is None else moment(started.deadline),
         nodes=len(nodes) if started is None else started.nodes,
         error=failure_view(failure),
-        trace_id=None if not last.traceparent else last.traceparent.split("-")[1],
+        trace_id=None if traceparent is None else traceparent.split("-")[1],
         seq=last.seq,
         steps=list(nodes.values()),
         watermark=dict(watermark),

@@ -23,7 +23,7 @@ from streams.errors import CallerError, DefinitionError, NotFoundError, Problem
 from streams.ids import run_id
 from streams.records import RunStatus, Start, Trigger
 from streams.topics import INBOX
-from streams.trigger import DEFAULT_PROJECT
+from streams.trigger import DEFAULT_PROJECT, trace_context
 from streams.workflow import Plan, json_schema, parse
 
 MANUAL_TYPE: Final = "commandcenter.manual"
@@ -108,7 +108,7 @@ async def trigger_workflow(request: web.Request) -> web.Response:
         workflow=name,
         version=active.record.version,
         trigger=trigger,
-        traceparent=request.headers.get("traceparent"),
+        traceparent=trace_context(request.headers.get("traceparent")),
     )
     await request.app[WRITER].write(INBOX, start.run, codec.encode(start))
     request.app[STARTS].add(start, int(request.app[SERVICES].clock() * 1000))

@@ -211,7 +211,7 @@ def _event(
     )
     traceparent = event.get_extension("traceparent") or headers.get("traceparent")
     project = event.get_extension("project") or DEFAULT_PROJECT
-    return IncomingEvent(trigger, _project(project), _traceparent(traceparent))
+    return IncomingEvent(trigger, _project(project), trace_context(traceparent))
 
 
 def _envelope(
@@ -240,7 +240,7 @@ def _envelope(
         data=NULL if payload is None else json_data(bytes(payload), "'payload'"),
     )
     project = _text(fields, "project") or DEFAULT_PROJECT
-    return IncomingEvent(trigger, _project(project), _traceparent(headers.get("traceparent")))
+    return IncomingEvent(trigger, _project(project), trace_context(headers.get("traceparent")))
 
 
 def _object(body: bytes) -> dict[str, msgspec.Raw]:
@@ -291,7 +291,7 @@ def _project(project: Any) -> str:
     return project
 
 
-def _traceparent(value: Any) -> str | None:
+def trace_context(value: object) -> str | None:
     """A valid W3C trace context, or None: that standard says to ignore a broken one."""
     return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
 
