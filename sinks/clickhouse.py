@@ -340,7 +340,11 @@ def _rows(client: Client, sql: str, parameters: Parameters | None) -> Rows:
 
 def _plain(error: Exception) -> str:
     """The part of an engine's message that a person can act on."""
-    text = re.sub(r"Code: \d+\. |DB::Exception: ", "", str(error)).split("Stack trace:")[0]
-    text = text.split(". Expected one of")[0].split(" (version ")[0].split("\n FORMAT ")[0]
+    text = str(error)
+    if network := re.search(r"\[Errno -?\d+\] ([^'\")]+)", text):
+        return network[1]
+    text = re.sub(r"^.*server response: |Code: \d+\. |DB::Exception: ", "", text, flags=re.DOTALL)
+    for tail in (" (for url ", "Stack trace:", ". Expected one of", " (version ", "\n FORMAT "):
+        text = text.split(tail)[0]
     text = re.sub(r"\s*\([A-Z_]{4,}\)\s*$", "", text.strip())
     return " ".join(text.split())[:500].rstrip(".")

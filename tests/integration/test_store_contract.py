@@ -266,7 +266,7 @@ async def test_two_folders_in_one_process_are_refused(tmp_path: Path) -> None:
         ("chdb://relative/folder", "absolute folder"),
         ("chdb:///dev/null/store", "cannot be used"),
         ("clickhouse://localhost:99999/x", "wrong"),
-        ("clickhouse://user:secret@127.0.0.1:1/x", "cannot be reached"),
+        ("clickhouse://user:secret@127.0.0.1:1/x", "cannot be reached: Connection refused."),
     ],
 )
 async def test_what_cannot_be_opened_says_why(url: str, reason: str) -> None:
