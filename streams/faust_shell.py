@@ -35,6 +35,8 @@ _log = structlog.get_logger(__name__)
 
 FETCH_RECORDS: Final = 1_000
 QUEUED_BATCHES: Final = 32
+READS: Final = "reads"
+"""Header of the table's changelog: the inbox offset up to which the record is the state."""
 
 
 class Batch(NamedTuple):
@@ -67,12 +69,20 @@ class PartitionedStore(Store[bytes, bytes]):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.partitions: dict[int, dict[bytes, bytes]] = {}
+        self.reads: dict[int, int] = {}
 
     def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:  # noqa: ARG002  # Faust's signature
         """Restore: apply changelog batches in order. Bytes stay unread here, so none can fail."""
         for event in batch:
             changes: Batch = event.value
-            self.apply(changes.tp.partition, ((r.key, r.value) for r in changes.records))
+            partition = changes.tp.partition
+            for record in changes.records:
+                reads = int(dict(record.headers).get(READS, b"0"))
+                # Older than what is here: the write of an owner that did not know it was replaced.
+                # The same messages make the same state, so what is here has it already.
+                if reads >= self.reads.get(partition, 0):
+                    self.reads[partition] = reads
+                    self.apply(partition, [(record.key, record.value)])
 
     def apply(self, partition: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Set and delete (None) keys of one partition."""
@@ -92,10 +102,12 @@ class PartitionedStore(Store[bytes, bytes]):
         ours = {tp.partition for tp in active_tps | standby_tps}
         for partition in [p for p in self.partitions if p not in ours]:
             del self.partitions[partition]
+            self.reads.pop(partition, None)
 
     def reset_state(self) -> None:
         """Forget everything."""
         self.partitions.clear()
+        self.reads.clear()
 
     def __len__(self) -> int:
         return sum(map(len, self.partitions.values()))

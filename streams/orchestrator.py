@@ -16,10 +16,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from streams import codec, dead_letters, topics
 from streams.errors import CommandCenterError
-from streams.faust_shell import Batch
+from streams.faust_shell import READS, Batch
 from streams.ids import spread
 from streams.lifecycle import RunState
-from streams.outbox import Outbox, Parcel
+from streams.outbox import BATCH_BYTES, Outbox, Parcel
 from streams.records import Cancel, Message, Result, RunHead, Start, Timer
 from streams.run import decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
@@ -63,6 +63,7 @@ class _Draft:
         self.states: dict[str, RunState] = {}
         self.changes: dict[bytes, bytes | None] = {}
         self.next_offset = store.next_offset
+        self.bytes = 0
 
     def get(self, run: str) -> RunState | None:
         return self.states.get(run) or self.store.get(run)
@@ -138,10 +139,17 @@ class Orchestrator:
                     continue  # the state has it already
                 await self._decide(record, draft, outputs)
                 draft.next_offset = record.offset + 1
+                if draft.bytes > BATCH_BYTES:
+                    await self._publish(outputs, drafts)
+                    outputs, draft = Parcel(), _Draft(draft.store)
+                    drafts = {partition: draft}
+        await self._publish(outputs, drafts)
+        return mine
+
+    async def _publish(self, outputs: Parcel, drafts: dict[int, _Draft]) -> None:
         if outputs:
             await self._outbox.deliver(outputs)
         await self._write(drafts)
-        return mine
 
     async def _decide(self, record: Any, draft: _Draft, outputs: Parcel) -> None:
         try:
@@ -173,18 +181,20 @@ class Orchestrator:
                 raise UnknownRunError(f"run {message.run}: {outcome.ignored.replace('_', ' ')}")
             return
         run = message.run
-        outputs.add(topics.EVENTS, partition, run.encode(), codec.encode(outcome.decision))
         for task in outcome.tasks:
             if task.agent not in self._prepared:
                 await self._prepare_agent(task.agent)
                 self._prepared.add(task.agent)
-            outputs.add(
-                topics.tasks(task.agent),
-                spread(task.id, self._partitions),
-                task.id.encode(),
-                codec.encode(task),
-            )
-        draft.changes.update(draft.store.changes(before, outcome))
+        # All that may fail comes first: events whose state is not kept would be made twice.
+        event = codec.encode(outcome.decision)
+        tasks = [(task, codec.encode(task)) for task in outcome.tasks]
+        changes = list(draft.store.changes(before, outcome))
+        outputs.add(topics.EVENTS, partition, run.encode(), event)
+        for task, value in tasks:
+            place = spread(task.id, self._partitions)
+            outputs.add(topics.tasks(task.agent), place, task.id.encode(), value)
+        draft.changes.update(changes)
+        draft.bytes += sum(len(value) for _, value in changes if value)
         draft.states[run] = outcome.state
         if outcome.state.head.finished_at is not None:
             _finished.labels(outcome.state.head.status.value).inc()
@@ -210,15 +220,16 @@ class Orchestrator:
             if draft.next_offset == draft.store.next_offset:
                 continue
             changes: list[Change] = list(draft.changes.items())
-            # Last, so that where a batch takes several parts the offset is in the last one: state
-            # ahead of its offset is harmless, an offset ahead of its state is a loss.
-            changes.append((OFFSET_KEY, b"%d" % (draft.next_offset or 0)))
+            offset = b"%d" % (draft.next_offset or 0)
+            changes.append((OFFSET_KEY, offset))
+            # By the header a restore knows what an owner wrote that had been replaced already.
+            headers = [(READS, offset)]
             for key, value in changes:
-                parcel.add(topics.STATE, partition, key, value)
+                parcel.add(topics.STATE, partition, key, value, headers)
             written.append((draft, changes))
         if not written:
             return
-        await self._outbox.deliver(parcel)
+        await self._outbox.deliver(parcel, whole=True)
         for draft, changes in written:
             draft.store.apply(changes, draft.states.values())
             due = draft.store.timers.next_due

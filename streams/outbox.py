@@ -76,7 +76,7 @@ class Outbox:
             bootstrap_servers=bootstrap,
             client_id=client_id,
             enable_idempotence=True,
-            max_batch_size=BATCH_BYTES,
+            max_batch_size=REQUEST_BYTES - 64 * 1024,  # `flush` cuts sooner, where it may
             max_request_size=REQUEST_BYTES,
             linger_ms=0,
         )
@@ -97,8 +97,10 @@ class Outbox:
         """How many partitions the topic has."""
         return len(await self._producer.partitions_for(topic))
 
-    async def flush(self, parcel: Parcel) -> None:
+    async def flush(self, parcel: Parcel, *, whole: bool = False) -> None:
         """Send everything in the parcel and wait until the broker has it.
+
+        Where `whole`, the records of a partition are one batch: all of them are there or none.
 
         Raises:
             KafkaError: some part is not known to be written; the parcel can be sent again.
@@ -107,24 +109,26 @@ class Outbox:
         for (topic, partition), records in parcel.partitions():
             batch = self._producer.create_batch()
             for key, value, headers in records:
-                if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
+                full = not whole and batch.size() + len(value or b"") > BATCH_BYTES
+                if full and batch.record_count():
                     pending.append(
                         await self._producer.send_batch(batch, topic, partition=partition)
                     )
                     batch = self._producer.create_batch()
-                    batch.append(timestamp=None, key=key, value=value, headers=headers)
+                if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
+                    raise AssertionError(f"a write to {topic} is too large for one batch")
             pending.append(await self._producer.send_batch(batch, topic, partition=partition))
         if len(pending) == 1:
             await pending[0]
         elif pending:
             await asyncio.gather(*pending)
 
-    async def deliver(self, parcel: Parcel) -> None:
+    async def deliver(self, parcel: Parcel, *, whole: bool = False) -> None:
         """As `flush`, tried again until the broker has it; the broker being away is said once."""
         delay = 0.1
         while True:
             try:
-                await self.flush(parcel)
+                await self.flush(parcel, whole=whole)
             except KafkaError as error:
                 if not getattr(error, "retriable", False):
                     raise

@@ -65,6 +65,7 @@ class Record:
         self.offset = offset
         self.key = key
         self.value = value
+        self.headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class Offsets(BatchConsumer):
