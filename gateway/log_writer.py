@@ -20,6 +20,7 @@ _log = structlog.get_logger(__name__)
 REQUEST_BYTES: Final = 9 * 1024 * 1024
 _RETRY_S: Final = 0.5
 _ANSWER_WITHIN_S: Final = 20.0
+_CONNECTED_WITHIN_S: Final = 2.0
 
 
 class Place(NamedTuple):
@@ -36,6 +37,7 @@ class LogWriter:
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
         self._producer: AIOKafkaProducer | None = None
+        self._connected = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -50,9 +52,12 @@ class LogWriter:
         if self._producer is not None:
             await self._producer.stop()
 
-    @property
-    def producer(self) -> AIOKafkaProducer:
-        """The connected producer; `OperatorError` while there is none."""
+    async def producer(self, patience: float = _CONNECTED_WITHIN_S) -> AIOKafkaProducer:
+        """The connected producer, waited for so many seconds; `OperatorError` if there is none."""
+        if self._producer is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._connected.wait()
         if self._producer is None:
             raise OperatorError(f"Kafka at {self._bootstrap} does not answer; try again shortly")
         return self._producer
@@ -65,7 +70,7 @@ class LogWriter:
         Raises:
             OperatorError: They do not, or it is not known; the same can be sent again.
         """
-        producer = self.producer
+        producer = await self.producer()
         try:
             async with asyncio.timeout(_ANSWER_WITHIN_S):
                 written = await producer.send_and_wait(
@@ -83,7 +88,8 @@ class LogWriter:
         """Return if a broker answers now; `OperatorError` if none does."""
         try:
             async with asyncio.timeout(2):
-                await self.producer.client.fetch_all_metadata()
+                producer = await self.producer(patience=0)
+                await producer.client.fetch_all_metadata()
         except (KafkaError, TimeoutError) as error:
             raise OperatorError(f"Kafka at {self._bootstrap} does not answer") from error
 
@@ -109,4 +115,5 @@ class LogWriter:
                 raise
             else:
                 self._producer = producer
+                self._connected.set()
                 return

@@ -19,6 +19,7 @@ from prometheus_client import Counter, Histogram
 from gateway import problem
 from gateway.problem import ForbiddenError
 from gateway.services import SERVICES
+from streams.errors import OperatorError
 
 _log = structlog.get_logger(__name__)
 
@@ -80,7 +81,9 @@ async def explained(request: web.Request, handler: Handler) -> web.StreamRespons
         return problem.respond(answer, keep)
     except Exception as error:  # noqa: BLE001  # the outermost place: nothing may fall through
         answer = structs.replace(problem.of_error(error), request_id=request[_ID])
-        if answer.status >= 500:
+        if isinstance(error, OperatorError):
+            _log.warning("request refused", path=request.path, why=str(error))
+        elif answer.status >= 500:
             _log.exception("request failed", method=request.method, path=request.path)
         return problem.respond(answer)
 

@@ -81,7 +81,7 @@ async def retire_workflow(request: web.Request) -> web.Response:
     """End the workflow for new runs; runs in progress go on, and it can be published again."""
     project, name = _named(request)
     reader, writer = request.app[CATALOG], request.app[WRITER]
-    version = await publishing.retire(writer.producer, reader, project, name)
+    version = await publishing.retire(await writer.producer(), reader, project, name)
     return answer(Retired(name=name, project=project, version=version))
 
 
@@ -147,7 +147,7 @@ async def _publish(request: web.Request, definition: dict[str, Any]) -> web.Resp
     plan = await check_definition(request, definition)
     spec = plan.spec
     version, created = await publishing.publish(
-        request.app[WRITER].producer, request.app[CATALOG], spec
+        await request.app[WRITER].producer(), request.app[CATALOG], spec
     )
     return answer(
         Published(name=spec.name, project=spec.project, version=version, created=created),

@@ -78,8 +78,7 @@ class FakeWriter:
         self.fake_producer = FakeProducer()
         self.is_away = False
 
-    @property
-    def producer(self) -> FakeProducer:
+    async def producer(self) -> FakeProducer:
         return self.fake_producer
 
     async def write(
