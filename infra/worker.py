@@ -8,9 +8,10 @@ import gc
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Final
+from functools import wraps
+from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 import structlog
@@ -33,12 +34,11 @@ from streams.publishing import CatalogReader
 from streams.records import AgentRecord
 from streams.router import Router
 from streams.run import PAYLOAD_LIMIT
-from streams.workflow import Plan
 
 _log = structlog.get_logger(__name__)
 
 STOP_GRACE_S: Final = 10.0
-_PLAN_RETRY_S: Final = 1.0
+_ASK_AGAIN_S: Final = 1.0
 
 
 def _now_ms() -> int:
@@ -80,9 +80,18 @@ async def run_worker(
         engine = Engine(
             bootstrap,
             partitions,
-            Router(outbox, partitions, definitions.catalog.matching),
+            Router(
+                outbox,
+                partitions,
+                definitions.catalog.matching,
+                _until_answered(definitions.caught_up),
+            ),
             Orchestrator(
-                outbox, partitions, _Patient(definitions), task_topics.prepare, tracing=tracing
+                outbox,
+                partitions,
+                _until_answered(definitions.plan_of),
+                _until_answered(task_topics.prepare),
+                tracing=tracing,
             ),
             handlers,
         )
@@ -130,23 +139,23 @@ async def _register(outbox: Outbox, registry: AgentRegistry, worker: str) -> Non
     await outbox.deliver(parcel)
 
 
-class _Patient:
-    """The plans of versions, asked for until Kafka answers: it being away is no fault of a run."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
-    def __init__(self, definitions: CatalogReader) -> None:
-        self._definitions = definitions
 
-    async def __call__(self, project: str, workflow: str, version: int) -> Plan | None:
+def _until_answered(ask: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """The same, asked until Kafka answers: it being away is the fault of no event and no run."""
+
+    @wraps(ask)
+    async def patient(*args: P.args, **kwargs: P.kwargs) -> T:
         while True:
             try:
-                return await self._definitions.plan_of(project, workflow, version)
+                return await ask(*args, **kwargs)
             except OperatorError as error:
-                _log.warning("definitions cannot be read; trying again", why=str(error))
-                await asyncio.sleep(_PLAN_RETRY_S)
+                _log.warning("Kafka is asked again", why=str(error))
+                await asyncio.sleep(_ASK_AGAIN_S)
 
-
-def _patient(definitions: CatalogReader) -> _Patient:
-    return _Patient(definitions)
+    return patient
 
 
 class _TaskTopics:

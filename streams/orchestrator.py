@@ -64,6 +64,7 @@ class _Draft:
         self.changes: dict[bytes, bytes | None] = {}
         self.next_offset = store.next_offset
         self.bytes = 0
+        self.at = 0
 
     def get(self, run: str) -> RunState | None:
         return self.states.get(run) or self.store.get(run)
@@ -139,6 +140,7 @@ class Orchestrator:
                     continue  # the state has it already
                 await self._decide(record, draft, outputs)
                 draft.next_offset = record.offset + 1
+                draft.at = record.timestamp
                 if draft.bytes > BATCH_BYTES:
                     await self._publish(outputs, drafts)
                     outputs, draft = Parcel(), _Draft(draft.store)
@@ -219,7 +221,7 @@ class Orchestrator:
         for partition, draft in drafts.items():
             if draft.next_offset == draft.store.next_offset:
                 continue
-            changes: list[Change] = list(draft.changes.items())
+            changes: list[Change] = [*draft.store.forgotten(draft.at), *draft.changes.items()]
             offset = b"%d" % (draft.next_offset or 0)
             changes.append((OFFSET_KEY, offset))
             # By the header a restore knows what an owner wrote that had been replaced already.

@@ -4,7 +4,7 @@ The run id is derived from the workflow and the event, so an event that is deliv
 routed by two workers, starts one run.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
@@ -33,26 +33,46 @@ Matching = Callable[[str, str], Iterable[Match]]
 class Router:
     """Routes batches of the triggers topic."""
 
-    def __init__(self, outbox: Outbox, partitions: int, matching: Matching) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        partitions: int,
+        matching: Matching,
+        catch_up: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`catch_up` returns when every workflow that is published by now is known here."""
         self._outbox = outbox
         self._partitions = partitions
         self._matching = matching
+        self._catch_up = catch_up
 
     async def process(self, batches: list[Batch]) -> None:
         """Send the starts that the batches' events make, and dead letters for what is no event."""
         parcel = Parcel()
-        for batch in batches:
-            for record in batch.records:
-                try:
-                    outcome = self._route(record, parcel)
-                except Exception as error:  # noqa: BLE001  # one bad record must not stop the rest
-                    if not isinstance(error, CommandCenterError):
-                        _log.exception("routing failed", offset=record.offset)
-                    dead_letters.put(parcel, self._partitions, record, error)
-                    outcome = "dead_letter"
+        records = [record for batch in batches for record in batch.records]
+        unmatched = []
+        for record in records:
+            outcome = self._try(record, parcel)
+            if outcome == "unmatched":
+                unmatched.append(record)
+            else:
                 _triggers[outcome].inc()
+        if unmatched:
+            # Its workflow may have been published a moment before the event.
+            await self._catch_up()
+            for record in unmatched:
+                _triggers[self._try(record, parcel)].inc()
         if parcel:
             await self._outbox.deliver(parcel)
+
+    def _try(self, record: Any, parcel: Parcel) -> str:
+        try:
+            return self._route(record, parcel)
+        except Exception as error:  # noqa: BLE001  # one bad record must not stop the rest
+            if not isinstance(error, CommandCenterError):
+                _log.exception("routing failed", offset=record.offset)
+            dead_letters.put(parcel, self._partitions, record, error)
+            return "dead_letter"
 
     def _route(self, record: Any, parcel: Parcel) -> str:
         if record.value is not None and len(record.value) > PAYLOAD_LIMIT:

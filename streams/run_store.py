@@ -1,23 +1,36 @@
 """The runs of one partition: decoded where they are under way, raw bytes in the table otherwise.
 
-Keys of the table: the run id for a head, `run id/node` for a node, `@offset` for how far the inbox
-has been read into the state.
+Keys of the table: the run id for a head, `run id/node` for a node, `run id/@data` for the data of
+its trigger, `@offset` for how far the inbox has been read into the state. The data is written once,
+at the start: a head is written with every decision and has to be small (law 7).
+
+The head of a run that has ended is remembered for `REMEMBERED_MS`, so that its event starts nothing
+when it comes again; the inbox and the triggers are kept no longer than that.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 import structlog
+from msgspec import Raw
+from msgspec.structs import replace
 
 from streams import codec
 from streams.errors import UnreadableRecordError
 from streams.lifecycle import TERMINAL, RunState
+from streams.records import NULL, RunHead
 from streams.run import Outcome
 from streams.timers import Timers
+from streams.topics import DAY_MS
 
 _log = structlog.get_logger(__name__)
 
 OFFSET_KEY: Final = b"@offset"
+_DATA: Final = "@data"
+
+REMEMBERED_MS: Final = 7 * DAY_MS
+_FORGOTTEN_AT_ONCE: Final = 500
 
 Change = tuple[bytes, bytes | None]
 Wake = tuple[str, str]
@@ -36,6 +49,7 @@ class RunStore:
         self.timers: Timers[Wake] = Timers()
         self._records = records
         self._runs: dict[str, RunState] = {}
+        self._ended: deque[tuple[int, str]] = deque()
         offset = records.get(OFFSET_KEY)
         self.next_offset = None if offset is None else int(offset)
         self._restore()
@@ -46,24 +60,33 @@ class RunStore:
         for key, value in self._records.items():
             if key == OFFSET_KEY:
                 continue
-            run, _, node = key.decode().partition("/")
-            if node:
-                nodes.setdefault(run, []).append(value)
-            else:
+            run, _, part = key.decode().partition("/")
+            if not part:
                 heads.append(value)
+            elif part != _DATA:
+                nodes.setdefault(run, []).append(value)
+        ended = []
         for value in heads:
             try:
                 head = codec.heads.decode(value)
                 if head.status in TERMINAL:
+                    ended.append((head.finished_at or 0, head.run))
                     continue
                 states = [codec.nodes.decode(v) for v in nodes.get(head.run, ())]
             except UnreadableRecordError as error:
                 _log.error("a run's state cannot be read", partition=self.partition, why=str(error))
                 continue
-            state = RunState(head, {node.node: node for node in states})
+            state = RunState(self._with_data(head), {node.node: node for node in states})
             self._runs[head.run] = state
             for wake, due in _wakes(state):
                 self.timers.set(wake, due)
+        self._ended.extend(sorted(ended))
+
+    def _with_data(self, head: RunHead) -> RunHead:
+        data = self._records.get(_data_key(head.run))
+        if data is None:
+            return head
+        return replace(head, trigger=replace(head.trigger, data=Raw(data)))
 
     def __len__(self) -> int:
         """How many runs are under way."""
@@ -82,11 +105,15 @@ class RunStore:
         if after is None:
             return
         run = after.head.run
-        yield run.encode(), codec.encode(after.head)
+        yield _head_record(after.head)
         if after.head.status in TERMINAL:
+            if before is not None and _has_data(before.head):
+                yield _data_key(run), None
             for node in before.nodes if before else ():
                 yield f"{run}/{node}".encode(), None
         else:
+            if before is None and _has_data(after.head):
+                yield _data_key(run), bytes(after.head.trigger.data)
             for node in sorted(outcome.touched):
                 yield f"{run}/{node}".encode(), codec.encode(after.nodes[node])
 
@@ -112,6 +139,7 @@ class RunStore:
                 self.timers.set(wake, due)
         if state.head.status in TERMINAL:
             self._runs.pop(run, None)
+            self._ended.append((state.head.finished_at or 0, run))
         else:
             self._runs[run] = state
 
@@ -129,6 +157,17 @@ class RunStore:
                 self.timers.cancel((run, name), old.wake_at)
             if node.wake_at is not None:
                 self.timers.set((run, name), node.wake_at)
+
+    def forgotten(self, now: int) -> list[Change]:
+        """Tombstones of runs that ended long enough before `now`, some at a time; written once."""
+        changes: list[Change] = []
+        while (
+            self._ended
+            and self._ended[0][0] < now - REMEMBERED_MS
+            and len(changes) < _FORGOTTEN_AT_ONCE
+        ):
+            changes.append((self._ended.popleft()[1].encode(), None))
+        return changes
 
     def due(self, wake: Wake, now: int) -> int | None:
         """When the timer was due, if it still is."""
@@ -149,3 +188,27 @@ def _wakes(state: RunState) -> Iterator[tuple[Wake, int]]:
     for node in state.nodes.values():
         if node.wake_at is not None:
             yield (run, node.node), node.wake_at
+
+
+def records_of(state: RunState) -> Iterator[tuple[bytes, bytes]]:
+    """Every record of a run's state: what the table holds of it."""
+    run = state.head.run
+    yield _head_record(state.head)
+    if _has_data(state.head):
+        yield _data_key(run), bytes(state.head.trigger.data)
+    for node in state.nodes.values():
+        yield f"{run}/{node.node}".encode(), codec.encode(node)
+
+
+def _head_record(head: RunHead) -> tuple[bytes, bytes]:
+    if _has_data(head):
+        head = replace(head, trigger=replace(head.trigger, data=NULL))
+    return head.run.encode(), codec.encode(head)
+
+
+def _has_data(head: RunHead) -> bool:
+    return bytes(head.trigger.data) != b"null"
+
+
+def _data_key(run: str) -> bytes:
+    return f"{run}/{_DATA}".encode()

@@ -17,7 +17,7 @@ from streams.records import (
     Start,
     Task,
 )
-from streams.run_store import OFFSET_KEY, RunStore
+from streams.run_store import OFFSET_KEY, records_of, RunStore
 
 _ENDS: Final = (RunSucceeded, RunFailed, RunTimedOut, RunCancelled)
 
@@ -86,10 +86,7 @@ def check_table(log: Log, states: dict[str, RunState], partition: int, table: An
     for record in log.read(topics.INBOX, partition):
         run = codec.messages.decode(record.value).run
         if run in states:
-            state = states[run]
-            expected[run.encode()] = codec.encode(state.head)
-            for name, node in state.nodes.items():
-                expected[f"{run}/{name}".encode()] = codec.encode(node)
+            expected |= dict(records_of(states[run]))
     found = {key: value for key, value in table.items() if key != OFFSET_KEY}
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):

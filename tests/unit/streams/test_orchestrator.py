@@ -148,7 +148,10 @@ async def test_outputs_go_before_the_state_and_the_offset_goes_with_it(rig: Rig)
         topics.STATE,
     ]
     keys = [key for key, _ in rig.producer.written(topics.STATE)]
-    assert sorted(keys[:-1]) == [b"r1", b"r1/a", b"r1/b", b"r2", b"r2/a"]
+    assert sorted(keys[:-1]) == [
+        *(b"r1", b"r1/@data", b"r1/a", b"r1/b"),
+        *(b"r2", b"r2/@data", b"r2/a"),
+    ]
     assert rig.producer.written(topics.STATE)[-1] == (OFFSET_KEY, b"3")
     assert [(d.run, d.seq) for d in rig.decisions()] == [("r1", 0), ("r2", 0), ("r1", 2)]
 

@@ -6,14 +6,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from streams import codec
 from streams.errors import UnreadableRecordError
 from streams.lifecycle import RunState
-from streams.records import Cancel, Failure, Message, NodeStatus, Result, Start, Timer, Trigger
+from streams.records import (
+    NULL,
+    Cancel,
+    Failure,
+    Message,
+    NodeStatus,
+    Result,
+    Start,
+    Timer,
+    Trigger,
+)
 from streams.run import Outcome, decide
-from streams.run_store import OFFSET_KEY, Change, RunStore
+from streams.run_store import OFFSET_KEY, REMEMBERED_MS, Change, RunStore, records_of
 from streams.workflow import parse
 
 T0 = 1_000_000
@@ -96,19 +107,24 @@ def test_only_what_changed_is_written() -> None:
     owner.hear(done("r", "a"))
     owner.hear(done("r", "b"))
     assert [keys(changes) for changes in owner.written] == [
-        {"r": True, "r/a": True, "r/b": True, "@offset": True},
+        {"r": True, "r/@data": True, "r/a": True, "r/b": True, "@offset": True},
         {"r": True, "r/a": True, "@offset": True},
         {"r": True, "r/b": True, "r/c": True, "@offset": True},
     ]
     state = owner.store.get("r")
     assert state is not None
+    # The data of the trigger is in a record of its own, which is not written again.
+    head = replace(state.head, trigger=replace(state.head.trigger, data=NULL))
+    assert bytes(state.head.trigger.data) != b"null"
     assert owner.records == {
-        b"r": codec.encode(state.head),
+        b"r": codec.encode(head),
+        b"r/@data": bytes(state.head.trigger.data),
         b"r/a": codec.encode(state.nodes["a"]),
         b"r/b": codec.encode(state.nodes["b"]),
         b"r/c": codec.encode(state.nodes["c"]),
         OFFSET_KEY: b"3",
     }
+    assert dict(records_of(state)) | {OFFSET_KEY: b"3"} == owner.records
     assert list(state.nodes) == ["a", "b", "c"]
 
 
@@ -128,9 +144,12 @@ def test_an_ended_run_leaves_its_head_alone(status: str, end: Message, at: int) 
     outcome = owner.hear(end, at)
     assert outcome.state is not None
     assert keys(owner.written[-1]) == {
-        "r": True, "r/a": False, "r/b": False, "r/c": False, "@offset": True,
+        "r": True, "r/@data": False, "r/a": False, "r/b": False, "r/c": False, "@offset": True,
     }  # fmt: skip
-    assert sorted(owner.records) == [OFFSET_KEY, b"other", b"other/a", b"other/b", b"r"]
+    assert sorted(owner.records) == [
+        *(OFFSET_KEY, b"other", b"other/@data", b"other/a", b"other/b"),
+        b"r",
+    ]
     assert outcome.state.head.status.value == status
     # Known by its head from now on, here and after a restore, and no timer is left of it.
     for store in (owner.restored().store, owner.store):
@@ -266,3 +285,13 @@ def test_a_restored_store_is_the_same_store(heard: list[Message]) -> None:
     }
     assert wakes(owner.store) == wakes(again.store)
     assert set(wakes(owner.restored().store)) == expected
+
+
+def test_an_ended_run_is_forgotten_after_a_week() -> None:
+    owner = Owner()
+    for message in (start("r"), Cancel(run="r", reason="x")):
+        owner.hear(message)
+    for store in (owner.store, owner.restored().store):
+        assert store.forgotten(T0 + REMEMBERED_MS) == []
+        assert store.forgotten(T0 + REMEMBERED_MS + 1) == [(b"r", None)]
+        assert store.forgotten(T0 + 2 * REMEMBERED_MS) == []
