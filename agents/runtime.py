@@ -54,6 +54,7 @@ class AgentRuntime:
         self._concurrency = concurrency
         self._in_hand = _in_hand.labels(agent)
         self._successes = _tasks.labels(agent, "success")
+        self._succeeded = 0
         self._free = asyncio.Semaphore(concurrency)
         self._watermarks: dict[_Place, Watermark] = {}
         self._work: set[asyncio.Task[None]] = set()
@@ -103,7 +104,7 @@ class AgentRuntime:
         if self._tracing is not None:
             self._tracing.task_ended(task, result)
         if result.failure is None:
-            self._successes.inc()
+            self._succeeded += 1
         else:
             _tasks.labels(self._agent, result.failure.kind).inc()
         self._parcel.add(
@@ -129,6 +130,8 @@ class AgentRuntime:
         if parcel:
             await self._outbox.deliver(parcel)
         self._in_hand.set(len(self._work))
+        self._successes.inc(self._succeeded)
+        self._succeeded = 0
         consumer = self._app.batches
         for place, offset in finished:
             watermark = self._watermarks.get(place)

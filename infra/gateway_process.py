@@ -6,6 +6,7 @@ recorder is a process of its own, and the gateway reads the log itself.
 """
 
 import asyncio
+import gc
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Final, Self
@@ -58,6 +59,10 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
             services = Services(bootstrap=bootstrap, store=store, tail=tail, follow_log=True)
             work = None
         await stack.enter_async_context(serving(services, settings.host, settings.port))
+        # As in the worker: what start-up made stays, and records make few cycles.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
         announce_ready()
         _log.info("gateway ready", url=f"http://{settings.host}:{settings.port}")
         await _until_stopped(stop, work)

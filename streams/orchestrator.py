@@ -8,11 +8,13 @@ messages make the same outputs.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import prometheus_client
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge, Histogram
 
 from streams import codec, dead_letters, topics
 from streams.errors import CommandCenterError
@@ -20,7 +22,7 @@ from streams.faust_shell import READS, Batch
 from streams.ids import spread
 from streams.lifecycle import RunState
 from streams.outbox import BATCH_BYTES, Outbox, Parcel
-from streams.records import Cancel, Message, Result, RunHead, Start, Timer
+from streams.records import Message, RunHead, RunStatus, Start, Timer
 from streams.run import decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
 from streams.tracing import Tracing
@@ -28,12 +30,15 @@ from streams.workflow import Plan
 
 _log = structlog.get_logger(__name__)
 
-_inbox = Counter("commandcenter_inbox_messages_total", "Inbox messages decided.", ["type"])
-_messages = {kind: _inbox.labels(kind.__name__.lower()) for kind in (Start, Result, Cancel, Timer)}
-_ignored = Counter(
+_messages = prometheus_client.Counter(
+    "commandcenter_inbox_messages_total", "Inbox messages decided.", ["type"]
+)
+_ignored = prometheus_client.Counter(
     "commandcenter_inbox_ignored_total", "Inbox messages that changed nothing.", ["reason"]
 )
-_finished = Counter("commandcenter_runs_finished_total", "Runs by final status.", ["status"])
+_finished = prometheus_client.Counter(
+    "commandcenter_runs_finished_total", "Runs by final status.", ["status"]
+)
 _active = Gauge("commandcenter_runs_active", "Runs under way in this worker.")
 _batch_seconds = Histogram(
     "commandcenter_decision_batch_seconds",
@@ -65,9 +70,18 @@ class _Draft:
         self.next_offset = store.next_offset
         self.bytes = 0
         self.at = 0
+        self.heard: Counter[type[Message]] = Counter()
+        self.finished: Counter[RunStatus] = Counter()
 
     def get(self, run: str) -> RunState | None:
         return self.states.get(run) or self.store.get(run)
+
+    def count(self) -> None:
+        """Add to the metrics what was heard and what it ended."""
+        for kind, number in self.heard.items():
+            _messages.labels(kind.__name__.lower()).inc(number)
+        for status, runs in self.finished.items():
+            _finished.labels(status.value).inc(runs)
 
 
 class Orchestrator:
@@ -176,7 +190,7 @@ class Orchestrator:
         version = (known.project, known.workflow, known.version)
         plan = self._plans.get(version) or await self._plan(version)
         outcome = decide(before, message, record.timestamp, plan, partition)
-        _messages[type(message)].inc()
+        draft.heard[type(message)] += 1
         if outcome.decision is None or outcome.state is None:
             _ignored.labels(outcome.ignored).inc()
             if outcome.ignored in ERRORS_TO_LETTERS:
@@ -199,7 +213,7 @@ class Orchestrator:
         draft.bytes += sum(len(value) for _, value in changes if value)
         draft.states[run] = outcome.state
         if outcome.state.head.finished_at is not None:
-            _finished.labels(outcome.state.head.status.value).inc()
+            draft.finished[outcome.state.head.status] += 1
             if self._tracing is not None:
                 self._tracing.run_ended(outcome.state.head)
 
@@ -233,6 +247,7 @@ class Orchestrator:
             return
         await self._outbox.deliver(parcel, whole=True)
         for draft, changes in written:
+            draft.count()
             draft.store.apply(changes, draft.states.values())
             due = draft.store.timers.next_due
             if due is not None and due < self._sleeping_until:

@@ -4,11 +4,12 @@ The run id is derived from the workflow and the event, so an event that is deliv
 routed by two workers, starts one run.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+import prometheus_client
 import structlog
-from prometheus_client import Counter
 
 from streams import codec, condition, dead_letters, topics
 from streams.catalog import Match
@@ -22,8 +23,9 @@ from streams.tracing import traceparent_of
 from streams.trigger import IncomingEvent, from_kafka
 
 _log = structlog.get_logger(__name__)
-_events = Counter("commandcenter_triggers_total", "Trigger events by outcome.", ["outcome"])
-_triggers = {name: _events.labels(name) for name in ("matched", "unmatched", "dead_letter")}
+_triggers = prometheus_client.Counter(
+    "commandcenter_triggers_total", "Trigger events by outcome.", ["outcome"]
+)
 
 
 Matching = Callable[[str, str], Iterable[Match]]
@@ -50,18 +52,15 @@ class Router:
         """Send the starts that the batches' events make, and dead letters for what is no event."""
         parcel = Parcel()
         records = [record for batch in batches for record in batch.records]
-        unmatched = []
-        for record in records:
-            outcome = self._try(record, parcel)
-            if outcome == "unmatched":
-                unmatched.append(record)
-            else:
-                _triggers[outcome].inc()
+        outcomes = [self._try(record, parcel) for record in records]
+        unmatched = [r for r, o in zip(records, outcomes, strict=True) if o == "unmatched"]
         if unmatched:
             # Its workflow may have been published a moment before the event.
             await self._catch_up()
-            for record in unmatched:
-                _triggers[self._try(record, parcel)].inc()
+            outcomes = [o for o in outcomes if o != "unmatched"]
+            outcomes += [self._try(record, parcel) for record in unmatched]
+        for outcome, number in Counter(outcomes).items():
+            _triggers.labels(outcome).inc(number)
         if parcel:
             await self._outbox.deliver(parcel)
 

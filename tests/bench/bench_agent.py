@@ -19,4 +19,5 @@ class Job(BaseModel):
 
 @bench.action()
 async def step(inputs: Job) -> Job:
-    return inputs.model_copy(update={"value": inputs.value + inputs.step})
+    inputs.value += inputs.step
+    return inputs
