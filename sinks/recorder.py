@@ -29,9 +29,10 @@ BATCH_BYTES: Final = 32 * 1024 * 1024
 HELD_RECORDS: Final = 2 * BATCH_RECORDS
 HELD_BYTES: Final = 2 * BATCH_BYTES
 
+WORTHWHILE_RECORDS: Final = BATCH_RECORDS // 2
 PAUSE_SHORTEST_S: Final = 0.1
-PAUSE_LONGEST_S: Final = 0.6
-PAUSE_RATIO: Final = 4.0
+PAUSE_LONGEST_S: Final = 0.8
+PAUSE_RATIO: Final = 8.0
 """From the beginning of an insert to the next: this many times as long as it took. An insert costs
 the same work for one row as for hundreds, so under load few large ones leave the machine to others.
 """
@@ -317,8 +318,15 @@ class Recorder:
             await self._notify()
             took = clock() - began
             pause = min(max(PAUSE_RATIO * took, PAUSE_SHORTEST_S), PAUSE_LONGEST_S)
-            if self._has_room() and took < pause:
-                await asyncio.sleep(pause - took)
+            if took < pause:
+                await self._let_gather(pause - took)
+
+    async def _let_gather(self, seconds: float) -> None:
+        """Wait, unless a batch worth inserting is there before."""
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait_for(lambda: len(self._held) >= WORTHWHILE_RECORDS)
 
     def _take(self) -> list[LogRecord]:
         batch: list[LogRecord] = []

@@ -209,19 +209,24 @@ class Recording:
             return
         runs = sorted({duplicate.head.run for duplicate in duplicates})
         recorded = await self._insist(partial(self._history.decisions_of, runs))
-        for duplicate in duplicates:
-            head = duplicate.head
-            self.counts.duplicates += 1
-            _records.labels("duplicate").inc()
-            if recorded.get((head.run, head.seq)) != duplicate.value:
-                self.counts.conflicts += 1
-                _records.labels("conflict").inc()
-                _log.error(
-                    "a decision differs from the one recorded with its sequence number",
-                    run=head.run,
-                    seq=head.seq,
-                    source=f"{self._topic}/{duplicate.partition}/{duplicate.offset}",
-                )
+        conflicts = [
+            duplicate
+            for duplicate in duplicates
+            if recorded.get((duplicate.head.run, duplicate.head.seq)) != duplicate.value
+        ]
+        self.counts.duplicates += len(duplicates)
+        self.counts.conflicts += len(conflicts)
+        _records.labels("duplicate").inc(len(duplicates))
+        if conflicts:
+            _records.labels("conflict").inc(len(conflicts))
+            first = conflicts[0]
+            _log.error(
+                "decisions differ from those recorded with their sequence numbers",
+                conflicts=len(conflicts),
+                first_run=first.head.run,
+                first_seq=first.head.seq,
+                first_source=f"{self._topic}/{first.partition}/{first.offset}",
+            )
 
     def gap(self, text: str) -> None:
         """Count and log that something is missing."""
