@@ -19,7 +19,7 @@ from gateway.services import Services
 from infra.readiness import announce_ready
 from infra.settings import Settings
 from infra.supervisor import Stop
-from infra.topic_admin import ensure_topics
+from infra.topic_admin import cluster_id, ensure_topics
 from sinks import schema
 from sinks.clickhouse import open_store
 from sinks.recorder import Recorder
@@ -45,6 +45,7 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
     async with AsyncExitStack() as stack:
         store = await _open(settings, bootstrap, stack)
         tail = LiveTail()
+        log_id = await cluster_id(bootstrap)
         if settings.store.startswith("chdb:"):
             recorder = await _recorder(bootstrap, store, stack, group=None, tail=tail)
             services = Services(
@@ -52,11 +53,14 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
                 store=store,
                 recorded=lambda: _next_offsets(recorder.watermark),
                 tail=tail,
+                log_id=log_id,
                 checks={"recorder": lambda: _check(recorder)},
             )
             work = stack.enter_context(_Running(recorder)).task
         else:
-            services = Services(bootstrap=bootstrap, store=store, tail=tail, follow_log=True)
+            services = Services(
+                bootstrap=bootstrap, store=store, tail=tail, follow_log=True, log_id=log_id
+            )
             work = None
         await stack.enter_async_context(serving(services, settings.host, settings.port))
         # As in the worker: what start-up made stays, and records make few cycles.

@@ -74,6 +74,18 @@ async def ensure_topics(
     return created
 
 
+async def cluster_id(bootstrap: str) -> str:
+    """What names the cluster: another one has other offsets; `OperatorError` if it is away."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="commandcenter")
+    try:
+        await admin.start()
+        return str((await admin.describe_cluster())["cluster_id"])
+    except KafkaError as error:
+        raise OperatorError(f"Kafka at {bootstrap} does not answer: {error}") from error
+    finally:
+        await admin.close()
+
+
 def topic_config(topic: Topic) -> dict[str, str]:
     """The configuration that a topic is created with."""
     config = {"cleanup.policy": topic.cleanup, "max.message.bytes": str(MAX_RECORD_BYTES)}

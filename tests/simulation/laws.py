@@ -17,7 +17,7 @@ from streams.records import (
     Start,
     Task,
 )
-from streams.run_store import OFFSET_KEY, records_of, RunStore
+from streams.run_store import OFFSET_KEY, RunStore, records_of
 
 _ENDS: Final = (RunSucceeded, RunFailed, RunTimedOut, RunCancelled)
 

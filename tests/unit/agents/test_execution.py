@@ -60,7 +60,7 @@ def echo_in_thread(inputs: Question) -> Answer:
 
 
 @agent.action
-async def about(inputs: Question, context: Context) -> Answer:  # noqa: ARG001 -- its signature
+async def about(inputs: Question, context: Context) -> Answer:
     return Answer(text=str(context))
 
 
@@ -166,12 +166,12 @@ async def answer_a_broken_model(inputs: Question) -> Answer:
 
 
 @agent.action
-async def answer_nothing(inputs: Question) -> Answer:  # noqa: ARG001 -- its signature
+async def answer_nothing(inputs: Question) -> Answer:
     return None
 
 
 @agent.action
-async def answer_what_is_no_text(inputs: Question) -> Answer:  # noqa: ARG001 -- its signature
+async def answer_what_is_no_text(inputs: Question) -> Answer:
     return Answer.model_construct(text="\ud800")
 
 

@@ -106,7 +106,7 @@ async def test_a_wrong_output_is_refused() -> None:
 
 
 async def test_a_test_is_bounded_by_the_actions_timeout() -> None:
-    async def wait(inputs: Numbers) -> Total:  # noqa: ARG001 -- an action takes its inputs
+    async def wait(inputs: Numbers) -> Total:
         await asyncio.Event().wait()
         raise AssertionError
 
