@@ -58,9 +58,14 @@ async def run_worker(
             bootstrap, topics.TOPICS, partitions=partitions, replication=replication
         )
         await task_topics.prepare(*registry.agents)
-        outbox = Outbox(bootstrap, f"commandcenter-worker-{name}")
-        await outbox.start()
-        stack.push_async_callback(outbox.stop)
+        # A producer has one request under way: each for what should not wait for the others.
+        outbox, results, changelog = [
+            Outbox(bootstrap, f"commandcenter-{what}-{name}")
+            for what in ("worker", "results", "changelog")
+        ]
+        for each in (outbox, results, changelog):
+            await each.start()
+            stack.push_async_callback(each.stop)
         definitions = await stack.enter_async_context(CatalogReader(bootstrap))
         await definitions.ready()
         await _register(outbox, registry, name)
@@ -72,7 +77,7 @@ async def run_worker(
         def handlers(app: EngineApp) -> dict[str, AgentRuntime]:
             return {
                 name: AgentRuntime(
-                    app, outbox, execution, name, partitions, agent.concurrency, tracing
+                    app, results, execution, name, partitions, agent.concurrency, tracing
                 )
                 for name, agent in registry.agents.items()
             }
@@ -88,6 +93,7 @@ async def run_worker(
             ),
             Orchestrator(
                 outbox,
+                changelog,
                 partitions,
                 _until_answered(definitions.plan_of),
                 _until_answered(task_topics.prepare),

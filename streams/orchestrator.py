@@ -90,6 +90,7 @@ class Orchestrator:
     def __init__(
         self,
         outbox: Outbox,
+        changelog: Outbox,
         partitions: int,
         plan_of: PlanOf,
         prepare_agent: Callable[[str], Awaitable[None]],
@@ -97,7 +98,19 @@ class Orchestrator:
         tracing: Tracing | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`prepare_agent` makes sure that an agent's task topic exists."""
+        """Make one that owns nothing yet.
+
+        Args:
+            outbox: Takes decisions, tasks and timers.
+            changelog: Takes the state; another producer, because one sends a single request at a
+                time, and an agent's result should not wait for the state to be written.
+            partitions: Of the inbox, and of each task topic.
+            plan_of: Gives the plans of workflow versions.
+            prepare_agent: Makes sure that an agent's task topic exists.
+            tracing: Makes a span of each run that ends.
+            clock: Seconds since the epoch, for timers.
+        """
+        self._changelog = changelog
         self._tracing = tracing
         self._outbox = outbox
         self._partitions = partitions
@@ -245,7 +258,7 @@ class Orchestrator:
             written.append((draft, changes))
         if not written:
             return
-        await self._outbox.deliver(parcel, whole=True)
+        await self._changelog.deliver(parcel, whole=True)
         for draft, changes in written:
             draft.count()
             draft.store.apply(changes, draft.states.values())

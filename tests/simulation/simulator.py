@@ -67,7 +67,7 @@ class Worker:
         outbox: Any = SimulatedOutbox(
             world.log, world.chance, world.faults.resend, tear_state=world.faults.tear_state
         )
-        self.orchestrator = Orchestrator(outbox, PARTITIONS, world.plan_of, _prepared)
+        self.orchestrator = Orchestrator(outbox, outbox, PARTITIONS, world.plan_of, _prepared)
 
     def step(self, name: str) -> None:
         """Let one coroutine go on to its next effect."""

@@ -90,7 +90,7 @@ class Rig:
         self.unprepared: set[str] = set()
         out = outbox.Outbox("", "test")
         self.producer: Any = out._producer
-        self.orchestrator = Orchestrator(out, 1, self._plan_of, self._prepare)
+        self.orchestrator = Orchestrator(out, out, 1, self._plan_of, self._prepare)
         self.orchestrator.own(0, {})
         self.offset = 0
 
