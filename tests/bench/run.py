@@ -29,6 +29,7 @@ import yaml
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
+from infra.topic_admin import ensure_topics
 from streams import codec, topics
 from streams.ids import run_id
 from streams.lifecycle import TERMINAL
@@ -36,6 +37,8 @@ from streams.records import NodeSucceeded, RunStatus
 from streams.workflow import parse
 
 HERE = Path(__file__).parent
+HOPS = 8  # trigger, start, and task and result of each of three steps
+FLOOR_RUNS = 300
 sys.path.insert(0, str(HERE.parent / "support"))
 
 from system import PARTITIONS, System, define  # noqa: E402  # found through the line above
@@ -150,6 +153,29 @@ class Usage:
         }
 
 
+async def floor(bootstrap: str) -> list[float]:
+    """The same number of hops through Kafka with a bare producer and consumer: seconds each.
+
+    What a run at one in flight cannot be faster than on this machine, at this minute.
+    """
+    topic = topics.Topic("bench.floor", "-", "the benchmark's own", "delete", single_partition=True)
+    await ensure_topics(bootstrap, [topic], partitions=1, replication=1)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True)
+    consumer = AIOKafkaConsumer(topic.name, bootstrap_servers=bootstrap)
+    await producer.start()
+    await consumer.start()
+    taken = []
+    for _ in range(FLOOR_RUNS):
+        begun = time.perf_counter()
+        for _ in range(HOPS):
+            await producer.send(topic.name, b"x" * 300)
+            await consumer.getone()
+        taken.append(time.perf_counter() - begun)
+    await consumer.stop()
+    await producer.stop()
+    return sorted(taken)
+
+
 def percentile(values: list[float], share: float) -> float:
     return round(values[min(len(values) - 1, int(len(values) * share))] * 1000, 2)
 
@@ -193,16 +219,21 @@ async def bench(options: Any) -> dict[str, Any]:
         client = await stack.enter_async_context(Client(system.bootstrap))
         usage = Usage(roots)
         await client.load(64, options.warm_up)
+        before = await floor(system.bootstrap)
         results = [await measure(client, usage, n, options) for n in options.in_flight]
-        for result in results:
-            print(json.dumps(result), flush=True)
-        return {
+        after = await floor(system.bootstrap)
+        report = {
             "system": "commandcenter",
             "job": "chain3",
             "cores": os.cpu_count(),
             "python": platform.python_version(),
+            "floor_p50_ms": [percentile(before, 0.5), percentile(after, 0.5)],
             "results": results,
         }
+        for result in results:
+            print(json.dumps(result), flush=True)
+        print(f"floor, {HOPS} bare hops: p50 {report['floor_p50_ms']} ms", flush=True)
+        return report
 
 
 def _child_named(name: str) -> int:
