@@ -10,6 +10,9 @@ when they change, and the two packages are pinned exactly. What is different fro
   delivered. Stock counts it, which loses records.
 - Continuity is checked: the offset expected next is known for every partition; records seen are
   dropped, a jump ahead seeks back once, and a gap that is still there is accepted and logged.
+- Nothing is handed to an agent before a rebalance has ended. Stock does, between its seek and the
+  moment when it empties the agents' queues; what is in them then is gone, and seen by nobody until
+  the partition's next record.
 - Commits are ours: `mark_done` says how far a partition is finished. Stock commits past a hole.
 - The table is kept by partition, and the inbox resumes from the offset that was written with the
   state (`resume_offset`), not from the group's commit.
@@ -161,6 +164,8 @@ class BatchConsumer(driver.Consumer):
         self._sought: dict[TP, int] = {}
         self._done: dict[TP, int] = {}
         self._held: set[TP] = set()
+        self._early: list[tuple[TP, int, list[Any]]] = []
+        self._open = False
         self.skips = 0
 
     def _new_consumer_thread(self) -> _ConsumerThread:
@@ -199,10 +204,16 @@ class BatchConsumer(driver.Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Let Faust and the app finish with them, then forget all positions."""
         await super().on_partitions_revoked(revoked)
+        self._open = False
+        self._early.clear()
         self._done.clear()
         self._expected.clear()
         self._sought.clear()
         self._held.clear()
+
+    def open(self) -> None:
+        """The rebalance has ended and the agents' queues are emptied: hand over from now on."""
+        self._open = True
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to where work resumes, and expect exactly those offsets next."""
@@ -232,6 +243,7 @@ class BatchConsumer(driver.Consumer):
         fetcher_stopped = fetcher._stopped.is_set  # noqa: SLF001  # Faust's own way to end a fetcher
         try:
             while not (stopped() or fetcher_stopped()):
+                await self._hand_over_early()
                 records, _ = await self._wait_next_records(1.0)
                 generation = app.consumer_generation_id
                 for tp, batch in (records or {}).items():
@@ -242,11 +254,21 @@ class BatchConsumer(driver.Consumer):
             if not app.should_stop:
                 raise
 
+    async def _hand_over_early(self) -> None:
+        """Hand over what came before the rebalance had ended, now that it has."""
+        while self._open and self._early:
+            tp, generation, records = self._early.pop(0)
+            if self.app.consumer_generation_id == generation:
+                await self._hand_over(tp, generation, records)
+
     async def _hand_over(self, tp: TP, generation: int, records: list[Any]) -> None:
         if not self._wanted(tp):
             return
         changelog = self._is_changelog_tp(tp)
         if not changelog:
+            if not self._open:
+                self._early.append((tp, generation, records))
+                return
             records = await self._continuous(tp, records)
         if not records:
             return
@@ -337,6 +359,11 @@ class BatchTransport(driver.Transport):
 
 class EngineApp(faust.App):
     """A Faust app on batches."""
+
+    def on_rebalance_end(self) -> None:
+        """Called last: the state is restored, positions are sought, queues are emptied."""
+        super().on_rebalance_end()
+        self.batches.open()
 
     @property
     def batches(self) -> BatchConsumer:

@@ -66,6 +66,8 @@ class Record:
         self.key = key
         self.value = value
         self.headers: tuple[tuple[str, bytes], ...] = ()
+        self.timestamp = 0
+        self.timestamp_type = 0
 
 
 class Offsets(BatchConsumer):
@@ -116,6 +118,51 @@ def batch_event(partition: int, *changes: tuple[bytes, bytes | None]) -> Any:
         value = Batch(TP("state", partition), 1, records)
 
     return Event()
+
+
+class Delivering(Offsets):
+    """Hands over to a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read_offset = {}
+        self.delivered: list[int] = []
+
+        class Group:
+            consumer_generation_id = 1
+
+        self.app = Group()
+
+    def _wanted(self, tp: TP) -> bool:
+        return True
+
+    def _is_changelog_tp(self, tp: TP) -> bool:
+        return False
+
+    async def callback(self, message: Any) -> None:
+        self.delivered += [r.offset for r in message.value.records]
+
+
+async def test_nothing_is_handed_over_before_a_rebalance_has_ended() -> None:
+    """The agents' queues are emptied at its end: what was in them would be gone unseen."""
+    consumer = Delivering()
+    await consumer._hand_over(INBOX, 1, [Record(0), Record(1)])
+    await consumer._hand_over_early()
+    assert consumer.delivered == []
+    consumer._expected[INBOX] = 1  # the state says where to resume, after the first fetch
+    consumer.open()
+    await consumer._hand_over_early()
+    await consumer._hand_over(INBOX, 1, [Record(1), Record(2)])  # fetched again after the seek
+    assert consumer.delivered == [1, 2]
+
+
+async def test_what_came_early_is_dropped_with_its_generation() -> None:
+    consumer = Delivering()
+    await consumer._hand_over(INBOX, 1, [Record(0)])
+    consumer.app.consumer_generation_id = 2
+    consumer.open()
+    await consumer._hand_over_early()
+    assert consumer.delivered == []
 
 
 async def test_the_store_keeps_partitions_apart_and_forgets_those_of_others() -> None:
