@@ -38,10 +38,6 @@ _LAPTOP_JVM: Final = (
     "-Xmx1g",
     "-XX:+UseSerialGC",
     "-XX:+ExitOnOutOfMemoryError",
-    # The quick compiler only. Measured on 2 cores: half a second less to the start, some CPU
-    # seconds less in the first minute, 25 MB less; a quarter more broker CPU after a million
-    # records, where the broker's share of a run's cost is small.
-    "-XX:TieredStopAtLevel=1",
 )
 
 

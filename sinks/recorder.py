@@ -30,7 +30,7 @@ HELD_RECORDS: Final = 2 * BATCH_RECORDS
 HELD_BYTES: Final = 2 * BATCH_BYTES
 
 WORTHWHILE_RECORDS: Final = BATCH_RECORDS // 2
-PAUSE_SHORTEST_S: Final = 0.1
+PAUSE_SHORTEST_S: Final = 0.2
 PAUSE_LONGEST_S: Final = 0.8
 PAUSE_RATIO: Final = 8.0
 """From the beginning of an insert to the next: this many times as long as it took. An insert costs

@@ -6,13 +6,12 @@ when they change, and the two packages are pinned exactly. What is different fro
 - A fetched batch of a partition travels as *one* Faust message whose value is a `Batch`; agents
   iterate over batches. Stock hands over record by record with two asyncio tasks for each, which is
   where its time goes.
-- A delivery that does not finish at once gives way to a rebalance, and is then not counted as
-  delivered. Stock counts it, which loses records.
-- Continuity is checked: the offset expected next is known for every partition; records seen are
-  dropped, a jump ahead seeks back once, and a gap that is still there is accepted and logged.
-- Nothing is handed to an agent before a rebalance has ended. Stock does, between its seek and the
-  moment when it empties the agents' queues; what is in them then is gone, and seen by nobody until
-  the partition's next record.
+- Faust's consumer, in its thread, keeps the group's membership, commits and the changelogs. What
+  agents process is read in the agents' loop, by one reader for each topic
+  (`streams.topic_reader`): no hop between threads, and a fetch names four partitions, not forty.
+- A reader lives from the end of a rebalance, when positions are sought and the agents' queues are
+  emptied, to the beginning of the next. So nothing is handed over in between, where stock Faust
+  loses it, and a delivery that is blocked gives way: it is cancelled, and read again.
 - Commits are ours: `mark_done` says how far a partition is finished. Stock commits past a hole.
 - The table is kept by partition, and the inbox resumes from the offset that was written with the
   state (`resume_offset`), not from the group's commit.
@@ -20,12 +19,10 @@ when they change, and the two packages are pinned exactly. What is different fro
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
 import faust
-import structlog
-from aiokafka.errors import IllegalStateError
 from faust.stores.memory import Store
 from faust.tables.table import Table
 from faust.transport.drivers import aiokafka as driver
@@ -33,10 +30,8 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from streams.outbox import REQUEST_BYTES
+from streams.topic_reader import FETCH_RECORDS, TopicReader
 
-_log = structlog.get_logger(__name__)
-
-FETCH_RECORDS: Final = 1_000
 QUEUED_BATCHES: Final = 32
 READS: Final = "reads"
 """Header of the table's changelog: the inbox offset up to which the record is the state."""
@@ -139,7 +134,7 @@ class RunTable(Table[bytes, bytes]):
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """The consumer's own thread, asked for records without Faust's method queue."""
+    """The consumer's own thread: the group's membership, commits, and the changelogs."""
 
     async def getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
         consumer = self._ensure_consumer()
@@ -147,6 +142,14 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             consumer, active_partitions, timeout=timeout, max_records=FETCH_RECORDS
         )
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fetch, self.thread_loop))
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Leave what is not a changelog to the readers before any of it is fetched here."""
+        changelogs = self.app.tables.changelog_topics
+        self._ensure_consumer().pause(
+            *(driver.ensure_aiokafka_TP(tp) for tp in assigned if tp.topic not in changelogs)
+        )
+        await super().on_partitions_assigned(assigned, generation_id)
 
 
 class BatchConsumer(driver.Consumer):
@@ -160,13 +163,11 @@ class BatchConsumer(driver.Consumer):
 
     def on_init(self) -> None:
         """Begin with nothing known of any partition."""
-        self._expected: dict[TP, int] = {}
-        self._sought: dict[TP, int] = {}
+        self._positions: dict[TP, int] = {}
         self._done: dict[TP, int] = {}
-        self._held: set[TP] = set()
-        self._early: list[tuple[TP, int, list[Any]]] = []
-        self._open = False
-        self.skips = 0
+        self._readers: dict[str, TopicReader] = {}
+        self._reading: list[asyncio.Task[None]] = []
+        self._closing: set[asyncio.Task[None]] = set()
 
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -175,15 +176,13 @@ class BatchConsumer(driver.Consumer):
 
     def hold(self, tp: TP) -> None:
         """Fetch no more of this partition for now; what is fetched already is still delivered."""
-        self._held.add(tp)
-        self._get_active_partitions().discard(tp)
+        if tp.topic in self._readers:
+            self._readers[tp.topic].hold(tp.partition)
 
     def release(self, tp: TP) -> None:
         """Fetch it again."""
-        if tp in self._held:
-            self._held.discard(tp)
-            if tp in self.assignment() and tp not in self._paused_partitions:
-                self._get_active_partitions().add(tp)
+        if tp.topic in self._readers:
+            self._readers[tp.topic].release(tp.partition)
 
     # --- commits ---
 
@@ -202,153 +201,100 @@ class BatchConsumer(driver.Consumer):
     # --- positions ---
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Let Faust and the app finish with them, then forget all positions."""
+        """Read no more, let Faust and the app finish with them, then forget all positions."""
+        self.stop_reading()
         await super().on_partitions_revoked(revoked)
-        self._open = False
-        self._early.clear()
         self._done.clear()
-        self._expected.clear()
-        self._sought.clear()
-        self._held.clear()
-
-    def open(self) -> None:
-        """The rebalance has ended and the agents' queues are emptied: hand over from now on."""
-        self._open = True
+        self._positions.clear()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek to where work resumes, and expect exactly those offsets next."""
-        positions = dict(await super().seek_to_committed())
-        resumed = {}
+        """Find where work resumes; reading begins there when the rebalance has ended."""
+        positions = {TP(*tp): n for tp, n in (await super().seek_to_committed()).items()}
         for tp in self.assignment():
             offset = await self.resume_offset(tp)
             if offset is not None:
-                resumed[tp] = offset
-        await self.seek_wait(resumed)
-        positions.update(resumed)
-        self._expected.clear()
-        for tp, offset in positions.items():
-            if offset is not None and offset >= 0:
-                self._expected[TP(*tp)] = offset
+                positions[tp] = offset
+        self._positions = {
+            tp: offset
+            for tp, offset in positions.items()
+            if offset is not None and offset >= 0 and not self._is_changelog_tp(tp)
+        }
         self.on_resumed()
         return positions
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Off: it judges by record-wise acknowledgement, which batches do not have."""
 
-    # --- delivery ---
+    # --- reading ---
 
-    async def _drain_messages(self, fetcher: Any) -> None:
-        app = self.app
-        stopped = self._stopped.is_set
-        fetcher_stopped = fetcher._stopped.is_set  # noqa: SLF001  # Faust's own way to end a fetcher
+    def start_reading(self) -> None:
+        """Called when a rebalance has ended: read the topics from where work resumes."""
+        self.stop_reading()
+        generation = self.app.consumer_generation_id
+        partitions: dict[str, dict[int, int | None]] = {}
+        for tp in self.assignment():
+            if not self._is_changelog_tp(tp):
+                partitions.setdefault(tp.topic, {})[tp.partition] = self._positions.get(tp)
+        for topic, positions in partitions.items():
+            reader = TopicReader(
+                ",".join(f"{url.host}:{url.port}" for url in self.transport.url),
+                topic,
+                positions,
+                partial(self._hand_over, generation),
+            )
+            self._readers[topic] = reader
+            self._reading.append(asyncio.create_task(self._read(reader), name=f"read {topic}"))
+
+    def stop_reading(self) -> None:
+        """Read no more. What is not handed over by now is read again by whoever owns it next."""
+        for task in self._reading:
+            task.cancel()
+            self._closing.add(task)  # until its connection is closed
+            task.add_done_callback(self._closing.discard)
+        self._reading.clear()
+        self._readers.clear()
+
+    async def _read(self, reader: TopicReader) -> None:
         try:
-            while not (stopped() or fetcher_stopped()):
-                await self._hand_over_early()
-                records, _ = await self._wait_next_records(1.0)
-                generation = app.consumer_generation_id
-                for tp, batch in (records or {}).items():
-                    if not self.flow_active or app.consumer_generation_id != generation:
-                        break  # a rebalance has begun: its seek delivers these again
-                    await self._hand_over(TP(*tp), generation, batch)
-        except self.consumer_stopped_errors:
-            if not app.should_stop:
-                raise
+            await reader.run()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the app ends by it
+            await self.crash(error)
 
-    async def _hand_over_early(self) -> None:
-        """Hand over what came before the rebalance had ended, now that it has."""
-        while self._open and self._early:
-            tp, generation, records = self._early.pop(0)
-            if self.app.consumer_generation_id == generation:
-                await self._hand_over(tp, generation, records)
+    async def on_stop(self) -> None:
+        """Close the readers with everything else."""
+        self.stop_reading()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await super().on_stop()
 
-    async def _hand_over(self, tp: TP, generation: int, records: list[Any]) -> None:
-        if not self._wanted(tp):
-            return
-        changelog = self._is_changelog_tp(tp)
-        if not changelog:
-            if not self._open:
-                self._early.append((tp, generation, records))
-                return
-            records = await self._continuous(tp, records)
-        if not records:
-            return
+    async def _hand_over(self, generation: int, partition: int, records: list[Any]) -> None:
+        await self._deliver(TP(records[0].topic, partition), generation, records)
+
+    async def _deliver(self, tp: TP, generation: int, records: list[Any]) -> None:
         last = records[-1]
         message = ConsumerMessage(
             tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type,
             None, None, cast("Any", Batch(tp, generation, records)), None, 0, 0, tp,
             generation_id=generation,
         )  # fmt: skip
-        if not await self._delivered(self.callback(message)):
-            return
-        self._read_offset[tp] = last.offset
-        if not changelog:
-            self._expected[tp] = last.offset + 1
+        await self.callback(message)
 
-    def _wanted(self, tp: TP) -> bool:
-        """Whether the partition is still to be read: a fetch may come in after a pause."""
-        return (
-            tp in self._get_active_partitions()
-            or tp in self._held
-            or tp in self._buffered_partitions
-        )
-
-    async def _continuous(self, tp: TP, records: list[Any]) -> list[Any]:
-        """What of the records comes next; nothing if some before them are missing."""
-        expected = self._expected.get(tp)
-        if expected is None:
-            return records
-        first = records[0].offset
-        if first < expected:
-            return [r for r in records if r.offset >= expected]
-        if first > expected and self._sought.get(tp) != expected:
-            self.skips += 1
-            self._sought[tp] = expected
-            _log.warning(
-                "records were skipped; reading again", tp=str(tp), expected=expected, got=first
-            )
-            with suppress(IllegalStateError):  # revoked meanwhile: the rebalance seeks
-                await self.seek_wait({tp: expected})
-            return []
-        if first > expected:
-            _log.warning(
-                "offsets are missing from the log", tp=str(tp), expected=expected, got=first
-            )
-        return records
-
-    async def _delivered(self, delivery: Any) -> bool:
-        """Run a delivery to its end, unless a rebalance begins while it is blocked."""
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """The changelogs, for as long as Faust restores tables from them."""
+        app = self.app
+        stopped = self._stopped.is_set
+        fetcher_stopped = fetcher._stopped.is_set  # noqa: SLF001  # Faust's own way to end a fetcher
         try:
-            waiting_for = delivery.send(None)  # queue had room: done in one step
-        except StopIteration:
-            return True
-        await self.wait_first(_rest_of(delivery, waiting_for), self.suspend_flow.wait())
-        return not self.suspend_flow.is_set()
-
-
-class _RestOf:
-    """What is left of a coroutine that was driven one step and now waits for `waiting_for`."""
-
-    def __init__(self, coroutine: Any, waiting_for: Any) -> None:
-        self._coroutine = coroutine
-        self._waiting_for = waiting_for
-
-    def __await__(self) -> Any:
-        waiting_for = self._waiting_for
-        while True:
-            try:
-                value = yield waiting_for
-            except BaseException as error:  # noqa: BLE001  # handed on to whom it is for
-                step, argument = self._coroutine.throw, error
-            else:
-                step, argument = self._coroutine.send, value
-            try:
-                waiting_for = step(argument)
-            except StopIteration as end:
-                return end.value
-
-
-async def _rest_of(coroutine: Any, waiting_for: Any) -> Any:
-    return await _RestOf(coroutine, waiting_for)
+            while not (stopped() or fetcher_stopped()):
+                generation = app.consumer_generation_id
+                records, _ = await self._wait_next_records(1.0)
+                for tp, batch in (records or {}).items():
+                    if not self.flow_active or app.consumer_generation_id != generation:
+                        break  # a rebalance has begun: these are read again
+                    if tp in self._get_active_partitions() and self._is_changelog_tp(TP(*tp)):
+                        await self._deliver(TP(*tp), generation, batch)
+        except self.consumer_stopped_errors:
+            if not app.should_stop:
+                raise
 
 
 class BatchTransport(driver.Transport):
@@ -363,7 +309,7 @@ class EngineApp(faust.App):
     def on_rebalance_end(self) -> None:
         """Called last: the state is restored, positions are sought, queues are emptied."""
         super().on_rebalance_end()
-        self.batches.open()
+        self.batches.start_reading()
 
     @property
     def batches(self) -> BatchConsumer:
