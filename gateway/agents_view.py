@@ -60,19 +60,19 @@ class AgentsView:
     def problems(self, spec: WorkflowSpec) -> list[Problem]:
         """Nodes of the definition whose agent or action nobody serves."""
         found = []
-        for index, node in enumerate(spec.nodes):
-            record = self._agents.get(node.agent)
+        for path, agent, action in spec.actions():
+            record = self._agents.get(agent)
             if record is None:
-                text = f"no agent is called {node.agent!r} (agents: {self._known()})"
-                found.append(Problem(("nodes", index, "agent"), text))
+                text = f"no agent is called {agent!r} (agents: {self._known()})"
+                found.append(Problem((*path, "agent"), text))
                 continue
             actions = _actions(record)
-            if actions is not None and node.action not in actions:
+            if actions is not None and action not in actions:
                 text = (
-                    f"agent {node.agent!r} has no action {node.action!r}"
+                    f"agent {agent!r} has no action {action!r}"
                     f" (it has: {', '.join(sorted(actions)) or 'none'})"
                 )
-                found.append(Problem(("nodes", index, "action"), text))
+                found.append(Problem((*path, "action"), text))
         return found
 
     def _known(self) -> str:

@@ -15,6 +15,7 @@ from gateway.recent_starts import AcceptedStart
 from gateway.views import FailureView, NodeView, RunDetail, TriggerView, moment
 from streams.errors import UnreadableRecordError
 from streams.lifecycle import TERMINAL
+from streams.plan import Plan
 from streams.records import (
     Event,
     Failure,
@@ -32,7 +33,6 @@ from streams.records import (
     Trigger,
 )
 from streams.trigger import trace_context
-from streams.workflow import Plan
 
 _events = msgspec.json.Decoder(Event)
 

@@ -25,9 +25,9 @@ from gateway.views import (
 from streams import codec
 from streams.errors import CallerError, DefinitionError, NotFoundError
 from streams.lifecycle import TERMINAL
+from streams.plan import Plan
 from streams.records import Cancel, RunStatus
 from streams.topics import INBOX
-from streams.workflow import Plan
 
 RECORDED_WITHIN_S: Final = 2.0
 _LOOK_AGAIN_S: Final = 0.05

@@ -18,13 +18,14 @@ from gateway.views import (
     WorkflowView,
     moment,
 )
-from streams import catalog, codec, condition, publishing
-from streams.errors import CallerError, DefinitionError, NotFoundError, Problem
+from streams import catalog, codec, publishing
+from streams.errors import CallerError, DefinitionError, NotFoundError
 from streams.ids import run_id
+from streams.plan import Plan, parse
 from streams.records import RunStatus, Start, Trigger
 from streams.topics import INBOX
 from streams.trigger import DEFAULT_PROJECT, trace_context
-from streams.workflow import Plan, json_schema, parse
+from streams.workflow import json_schema
 
 MANUAL_TYPE: Final = "commandcenter.manual"
 _KEY_LIMIT: Final = 255
@@ -124,21 +125,15 @@ async def workflow_schema(_request: web.Request) -> web.Response:
 async def check_definition(request: web.Request, definition: dict[str, Any]) -> Plan:
     """The plan of a definition that can be published now; `DefinitionError` with all faults."""
     plan = parse(definition)
-    problems: list[Problem] = []
-    try:
-        condition.check(plan.spec)
-    except DefinitionError as error:
-        problems += error.problems
     agents = request.app[AGENTS]
     found = agents.problems(plan.spec)
     if found:  # perhaps it registered a moment ago
         await agents.caught_up()
         found = agents.problems(plan.spec)
-    problems += found
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise DefinitionError(
-            f"workflow {plan.spec.name!r}: {problems[0].message}{more}", tuple(problems)
+            f"workflow {plan.spec.name!r}: {found[0].message}{more}", tuple(found)
         )
     return plan
 

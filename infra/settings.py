@@ -80,6 +80,23 @@ class Settings(BaseSettings):
         default="127.0.0.1", description="address that the gateway listens on"
     )
     port: int = Field(default=8080, ge=1, le=65535, description="port of the gateway")
+    blobs: str = Field(
+        default="", description="where big payloads go, a folder or URL; empty: data directory"
+    )
+    payload_limit: int = Field(
+        default=64 * 1024 * 1024, ge=1024, description="bytes of the largest payload"
+    )
+    run_events_limit: int = Field(default=200_000, ge=100, description="events of one run")
+    run_depth_limit: int = Field(
+        default=8, ge=1, le=100, description="how deep runs may start other runs"
+    )
+    fan_out_limit: int = Field(
+        default=20_000, ge=1, le=100_000, description="items of one node with forEach"
+    )
+    nodes_limit: int = Field(default=1_000, ge=1, le=1_000, description="nodes of a workflow")
+    definition_limit: int = Field(
+        default=256 * 1024, ge=1024, description="bytes of a workflow definition"
+    )
     partitions: int = Field(
         default=4, ge=1, le=1024, description="partitions of each topic when it is created"
     )
@@ -103,6 +120,11 @@ class Settings(BaseSettings):
                     f"{_label(name, given)}: {text} (got {_masked(str(fault['input']))!r})"
                 )
             raise OperatorError("Wrong settings. " + "; ".join(faults)) from error
+
+    @property
+    def blob_url(self) -> str:
+        """Where big payloads are kept: the data directory if nothing else was set."""
+        return self.blobs or str(self.data / "blobs")
 
     @property
     def store(self) -> str:

@@ -22,9 +22,11 @@ from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from infra import telemetry
 from infra.readiness import announce_ready
+from infra.settings import Settings
 from infra.supervisor import Stop
 from infra.topic_admin import ensure_topics
 from streams import codec, topics
+from streams.blob_store import BlobStore
 from streams.engine import Engine
 from streams.errors import OperatorError
 from streams.faust_shell import EngineApp
@@ -33,11 +35,13 @@ from streams.outbox import Outbox, Parcel
 from streams.publishing import CatalogReader
 from streams.records import AgentRecord
 from streams.router import Router
-from streams.run import PAYLOAD_LIMIT
+from streams.run import PAYLOAD_LIMIT, Limits
 
 _log = structlog.get_logger(__name__)
 
 STOP_GRACE_S: Final = 10.0
+CLUSTER_DEFAULT: Final = -1
+"""As many replicas of a topic as the cluster's default says."""
 _ASK_AGAIN_S: Final = 1.0
 
 
@@ -46,9 +50,17 @@ def _now_ms() -> int:
 
 
 async def run_worker(
-    bootstrap: str, partitions: int, replication: int, registry: AgentRegistry, stop: Stop
+    settings: Settings, bootstrap: str, registry: AgentRegistry, stop: Stop
 ) -> None:
     """Serve until asked to stop; `OperatorError` if Kafka is out of reach or not as needed."""
+    partitions, replication = settings.partitions, CLUSTER_DEFAULT
+    blobs = BlobStore(settings.blob_url, settings.payload_limit)
+    limits = Limits(
+        payload=settings.payload_limit,
+        events=settings.run_events_limit,
+        depth=settings.run_depth_limit,
+        items=settings.fan_out_limit,
+    )
     # Faust's consumer thread makes its loop by the policy, whatever loop we run on.
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     name = f"{socket.gethostname()}/{os.getpid()}"
@@ -88,8 +100,10 @@ async def run_worker(
             Router(
                 outbox,
                 partitions,
-                definitions.catalog.matching,
+                definitions.catalog,
                 _until_answered(definitions.caught_up),
+                blobs,
+                limits,
             ),
             Orchestrator(
                 outbox,
@@ -97,6 +111,8 @@ async def run_worker(
                 partitions,
                 _until_answered(definitions.plan_of),
                 _until_answered(task_topics.prepare),
+                blobs,
+                limits=limits,
                 tracing=tracing,
             ),
             handlers,

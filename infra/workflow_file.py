@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, cast
 import yaml
 
 from streams.errors import CallerError, DefinitionError, Problem
-from streams.workflow import parse
+from streams.plan import parse
 
 MAX_BYTES: Final = 1_000_000
 _MERGE: Final = "tag:yaml.org,2002:merge"
@@ -75,7 +75,6 @@ class Document(NamedTuple):
             parse(self.definition)
         except DefinitionError as error:
             problems += error.problems
-        problems += _filter_problems(self.definition)
         if actions is not None:
             problems += _agent_problems(self.definition, actions)
         return self.faults(problems)
@@ -236,21 +235,6 @@ def _checked_json(text: str, file: str) -> str:
     except RecursionError as error:
         raise _failed(file, Place(1, 1), "nested too deeply") from error
     return text.replace("\t", " ")  # in valid JSON a tab only stands between tokens
-
-
-def _filter_problems(definition: Mapping[str, Any]) -> list[Problem]:
-    """A CEL filter that does not compile, whatever else is wrong."""
-    trigger = definition.get("trigger")
-    text = trigger.get("filter") if isinstance(trigger, dict) else None
-    if not isinstance(text, str):
-        return []
-    from streams import condition  # loads a CEL compiler, which takes a while
-
-    try:
-        condition.compiled(text)
-    except DefinitionError as error:
-        return list(error.problems)
-    return []
 
 
 def _agent_problems(definition: Mapping[str, Any], actions: Actions) -> Iterator[Problem]:

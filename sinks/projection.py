@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from msgspec import Raw
+
 from sinks.decision_record import DecisionRecord
 from sinks.known_runs import KnownRuns, Recorded
 from streams.records import (
@@ -182,7 +184,7 @@ def _who(event: Event) -> Row:
         case RunStarted() | RunSucceeded() | RunFailed() | RunTimedOut() | RunCancelled():
             return _NOBODY
         case _:
-            return (event.node, 0, "", "", "")
+            return (getattr(event, "node", ""), getattr(event, "attempt", 0), "", "", "")
 
 
 def _parts(rows: Projection, record: DecisionRecord, run_started_at: int) -> None:
@@ -235,7 +237,7 @@ def _attempt(event: NodeDispatched | NodeSucceeded | NodeRetrying | NodeFailed, 
             return (*sent, 0, 0, 0, 0, "", "", "", "", str(event.inputs, "utf-8"), "")
         case NodeSucceeded():
             times = (event.started_at, event.finished_at, 0, 0)
-            output = str(event.output, "utf-8")
+            output = str(event.output, "utf-8") if isinstance(event.output, Raw) else ""
             return ("", "", "", 0, 0, *times, "SUCCESS", "", "", event.worker, "", output)
         case NodeRetrying() | NodeFailed():
             retry_at = event.retry_at if isinstance(event, NodeRetrying) else 0

@@ -15,8 +15,8 @@ import msgspec
 
 from streams import pattern
 from streams.errors import DefinitionError
+from streams.plan import Plan, parse
 from streams.records import CatalogRecord, Definition, Retirement
-from streams.workflow import Plan, parse
 
 _CACHED_TYPES: Final = 10_000
 
@@ -60,6 +60,7 @@ class Catalog:
         self._versions: dict[tuple[str, str], dict[int, Published]] = {}
         self._retired: dict[tuple[str, str], int] = {}
         self._matches: dict[tuple[str, str], list[Match]] = {}
+        self._awaited: dict[tuple[str, str], bool] = {}
 
     def apply(self, record: CatalogRecord) -> None:
         """Take in the next record of the topic."""
@@ -69,6 +70,7 @@ class Catalog:
         else:
             self._versions.setdefault(key, {}).setdefault(record.version, Published(record))
         self._matches.clear()
+        self._awaited.clear()
 
     def get(self, project: str, name: str, version: int) -> Plan | None:
         """The plan of a version, retired or not; None where the version is unknown.
@@ -118,6 +120,22 @@ class Catalog:
             self._matches[key] = found
         return found
 
+    def is_awaited(self, project: str, event_type: str) -> bool:
+        """Whether a run of some version, old ones too, may wait for an event of this type."""
+        key = (project, event_type)
+        found = self._awaited.get(key)
+        if found is None:
+            if len(self._awaited) >= _CACHED_TYPES:
+                self._awaited.clear()
+            found = self._awaited[key] = any(
+                pattern.matches(wanted, event_type)
+                for (owner, _), versions in self._versions.items()
+                if owner == project
+                for published in versions.values()
+                for wanted in _awaited(published)
+            )
+        return found
+
     def _find(self, project: str, event_type: str) -> Iterator[Match]:
         for active in self.workflows(project):
             try:
@@ -127,6 +145,13 @@ class Catalog:
             wanted = plan.spec.trigger.event
             if wanted is not None and pattern.matches(wanted, event_type):
                 yield Match(active.record.name, active.record.version, plan)
+
+
+def _awaited(published: Published) -> frozenset[str]:
+    try:
+        return published.plan.awaited
+    except DefinitionError:
+        return frozenset()
 
 
 def record_key(record: CatalogRecord, attempt: str) -> bytes:

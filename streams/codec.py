@@ -20,6 +20,7 @@ from streams.records import (
     NodeState,
     RunHead,
     Task,
+    TaskCancellation,
 )
 
 T = TypeVar("T")
@@ -68,4 +69,5 @@ heads: Final = Reader[RunHead](RunHead, "a run's head")
 nodes: Final = Reader[NodeState](NodeState, "a node's state")
 catalog: Final = Reader[CatalogRecord](CatalogRecord, "a workflow definition")
 agents: Final = Reader[AgentRecord](AgentRecord, "an agent's registration")
+cancellations: Final = Reader[TaskCancellation](TaskCancellation, "an order to end a task")
 dead_letters: Final = Reader[DeadLetter](DeadLetter, "a dead letter")

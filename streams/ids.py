@@ -15,6 +15,29 @@ def run_id(project: str, workflow: str, source: str, event_id: str) -> str:
     return str(uuid5(_RUNS, f"{project}\x00{workflow}\x00{source}\x00{event_id}"))
 
 
+COMPENSATION: Final = ".compensate"
+"""What the key of the undoing of a node ends with."""
+
+
+def node_key(node: str, item: int | None = None) -> str:
+    """Names a node of a run, or one item of it: the key of its state, and of its timer.
+
+    >>> node_key("scan", 3)
+    'scan.3'
+    """
+    return node if item is None else f"{node}.{item}"
+
+
+def request_source(run: str) -> str:
+    """The source of the events by which a run starts others."""
+    return f"commandcenter/runs/{run}"
+
+
+def child_run_id(project: str, workflow: str, parent: str, task: str) -> str:
+    """The run that a node of `parent` starts as its attempt `task`."""
+    return run_id(project, workflow, request_source(parent), task)
+
+
 def task_id(run: str, node: str, item: int | None, attempt: int) -> str:
     """One attempt at one node (and item of a fan-out): agents' idempotency key.
 

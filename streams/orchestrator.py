@@ -12,21 +12,36 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import msgspec
 import prometheus_client
 import structlog
+from msgspec import Raw
 from prometheus_client import Gauge, Histogram
 
 from streams import codec, dead_letters, topics
-from streams.errors import CommandCenterError
+from streams.blob_store import BlobStore
+from streams.errors import CommandCenterError, OperatorError
 from streams.faust_shell import READS, Batch
-from streams.ids import spread
+from streams.ids import request_source, spread
 from streams.lifecycle import RunState
-from streams.outbox import BATCH_BYTES, Outbox, Parcel
-from streams.records import Message, RunHead, RunStatus, Start, Timer
-from streams.run import decide
+from streams.outbox import BATCH_BYTES, Outbox, Parcel, partition_of
+from streams.payload import MissingBlobError, Reference
+from streams.plan import Plan
+from streams.records import (
+    Message,
+    Occurrence,
+    RunHead,
+    RunMessage,
+    RunRequest,
+    RunStatus,
+    Start,
+    Timer,
+    Trigger,
+)
+from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
 from streams.tracing import Tracing
-from streams.workflow import Plan
+from streams.trigger import IncomingEvent, to_kafka
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +62,10 @@ _batch_seconds = Histogram(
 )
 
 ERRORS_TO_LETTERS: Final = frozenset({"unknown_run", "unknown_node"})
+REQUESTED_TYPE: Final = "commandcenter.run.requested"
+"""The type of the event by which a node starts a run of another workflow."""
+
+_BLOB_AGAIN_S: Final = 1.0
 
 PlanOf = Callable[[str, str, int], Awaitable[Plan | None]]
 """(project, workflow, version) → its plan; None where no such version was ever published."""
@@ -66,6 +85,7 @@ class _Draft:
     def __init__(self, store: RunStore) -> None:
         self.store = store
         self.states: dict[str, RunState] = {}
+        self.touched: dict[str, set[str]] = {}
         self.changes: dict[bytes, bytes | None] = {}
         self.next_offset = store.next_offset
         self.bytes = 0
@@ -75,6 +95,10 @@ class _Draft:
 
     def get(self, run: str) -> RunState | None:
         return self.states.get(run) or self.store.get(run)
+
+    def waiting(self, occurrence: Occurrence) -> list[str]:
+        """The runs that may wait for the event: by what is written, or changed in this batch."""
+        return sorted({*self.store.waiting(occurrence), *self.states})
 
     def count(self) -> None:
         """Add to the metrics what was heard and what it ended."""
@@ -94,7 +118,9 @@ class Orchestrator:
         partitions: int,
         plan_of: PlanOf,
         prepare_agent: Callable[[str], Awaitable[None]],
+        blobs: BlobStore,
         *,
+        limits: Limits = DEFAULT_LIMITS,
         tracing: Tracing | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -107,10 +133,14 @@ class Orchestrator:
             partitions: Of the inbox, and of each task topic.
             plan_of: Gives the plans of workflow versions.
             prepare_agent: Makes sure that an agent's task topic exists.
+            blobs: Keeps payloads that travel by reference.
+            limits: What a run may take.
             tracing: Makes a span of each run that ends.
             clock: Seconds since the epoch, for timers.
         """
         self._changelog = changelog
+        self._blobs = blobs
+        self._limits = limits
         self._tracing = tracing
         self._outbox = outbox
         self._partitions = partitions
@@ -183,16 +213,28 @@ class Orchestrator:
     async def _decide(self, record: Any, draft: _Draft, outputs: Parcel) -> None:
         try:
             message = codec.messages.decode(record.value)
-            await self._decide_message(message, record, draft, outputs)
+            if isinstance(message, Occurrence):
+                for run in draft.waiting(message):
+                    await self._tell(message, run, record, draft, outputs)
+            else:
+                await self._decide_message(message, record, draft, outputs)
         except Exception as error:  # noqa: BLE001  # one bad record must not stop the partition
             if not isinstance(error, CommandCenterError):
                 _log.exception("a decision failed", offset=record.offset)
             dead_letters.put(outputs, self._partitions, record, error)
 
-    async def _decide_message(
-        self, message: Message, record: Any, draft: _Draft, outputs: Parcel
+    async def _tell(
+        self, occurrence: Occurrence, run: str, record: Any, draft: _Draft, outputs: Parcel
     ) -> None:
-        partition = draft.store.partition
+        """Let one run hear of an event."""
+        before = draft.get(run)
+        if before is not None and before.head.project == occurrence.project:
+            plan = await self._plan_of_run(before.head)
+            await self._apply(occurrence, before, plan, record, draft, outputs)
+
+    async def _decide_message(
+        self, message: RunMessage, record: Any, draft: _Draft, outputs: Parcel
+    ) -> None:
         before = draft.get(message.run)
         if before is not None:
             known: RunHead | Start = before.head
@@ -200,16 +242,35 @@ class Orchestrator:
             known = message
         else:
             raise UnknownRunError(f"no run {message.run}: nothing started it here")
+        plan = await self._plan_of_run(known)
+        ignored = await self._apply(message, before, plan, record, draft, outputs)
+        if ignored in ERRORS_TO_LETTERS:
+            raise UnknownRunError(f"run {message.run}: {ignored.replace('_', ' ')}")
+
+    async def _plan_of_run(self, known: RunHead | Start) -> Plan:
         version = (known.project, known.workflow, known.version)
-        plan = self._plans.get(version) or await self._plan(version)
-        outcome = decide(before, message, record.timestamp, plan, partition)
+        return self._plans.get(version) or await self._plan(version)
+
+    async def _apply(
+        self,
+        message: Message,
+        before: RunState | None,
+        plan: Plan,
+        record: Any,
+        draft: _Draft,
+        outputs: Parcel,
+    ) -> str:
+        """Decide, and put what follows into the outputs; why nothing does, if nothing does."""
+        partition = draft.store.partition
+        outcome = await self._decided(message, before, record.timestamp, plan, partition)
         draft.heard[type(message)] += 1
         if outcome.decision is None or outcome.state is None:
             _ignored.labels(outcome.ignored).inc()
-            if outcome.ignored in ERRORS_TO_LETTERS:
-                raise UnknownRunError(f"run {message.run}: {outcome.ignored.replace('_', ' ')}")
-            return
-        run = message.run
+            return outcome.ignored
+        run = outcome.decision.run
+        head = outcome.state.head
+        for content in outcome.blobs:
+            await self._until_kept(head.project, content)
         for task in outcome.tasks:
             if task.agent not in self._prepared:
                 await self._prepare_agent(task.agent)
@@ -218,17 +279,75 @@ class Orchestrator:
         event = codec.encode(outcome.decision)
         tasks = [(task, codec.encode(task)) for task in outcome.tasks]
         changes = list(draft.store.changes(before, outcome))
+        others = [(m.run, codec.encode(m)) for m in outcome.messages]
+        orders = [(order.task, codec.encode(order)) for order in outcome.cancellations]
+        asked = [_requested(request) for request in outcome.requests]
+        if outcome.announcement is not None:
+            asked.append(IncomingEvent(outcome.announcement, head.project, None, head.depth + 1))
         outputs.add(topics.EVENTS, partition, run.encode(), event)
+        for other, value in others:
+            place = partition_of(other, self._partitions)
+            outputs.add(topics.INBOX, place, other.encode(), value)
+        for name, value in orders:
+            outputs.add(topics.CONTROL, 0, name.encode(), value)
+        for happened in asked:
+            headers, value = to_kafka(happened)
+            source = happened.trigger.source
+            place = partition_of(source, self._partitions)
+            outputs.add(topics.TRIGGERS, place, source.encode(), value, headers)
         for task, value in tasks:
             place = spread(task.id, self._partitions)
             outputs.add(topics.tasks(task.agent), place, task.id.encode(), value)
         draft.changes.update(changes)
         draft.bytes += sum(len(value) for _, value in changes if value)
         draft.states[run] = outcome.state
+        draft.touched.setdefault(run, set()).update(outcome.touched)
         if outcome.state.head.finished_at is not None:
             draft.finished[outcome.state.head.status] += 1
             if self._tracing is not None:
                 self._tracing.run_ended(outcome.state.head)
+        return ""
+
+    async def _decided(
+        self, message: Message, before: RunState | None, at: int, plan: Plan, partition: int
+    ) -> Outcome:
+        """The decision; payloads that it needs are fetched, and it is made again."""
+        known = before.head if before is not None else message
+        project = getattr(known, "project", "")
+
+        def blobs(reference: Reference) -> bytes:
+            found = fetched.get(reference.digest) or self._blobs.at_hand(project, reference)
+            if found is None:
+                raise MissingBlobError(reference)
+            return found
+
+        fetched: dict[str, bytes] = {}
+        while True:
+            try:
+                return decide(
+                    before, message, at, plan, partition, limits=self._limits, blobs=blobs
+                )
+            except MissingBlobError as missing:
+                reference = missing.reference
+                fetched[reference.digest] = await self._until_given(project, reference)
+
+    async def _until_given(self, project: str, reference: Reference) -> bytes:
+        while True:
+            try:
+                return await self._blobs.get(project, reference)
+            except OperatorError as error:
+                _log.warning("a payload is waited for", why=str(error))
+                await asyncio.sleep(_BLOB_AGAIN_S)
+
+    async def _until_kept(self, project: str, content: bytes) -> None:
+        while True:
+            try:
+                await self._blobs.put(project, content)
+            except OperatorError as error:
+                _log.warning("a payload cannot be kept; trying again", why=str(error))
+                await asyncio.sleep(_BLOB_AGAIN_S)
+            else:
+                return
 
     async def _plan(self, version: tuple[str, str, int]) -> Plan:
         """The plan of a version, kept: a version never changes."""
@@ -261,7 +380,8 @@ class Orchestrator:
         await self._changelog.deliver(parcel, whole=True)
         for draft, changes in written:
             draft.count()
-            draft.store.apply(changes, draft.states.values())
+            states = [(state, draft.touched[run]) for run, state in draft.states.items()]
+            draft.store.apply(changes, states)
             due = draft.store.timers.next_due
             if due is not None and due < self._sleeping_until:
                 self._timers_changed.set()
@@ -293,3 +413,18 @@ class Orchestrator:
                     parcel.add(topics.INBOX, partition, run.encode(), codec.encode(message))
         if parcel:
             await self._outbox.deliver(parcel)
+
+
+def _requested(request: RunRequest) -> IncomingEvent:
+    """The event that has the router start a run as a step of another one."""
+    return IncomingEvent(
+        Trigger(
+            id=request.run,
+            source=request_source(request.parent.run),
+            type=REQUESTED_TYPE,
+            data=Raw(msgspec.json.encode(request)),
+        ),
+        request.project,
+        request.traceparent,
+        request.depth,
+    )

@@ -13,13 +13,14 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from streams import codec, condition
+from streams import codec
 from streams.catalog import Catalog, record_key
 from streams.compacted_reader import CompactedReader
 from streams.errors import NotFoundError, OperatorError, UnreadableRecordError
+from streams.plan import Plan
 from streams.records import CatalogRecord, Definition, Retirement
 from streams.topics import WORKFLOWS
-from streams.workflow import Plan, WorkflowSpec
+from streams.workflow import WorkflowSpec
 
 _log = structlog.get_logger(__name__)
 
@@ -97,10 +98,8 @@ async def publish(
         spec: A definition that passed `streams.workflow.parse`.
 
     Raises:
-        DefinitionError: The trigger's condition does not compile.
         OperatorError: Kafka does not take or show the record, or others publish without end.
     """
-    condition.check(spec)
     await reader.caught_up()
     for _ in range(_TRIES):
         active = reader.catalog.active(spec.project, spec.name)

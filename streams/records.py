@@ -5,6 +5,7 @@ Rules:
   (`streams.codec`). Times are integers, milliseconds since the Unix epoch, UTC.
 - Values are immutable. Payloads (`Trigger.data`, task inputs, outputs) stay undecoded JSON
   (`msgspec.Raw`) until somebody looks inside: most records pass through without that.
+- A key names a node or one item of it (`streams.ids.node_key`).
 - Statuses are the contract's words; the same words stand in REST, SQL and the UI.
 """
 
@@ -49,15 +50,18 @@ class _Value(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=Tr
 class Failure(_Value, frozen=True, kw_only=True):
     """Why a task, node or run did not succeed. `kind` is one of a small vocabulary.
 
-    From agents: `agent_error`, `timeout`, `invalid_input`, `invalid_output`, `unknown_action`,
-    `output_too_large`. From the engine: `template`, `timeout`, `node_failed` (on a run; `node`
-    says which).
+    From agents: `agent_error` (`error` names the exception's class), `timeout`, `invalid_input`,
+    `invalid_output`, `unknown_action`, `output_too_large`, `cancelled`, `approval_required`. From
+    the engine: `template`, `condition`, `timeout`, `not_started`, `heartbeat`, `rejected`,
+    `approval_expired`, `items`, `child_failed`, `depth`, `inputs_too_large`, `events`, `output`,
+    `compensation`, and `node_failed` (on a run; `node` says which).
     """
 
     kind: str
     message: str
     retryable: bool = True
     node: str | None = None
+    error: str = ""
 
 
 class Trigger(_Value, frozen=True, kw_only=True):
@@ -71,17 +75,59 @@ class Trigger(_Value, frozen=True, kw_only=True):
     data: Raw = NULL
 
 
+class Parent(_Value, frozen=True, kw_only=True):
+    """The node of another run that a run was started by, and where its end is to be reported."""
+
+    run: str
+    node: str
+    attempt: int
+    item: int | None = None
+
+
+class Origin(_Value, frozen=True, kw_only=True):
+    """The run that this one repeats, and how: `retry`, `rerun` or `compensation`."""
+
+    run: str
+    kind: str
+    requested_by: str = ""
+
+
+class Reused(_Value, frozen=True, kw_only=True):
+    """A result of the run that this one repeats, taken over instead of worked for again."""
+
+    node: str
+    output: Raw
+    item: int | None = None
+
+
+class Edit(_Value, frozen=True, kw_only=True):
+    """Inputs that replace those that the definition makes for a node."""
+
+    node: str
+    inputs: Raw
+
+
 # --- the inbox: everything that a run hears -------------------------------------------------------
 
 
 class Start(_Value, tag_field="type", tag="start", frozen=True, kw_only=True):
-    """Start run `run` of a workflow version. A second one for the same run is ignored."""
+    """Start run `run` of a workflow version. A second one for the same run is ignored.
+
+    `depth` counts the runs above it: those that started it as a step, or by their end. With
+    `compensate` the run does nothing but undo what `reuse` says was done.
+    """
 
     run: str
     project: str
     workflow: str
     version: int
     trigger: Trigger
+    depth: int = 0
+    parent: Parent | None = None
+    origin: Origin | None = None
+    reuse: tuple[Reused, ...] = ()
+    edits: tuple[Edit, ...] = ()
+    compensate: bool = False
     traceparent: str | None = None
     v: Literal[1] = FORMAT
 
@@ -104,17 +150,74 @@ class Result(_Value, tag_field="type", tag="result", frozen=True, kw_only=True):
     v: Literal[1] = FORMAT
 
 
+class Progress(_Value, tag_field="type", tag="progress", frozen=True, kw_only=True):
+    """An agent is at work on an attempt: its first sign of life, or a heartbeat.
+
+    `percent` and `message` are what it says of its progress.
+    """
+
+    run: str
+    node: str
+    attempt: int
+    item: int | None = None
+    worker: str = ""
+    percent: float | None = None
+    message: str = ""
+    v: Literal[1] = FORMAT
+
+
+class Approval(_Value, tag_field="type", tag="approval", frozen=True, kw_only=True):
+    """What a person says to a node that waits for approval.
+
+    `inputs`, where given, replace those that were asked about. A rejection needs `notes`.
+    """
+
+    run: str
+    node: str
+    approved: bool
+    by: str
+    item: int | None = None
+    roles: tuple[str, ...] = ()
+    notes: str = ""
+    inputs: Raw | UnsetType = UNSET
+    v: Literal[1] = FORMAT
+
+
 class Cancel(_Value, tag_field="type", tag="cancel", frozen=True, kw_only=True):
-    """Stop the run. Work already dispatched may still finish; its result is ignored."""
+    """Stop the run: agents at work are told, and have the workflow's grace to end.
+
+    `force`, or a second one, ends it at once, whatever is open.
+    """
 
     run: str
     reason: str
+    requested_by: str = ""
+    force: bool = False
+    v: Literal[1] = FORMAT
+
+
+class Pause(_Value, tag_field="type", tag="pause", frozen=True, kw_only=True):
+    """Begin nothing more until the run is resumed; what is under way goes on."""
+
+    run: str
+    reason: str = ""
+    requested_by: str = ""
+    v: Literal[1] = FORMAT
+
+
+class Resume(_Value, tag_field="type", tag="resume", frozen=True, kw_only=True):
+    """Go on after a pause."""
+
+    run: str
     requested_by: str = ""
     v: Literal[1] = FORMAT
 
 
 class Timer(_Value, tag_field="type", tag="timer", frozen=True, kw_only=True):
-    """A wake-up that the run asked for at `due`; for `node`, or for the run itself when empty."""
+    """A wake-up that the run asked for at `due`.
+
+    `node` is the key of a node (`streams.ids.node_key`), or empty for the run itself.
+    """
 
     run: str
     due: int
@@ -122,7 +225,18 @@ class Timer(_Value, tag_field="type", tag="timer", frozen=True, kw_only=True):
     v: Literal[1] = FORMAT
 
 
-Message = Start | Result | Cancel | Timer
+class Occurrence(_Value, tag_field="type", tag="occurrence", frozen=True, kw_only=True):
+    """An event that some run may be waiting for; a copy stands in every partition of the inbox."""
+
+    project: str
+    trigger: Trigger
+    v: Literal[1] = FORMAT
+
+
+RunMessage = Start | Result | Progress | Approval | Cancel | Pause | Resume | Timer
+"""What is addressed to one run."""
+
+Message = RunMessage | Occurrence
 
 
 # --- tasks: the work for agents -------------------------------------------------------------------
@@ -133,6 +247,8 @@ class Task(_Value, frozen=True, kw_only=True):
 
     The answer is a `Result`, keyed by `run`, to partition `reply_partition` of the inbox.
     `id` is the idempotency key for whatever the agent calls. `timeout_ms` bounds the attempt.
+    `approved`: a person has agreed to this action. Where `report` is set, a `Progress` is owed when
+    the work begins, and then one every `heartbeat_ms` at most, if that is not 0.
     """
 
     id: str
@@ -147,8 +263,33 @@ class Task(_Value, frozen=True, kw_only=True):
     timeout_ms: int
     reply_partition: int
     item: int | None = None
+    approved: bool = False
+    report: bool = False
+    heartbeat_ms: int = 0
     traceparent: str | None = None
     v: Literal[1] = FORMAT
+
+
+class TaskCancellation(_Value, frozen=True, kw_only=True):
+    """An order to whoever works on a task: end it within `grace_ms`, its result is not wanted."""
+
+    task: str
+    agent: str
+    reason: str
+    grace_ms: int = 0
+    v: Literal[1] = FORMAT
+
+
+class RunRequest(_Value, frozen=True, kw_only=True):
+    """A run that a node of another one starts; the router finds the workflow's version."""
+
+    run: str
+    project: str
+    workflow: str
+    parent: Parent
+    depth: int
+    inputs: Raw
+    traceparent: str | None = None
 
 
 # --- events: what was decided ---------------------------------------------------------------------
@@ -160,10 +301,33 @@ class RunStarted(_Value, tag_field="type", tag="run.started", frozen=True, kw_on
     trigger: Trigger
     nodes: int
     deadline: int
+    depth: int = 0
+    parent: Parent | None = None
+    origin: Origin | None = None
+
+
+class NodeReused(_Value, tag_field="type", tag="node.reused", frozen=True, kw_only=True):
+    """The node's (or item's) result was taken over from the run that this one repeats."""
+
+    node: str
+    output: Raw
+    run: str
+    item: int | None = None
+
+
+class NodeEdited(_Value, tag_field="type", tag="node.edited", frozen=True, kw_only=True):
+    """The node will get these inputs instead of those that the definition makes."""
+
+    node: str
+    inputs: Raw
 
 
 class NodeDispatched(_Value, tag_field="type", tag="node.dispatched", frozen=True, kw_only=True):
-    """A task was sent to an agent. `deadline` is when the attempt counts as lost."""
+    """A task was sent to an agent.
+
+    `deadline` is when the attempt counts as lost (or, where the agent has to say that it began, as
+    never begun). `give_up_at` ends all attempts.
+    """
 
     node: str
     attempt: int
@@ -172,17 +336,126 @@ class NodeDispatched(_Value, tag_field="type", tag="node.dispatched", frozen=Tru
     action: str
     inputs: Raw
     deadline: int
+    item: int | None = None
+    give_up_at: int | None = None
+    approved: bool = False
 
 
-class NodeSucceeded(_Value, tag_field="type", tag="node.succeeded", frozen=True, kw_only=True):
-    """The node is done; its output can be referenced."""
+class NodeStarted(_Value, tag_field="type", tag="node.started", frozen=True, kw_only=True):
+    """The agent began: the attempt has until `deadline` now, the next heartbeat until `beat_by`."""
 
     node: str
     attempt: int
-    output: Raw
+    deadline: int
+    item: int | None = None
+    beat_by: int | None = None
+    worker: str = ""
+
+
+class NodeProgressed(_Value, tag_field="type", tag="node.progressed", frozen=True, kw_only=True):
+    """A heartbeat, with what the agent says of its progress."""
+
+    node: str
+    attempt: int
+    item: int | None = None
+    beat_by: int | None = None
+    percent: float | None = None
+    message: str = ""
+
+
+class NodeApprovalRequested(
+    _Value, tag_field="type", tag="node.approvalRequested", frozen=True, kw_only=True
+):
+    """The node waits for `needed` people with one of `roles` (anybody, where empty).
+
+    `cause` is `workflow` or `agent`: who asks for it. At `deadline` it is decided by `on_deadline`,
+    `reject` or `approve`. `attempt` is the one that the agent refused to make without.
+    """
+
+    node: str
+    inputs: Raw
+    needed: int
+    deadline: int
+    on_deadline: str
+    cause: str
+    item: int | None = None
+    roles: tuple[str, ...] = ()
+    attempt: int = 0
+
+
+class NodeApproved(_Value, tag_field="type", tag="node.approved", frozen=True, kw_only=True):
+    """Somebody approved; `missing` more are needed. `inputs` replace those asked about."""
+
+    node: str
+    by: str
+    missing: int
+    item: int | None = None
+    notes: str = ""
+    inputs: Raw | UnsetType = UNSET
+
+
+class NodeRejected(_Value, tag_field="type", tag="node.rejected", frozen=True, kw_only=True):
+    """Somebody rejected, because of `notes`."""
+
+    node: str
+    by: str
+    notes: str
+    item: int | None = None
+
+
+class NodeSleeping(_Value, tag_field="type", tag="node.sleeping", frozen=True, kw_only=True):
+    """The node does nothing until `until`."""
+
+    node: str
+    until: int
+
+
+class NodeAwaiting(_Value, tag_field="type", tag="node.awaiting", frozen=True, kw_only=True):
+    """The node waits for an event whose type fits `event`, until `deadline`."""
+
+    node: str
+    event: str
+    deadline: int
+
+
+class NodeFannedOut(_Value, tag_field="type", tag="node.fannedOut", frozen=True, kw_only=True):
+    """The node is done once for each of its `count` items, which are `items` (a JSON array).
+
+    `reused`: some of them have results of an earlier run.
+    """
+
+    node: str
+    items: Raw
+    count: int
+    reused: bool = False
+
+
+class NodeRequested(_Value, tag_field="type", tag="node.runRequested", frozen=True, kw_only=True):
+    """A run of another workflow was asked for as this step."""
+
+    node: str
+    attempt: int
+    run: str
+    workflow: str
+    inputs: Raw
+    deadline: int
+    item: int | None = None
+    give_up_at: int | None = None
+
+
+class NodeSucceeded(_Value, tag_field="type", tag="node.succeeded", frozen=True, kw_only=True):
+    """The node (or item) is done; its output can be referenced.
+
+    The output of a node with items is the list of theirs, and not repeated here.
+    """
+
+    node: str
+    attempt: int
+    output: Raw | UnsetType = UNSET
     started_at: int
     finished_at: int
     worker: str = ""
+    item: int | None = None
 
 
 class NodeRetrying(_Value, tag_field="type", tag="node.retrying", frozen=True, kw_only=True):
@@ -195,10 +468,14 @@ class NodeRetrying(_Value, tag_field="type", tag="node.retrying", frozen=True, k
     started_at: int | None = None
     finished_at: int | None = None
     worker: str = ""
+    item: int | None = None
 
 
 class NodeFailed(_Value, tag_field="type", tag="node.failed", frozen=True, kw_only=True):
-    """The node failed for good. `attempt` 0: it could not even be dispatched."""
+    """The node failed for good. `attempt` 0: it could not even be dispatched.
+
+    `tolerated`: the run does not fail by it.
+    """
 
     node: str
     attempt: int
@@ -206,6 +483,8 @@ class NodeFailed(_Value, tag_field="type", tag="node.failed", frozen=True, kw_on
     started_at: int | None = None
     finished_at: int | None = None
     worker: str = ""
+    item: int | None = None
+    tolerated: bool = False
 
 
 class NodeSkipped(_Value, tag_field="type", tag="node.skipped", frozen=True, kw_only=True):
@@ -215,27 +494,76 @@ class NodeSkipped(_Value, tag_field="type", tag="node.skipped", frozen=True, kw_
     reason: str
 
 
+class NodeStopping(_Value, tag_field="type", tag="node.stopping", frozen=True, kw_only=True):
+    """The agent at work was told to end; it has until `deadline`."""
+
+    node: str
+    attempt: int
+    deadline: int
+    item: int | None = None
+
+
 class NodeCancelled(_Value, tag_field="type", tag="node.cancelled", frozen=True, kw_only=True):
     """The run ended while the node was under way (`attempt` of it) or not begun (0)."""
 
     node: str
     attempt: int = 0
+    item: int | None = None
+
+
+class RunPaused(_Value, tag_field="type", tag="run.paused", frozen=True, kw_only=True):
+    """Nothing more begins until the run is resumed."""
+
+    reason: str = ""
+    requested_by: str = ""
+
+
+class RunResumed(_Value, tag_field="type", tag="run.resumed", frozen=True, kw_only=True):
+    """The run goes on; the pause does not count: the new `deadline` is later by it."""
+
+    deadline: int
+    requested_by: str = ""
+
+
+class RunEnding(_Value, tag_field="type", tag="run.ending", frozen=True, kw_only=True):
+    """It is settled how the run will end, `outcome`, and something is left to do before.
+
+    `stage` says what: `stopping` (agents at work were told to end), `compensating` (`undo` are the
+    nodes to undo, in this order), `handling` (the workflow's failure handler runs). `open` nodes
+    are added to what is open. `deadline` is when the rest is given up.
+    """
+
+    stage: str
+    outcome: RunStatus
+    deadline: int
+    open: int = 0
+    undo: tuple[str, ...] = ()
+    failure: Failure | None = None
+    reason: str = ""
+    requested_by: str = ""
 
 
 class RunSucceeded(_Value, tag_field="type", tag="run.succeeded", frozen=True, kw_only=True):
-    """Every node is done."""
+    """Every node is done. `output` is what the workflow says it is, if it does."""
+
+    output: Raw | UnsetType = UNSET
 
 
 class RunFailed(_Value, tag_field="type", tag="run.failed", frozen=True, kw_only=True):
-    """A node failed; `failure` names the first one and why."""
+    """A node failed; `failure` names the first one and why.
+
+    `uncompensated` are nodes that could not be undone.
+    """
 
     failure: Failure
+    uncompensated: tuple[str, ...] = ()
 
 
 class RunTimedOut(_Value, tag_field="type", tag="run.timedOut", frozen=True, kw_only=True):
     """The run's own time-out passed."""
 
     failure: Failure
+    uncompensated: tuple[str, ...] = ()
 
 
 class RunCancelled(_Value, tag_field="type", tag="run.cancelled", frozen=True, kw_only=True):
@@ -243,16 +571,32 @@ class RunCancelled(_Value, tag_field="type", tag="run.cancelled", frozen=True, k
 
     reason: str
     requested_by: str = ""
+    uncompensated: tuple[str, ...] = ()
 
 
 Event = (
     RunStarted
+    | NodeReused
+    | NodeEdited
     | NodeDispatched
+    | NodeStarted
+    | NodeProgressed
+    | NodeApprovalRequested
+    | NodeApproved
+    | NodeRejected
+    | NodeSleeping
+    | NodeAwaiting
+    | NodeFannedOut
+    | NodeRequested
     | NodeSucceeded
     | NodeRetrying
     | NodeFailed
     | NodeSkipped
+    | NodeStopping
     | NodeCancelled
+    | RunPaused
+    | RunResumed
+    | RunEnding
     | RunSucceeded
     | RunFailed
     | RunTimedOut
@@ -284,8 +628,23 @@ class Decision(_Value, frozen=True, kw_only=True):
 # --- the state of a run: the table's records ------------------------------------------------------
 
 
+class Ending(_Value, frozen=True, kw_only=True):
+    """How a run will end, once what `RunEnding` names is done. `undo` is left to be undone."""
+
+    stage: str
+    outcome: RunStatus
+    undo: tuple[str, ...] = ()
+    uncompensated: tuple[str, ...] = ()
+    reason: str = ""
+    requested_by: str = ""
+
+
 class RunHead(_Value, frozen=True, kw_only=True):
-    """The run itself: all but its nodes. `open` nodes are not terminal yet; `seq` is the next."""
+    """The run itself: all but its nodes.
+
+    `seq` is the next event's. `open` nodes are not terminal yet; of these `running` are under way
+    and `waiting` wait for approval. `retries` of the workflow's budget are used.
+    """
 
     run: str
     project: str
@@ -297,6 +656,13 @@ class RunHead(_Value, frozen=True, kw_only=True):
     deadline: int
     open: int
     trigger: Trigger
+    running: int = 0
+    waiting: int = 0
+    retries: int = 0
+    depth: int = 0
+    parent: Parent | None = None
+    paused_at: int | None = None
+    ending: Ending | None = None
     failure: Failure | None = None
     finished_at: int | None = None
     traceparent: str | None = None
@@ -304,16 +670,39 @@ class RunHead(_Value, frozen=True, kw_only=True):
 
 
 class NodeState(_Value, frozen=True, kw_only=True):
-    """One node of a run; a node without a record is PENDING.
+    """One node of a run, or one item of it; one without a record is PENDING.
 
-    `wake_at` is when the attempt under way is lost, or when the next one is due.
+    `wake_at` is when something is due: the next attempt, or the end of waiting for what is under
+    way, whose limits are `deadline`, `beat_by` and `give_up_at`.
     """
 
     node: str
     status: NodeStatus
     attempt: int = 0
+    item: int | None = None
     wake_at: int | None = None
+    deadline: int | None = None
+    beat_by: int | None = None
+    give_up_at: int | None = None
+    begun: bool = False
+    """The agent has said so; only asked for where a limit depends on it."""
+    stopping: bool = False
     output: Raw | UnsetType = UNSET
+    inputs: Raw | UnsetType = UNSET
+    """Those that a person saw or made; unset: the definition makes them."""
+    failure: Failure | None = None
+    order: int = 0
+    """The sequence number of its success: what is undone is undone in the reverse order."""
+    approvers: tuple[str, ...] = ()
+    approved: bool = False
+    awaits: str | None = None
+    """The pattern of the event that it waits for."""
+    items: int | None = None
+    """How many items; these count the items under way, done, and of those failed."""
+    next_item: int = 0
+    active: int = 0
+    done: int = 0
+    failed: int = 0
     v: Literal[1] = FORMAT
 
 

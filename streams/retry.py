@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from streams.duration import Duration
+from streams.records import Failure
 
 
 class RetryPolicy(BaseModel):
@@ -25,6 +26,20 @@ class RetryPolicy(BaseModel):
     jitter: float = Field(
         default=0.2, ge=0.0, le=1.0, description="Share of the delay that is spread."
     )
+    not_on: tuple[str, ...] = Field(
+        default=(),
+        description="Failures that no further attempt is made for: kinds, or names of exceptions.",
+        examples=[["timeout", "ValueError"]],
+    )
+
+    def allows(self, failure: Failure, attempt: int) -> bool:
+        """Whether attempt `attempt` (1, 2, …), which failed so, is to be followed by another."""
+        return (
+            failure.retryable
+            and attempt < self.attempts
+            and failure.kind not in self.not_on
+            and failure.error not in self.not_on
+        )
 
     def delay_ms(self, task: str, attempt: int) -> int:
         """Milliseconds between the failure of attempt `attempt` (1, 2, …) and the next one."""

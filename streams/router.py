@@ -4,21 +4,28 @@ The run id is derived from the workflow and the event, so an event that is deliv
 routed by two workers, starts one run.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
+import msgspec
 import prometheus_client
 import structlog
 
-from streams import codec, condition, dead_letters, topics
-from streams.catalog import Match
-from streams.errors import CommandCenterError, TooLargeError
+from streams import codec, dead_letters, topics
+from streams.blob_store import BlobStore
+from streams.catalog import Catalog, Match
+from streams.ending import FINISHED_TYPE, finished_source
+from streams.errors import CallerError, CommandCenterError, OperatorError, TooLargeError
+from streams.expression import event_values
 from streams.faust_shell import Batch
 from streams.ids import run_id
+from streams.orchestrator import REQUESTED_TYPE
 from streams.outbox import Outbox, Parcel, partition_of
-from streams.records import Start
-from streams.run import PAYLOAD_LIMIT
+from streams.payload import INLINE_LIMIT, reference_to
+from streams.records import Failure, Occurrence, Result, RunRequest, Start, Trigger
+from streams.run import PAYLOAD_LIMIT, Limits
 from streams.tracing import traceparent_of
 from streams.trigger import IncomingEvent, from_kafka
 
@@ -28,8 +35,7 @@ _triggers = prometheus_client.Counter(
 )
 
 
-Matching = Callable[[str, str], Iterable[Match]]
-"""(project, event type) → the workflows whose trigger's pattern it fits."""
+_BLOB_AGAIN_S: Final = 1.0
 
 
 class Router:
@@ -39,41 +45,58 @@ class Router:
         self,
         outbox: Outbox,
         partitions: int,
-        matching: Matching,
+        catalog: Catalog,
         catch_up: Callable[[], Awaitable[None]],
+        blobs: BlobStore,
+        limits: Limits,
     ) -> None:
-        """`catch_up` returns when every workflow that is published by now is known here."""
+        """`catch_up` returns when every workflow that is published by now is in the catalog."""
         self._outbox = outbox
         self._partitions = partitions
-        self._matching = matching
+        self._catalog = catalog
         self._catch_up = catch_up
+        self._blobs = blobs
+        self._limits = limits
 
     async def process(self, batches: list[Batch]) -> None:
         """Send the starts that the batches' events make, and dead letters for what is no event."""
         parcel = Parcel()
         records = [record for batch in batches for record in batch.records]
-        outcomes = [self._try(record, parcel) for record in records]
+        big: list[tuple[str, bytes]] = []
+        outcomes = [self._try(record, parcel, big) for record in records]
         unmatched = [r for r, o in zip(records, outcomes, strict=True) if o == "unmatched"]
         if unmatched:
             # Its workflow may have been published a moment before the event.
             await self._catch_up()
             outcomes = [o for o in outcomes if o != "unmatched"]
-            outcomes += [self._try(record, parcel) for record in unmatched]
+            outcomes += [self._try(record, parcel, big) for record in unmatched]
         for outcome, number in Counter(outcomes).items():
             _triggers.labels(outcome).inc(number)
+        for project, content in big:
+            await self._until_kept(project, content)
         if parcel:
             await self._outbox.deliver(parcel)
 
-    def _try(self, record: Any, parcel: Parcel) -> str:
+    async def _until_kept(self, project: str, content: bytes) -> None:
+        while True:
+            try:
+                await self._blobs.put(project, content)
+            except OperatorError as error:
+                _log.warning("a payload cannot be kept; trying again", why=str(error))
+                await asyncio.sleep(_BLOB_AGAIN_S)
+            else:
+                return
+
+    def _try(self, record: Any, parcel: Parcel, big: list[tuple[str, bytes]]) -> str:
         try:
-            return self._route(record, parcel)
+            return self._route(record, parcel, big)
         except Exception as error:  # noqa: BLE001  # one bad record must not stop the rest
             if not isinstance(error, CommandCenterError):
                 _log.exception("routing failed", offset=record.offset)
             dead_letters.put(parcel, self._partitions, record, error)
             return "dead_letter"
 
-    def _route(self, record: Any, parcel: Parcel) -> str:
+    def _route(self, record: Any, parcel: Parcel, big: list[tuple[str, bytes]]) -> str:
         if record.value is not None and len(record.value) > PAYLOAD_LIMIT:
             raise TooLargeError(
                 f"the event has {len(record.value):,} bytes; a trigger may have {PAYLOAD_LIMIT:,}:"
@@ -81,12 +104,36 @@ class Router:
             )
         fallback = f"{record.topic}/{record.partition}/{record.offset}"
         event = from_kafka(record.headers, record.value, fallback)
-        started = 0
-        for match in self._matching(event.project, event.trigger.type):
-            if _passes(match, event):
-                self._start(match, event, parcel)
-                started += 1
-        return "matched" if started else "unmatched"
+        if event.trigger.type == REQUESTED_TYPE:
+            return self._start_requested(event, parcel)
+        if event.depth > self._limits.depth:
+            _log.warning("runs led to runs too many times", source=event.trigger.source)
+            return "too_deep"
+        matches = [
+            match
+            for match in self._catalog.matching(event.project, event.trigger.type)
+            if not _is_its_own_end(match, event) and _passes(match, event)
+        ]
+        awaited = self._catalog.is_awaited(event.project, event.trigger.type)
+        if matches or awaited:
+            event = event._replace(trigger=self._light(event, big))
+        if awaited:
+            self._spread(event, parcel)
+        for match in matches:
+            self._start(match, event, parcel)
+        if matches:
+            return "matched"
+        # Every run's end is an event: whether a workflow wants them is looked up, not waited for.
+        return "awaited" if awaited or event.trigger.type == FINISHED_TYPE else "unmatched"
+
+    def _light(self, event: IncomingEvent, big: list[tuple[str, bytes]]) -> Trigger:
+        """The trigger with its data, or with a reference to it where that is big."""
+        data = bytes(event.trigger.data)
+        if len(data) <= INLINE_LIMIT:
+            return event.trigger
+        if (event.project, data) not in big:
+            big.append((event.project, data))
+        return msgspec.structs.replace(event.trigger, data=msgspec.Raw(reference_to(data).encode()))
 
     def _start(self, match: Match, event: IncomingEvent, parcel: Parcel) -> None:
         trigger = event.trigger
@@ -97,17 +144,72 @@ class Router:
             workflow=match.name,
             version=match.version,
             trigger=trigger,
+            depth=event.depth,
             traceparent=event.traceparent or traceparent_of(run),
         )
-        partition = partition_of(run, self._partitions)
-        parcel.add(topics.INBOX, partition, run.encode(), codec.encode(start))
+        self._send(start, parcel)
+
+    def _send(self, start: Start, parcel: Parcel) -> None:
+        partition = partition_of(start.run, self._partitions)
+        parcel.add(topics.INBOX, partition, start.run.encode(), codec.encode(start))
+
+    def _spread(self, event: IncomingEvent, parcel: Parcel) -> None:
+        """Tell every partition of the inbox: a run in any of them may wait for the event."""
+        occurrence = codec.encode(Occurrence(project=event.project, trigger=event.trigger))
+        for partition in range(self._partitions):
+            parcel.add(topics.INBOX, partition, event.trigger.id.encode(), occurrence)
+
+    def _start_requested(self, event: IncomingEvent, parcel: Parcel) -> str:
+        """Start the run that a node of another one asks for, at the version that is active now."""
+        try:
+            request = msgspec.json.decode(event.trigger.data, type=RunRequest)
+        except msgspec.MsgspecError as error:
+            raise CallerError(f"not a request for a run: {error}") from error
+        active = self._catalog.active(request.project, request.workflow)
+        if active is None:
+            self._refuse(request, parcel)
+            return "refused"
+        start = Start(
+            run=request.run,
+            project=request.project,
+            workflow=request.workflow,
+            version=active.record.version,
+            trigger=msgspec.structs.replace(event.trigger, data=request.inputs),
+            depth=request.depth,
+            parent=request.parent,
+            traceparent=request.traceparent,
+        )
+        self._send(start, parcel)
+        return "requested"
+
+    def _refuse(self, request: RunRequest, parcel: Parcel) -> None:
+        """Tell the node that asked: there is no such workflow."""
+        parent = request.parent
+        text = f"there is no active workflow {request.workflow!r} in project {request.project!r}"
+        result = Result(
+            run=parent.run,
+            node=parent.node,
+            item=parent.item,
+            attempt=parent.attempt,
+            started_at=0,
+            finished_at=0,
+            failure=Failure(kind="unknown_workflow", message=text, retryable=False),
+        )
+        partition = partition_of(parent.run, self._partitions)
+        parcel.add(topics.INBOX, partition, parent.run.encode(), codec.encode(result))
+
+
+def _is_its_own_end(match: Match, event: IncomingEvent) -> bool:
+    """A workflow is not started by the end of its own runs: that would never end."""
+    trigger = event.trigger
+    return trigger.type == FINISHED_TYPE and trigger.source == finished_source(match.name)
 
 
 def _passes(match: Match, event: IncomingEvent) -> bool:
-    text = match.plan.spec.trigger.filter
-    if text is None:
+    condition = match.plan.filter
+    if condition is None:
         return True
-    verdict = condition.compiled(text).check(condition.event_values(event.trigger))
+    verdict = condition.check({"event": event_values(event.trigger)})
     if verdict.reason:
         _log.info(
             "a filter could not be told",

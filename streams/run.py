@@ -2,76 +2,69 @@
 
 Rules:
 - `decide` is a pure function of the state, the message, the time in it and the plan (law 2). What
-  its events make of the state is `streams.lifecycle`.
-- A node begins when all its dependencies have succeeded. A node that fails for good skips all that
-  depend on it; other branches go on. The run ends when no node is open: FAILED with the first
-  failure if there was one, else SUCCESS.
+  its events make of the state is `streams.lifecycle`; how nodes begin and end is `streams.steps`,
+  how the run does `streams.ending`.
 - A run ends in exactly one terminal state. Whatever it hears afterwards changes nothing.
 - A message that does not fit the state (a result of an attempt given up, a timer overtaken, a
   second start) makes no events; `Outcome.ignored` says why.
 - What is due when stands in the state (`RunHead.deadline`, `NodeState.wake_at`): timers can be
   rebuilt from it at any time.
+- A paused run begins nothing; what is under way goes on, and its results are taken.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from streams.ids import task_id
-from streams.lifecycle import NODE_TRANSITIONS, TERMINAL, Fold, RunState
+from streams import ending, pattern, steps
+from streams.draft import PAYLOAD_LIMIT, Draft, Limits, Outcome
+from streams.ids import node_key
+from streams.lifecycle import TERMINAL, RunState
+from streams.payload import Blobs, no_blobs
+from streams.plan import Plan
 from streams.records import (
+    Approval,
     Cancel,
-    Decision,
-    Event,
     Failure,
     Message,
-    NodeCancelled,
-    NodeDispatched,
-    NodeFailed,
-    NodeRetrying,
-    NodeSkipped,
+    NodeApproved,
+    NodeEdited,
+    NodeProgressed,
+    NodeRejected,
+    NodeReused,
+    NodeStarted,
     NodeState,
     NodeStatus,
-    NodeSucceeded,
+    Occurrence,
+    Pause,
+    Progress,
     Result,
-    RunCancelled,
-    RunFailed,
+    Resume,
     RunHead,
+    RunPaused,
+    RunResumed,
     RunStarted,
     RunStatus,
-    RunSucceeded,
-    RunTimedOut,
     Start,
-    Task,
     Timer,
 )
 from streams.scope import RunScope
 from streams.template import TemplateError
-from streams.workflow import Plan
 
-PAYLOAD_LIMIT: Final = 1024 * 1024
-"""Bytes of JSON that the inputs or the output of one node may have."""
+__all__ = ["DEFAULT_LIMITS", "PAYLOAD_LIMIT", "Limits", "Outcome", "decide"]
 
-DECISION_LIMIT: Final = 4 * PAYLOAD_LIMIT
-"""Bytes of inputs that one decision may dispatch: it has to fit into one record of the log."""
-
-
-class Outcome(NamedTuple):
-    """What a message decided.
-
-    `decision` and `state` are None, and `ignored` says why, where it changed nothing. `tasks` are
-    the effects: work to hand to agents. `touched` are the nodes whose state is new.
-    """
-
-    decision: Decision | None
-    state: RunState | None
-    tasks: tuple[Task, ...] = ()
-    touched: frozenset[str] = frozenset()
-    ignored: str = ""
+DEFAULT_LIMITS: Final = Limits()
 
 
 def decide(
-    state: RunState | None, message: Message, at: int, plan: Plan, partition: int
+    state: RunState | None,
+    message: Message,
+    at: int,
+    plan: Plan,
+    partition: int,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    blobs: Blobs = no_blobs,
 ) -> Outcome:
     """What the message changes.
 
@@ -81,31 +74,61 @@ def decide(
         at: When it was appended to the inbox, milliseconds.
         plan: The version of the workflow that the run is pinned to.
         partition: The run's partition of the inbox, where agents send their results.
+        limits: What a run may take.
+        blobs: Gives payloads that travel by reference.
+
+    Raises:
+        MissingBlobError: `blobs` has not got what the decision needs.
     """
     if state is None:
         if not isinstance(message, Start):
             return Outcome(None, None, ignored="unknown_run")
-        return _start(message, at, plan, partition)
+        return _start(message, at, plan, partition, limits, blobs)
     if state.head.status in TERMINAL:
         return Outcome(
             None, None, ignored="duplicate_start" if isinstance(message, Start) else "run_finished"
         )
-    draft = _Draft(state, at, plan, partition)
+    draft = Draft(state, at, plan, partition, limits, blobs)
+    ignored = _hear(draft, message)
+    if ignored:
+        return Outcome(None, None, ignored=ignored)
+    ending.advance(draft)
+    return draft.outcome()
+
+
+def _hear(draft: Draft, message: Message) -> str:  # one case a message type
+    """Take in the message; why it means nothing to the run, if it does not."""
     match message:
-        case Start():
-            ignored = "duplicate_start"
         case Result():
-            ignored = draft.hear_result(message)
+            return _hear_result(draft, message)
         case Timer():
-            ignored = draft.hear_timer(message)
+            return _hear_timer(draft, message)
+        case Progress():
+            return _hear_progress(draft, message)
+        case Approval():
+            return _hear_approval(draft, message)
         case Cancel():
-            ignored = draft.hear_cancel(message)
-    return Outcome(None, None, ignored=ignored) if ignored else draft.outcome()
+            return _hear_cancel(draft, message)
+        case Pause():
+            return _hear_pause(draft, message)
+        case Resume():
+            return _hear_resume(draft, message)
+        case Occurrence():
+            return _hear_occurrence(draft, message)
+        case Start():
+            return "duplicate_start"
 
 
-def _start(message: Start, at: int, plan: Plan, partition: int) -> Outcome:
+def _start(
+    message: Start, at: int, plan: Plan, partition: int, limits: Limits, blobs: Blobs
+) -> Outcome:
     started = RunStarted(
-        trigger=message.trigger, nodes=len(plan.nodes), deadline=at + plan.spec.timeout
+        trigger=message.trigger,
+        nodes=len(plan.spec.nodes),
+        deadline=at + plan.spec.timeout,
+        depth=message.depth,
+        parent=message.parent,
+        origin=message.origin,
     )
     pending = RunState(
         RunHead(
@@ -119,233 +142,364 @@ def _start(message: Start, at: int, plan: Plan, partition: int) -> Outcome:
             deadline=started.deadline,
             open=0,
             trigger=message.trigger,
+            depth=message.depth,
+            parent=message.parent,
             traceparent=message.traceparent,
-        ),
-        {},
+        )
     )
-    draft = _Draft(pending, at, plan, partition)
+    draft = Draft(pending, at, plan, partition, limits, blobs)
     draft.emit(started)
-    for node in plan.roots:
-        draft.dispatch(node, 1)
-    draft.finish_if_done()
+    _take_over(draft, message)
+    if message.compensate:
+        for node in plan.spec.nodes:
+            if draft.state(node.id) is None:
+                steps.skip(draft, node.id, "this run only undoes another one's work")
+        draft.queue.clear()
+        ending.compensate_only(draft)
+    else:
+        draft.queue.extend(plan.roots)
+        draft.queue.extend(n for r in message.reuse for n in _dependents(plan, r.node))
+    ending.advance(draft)
     return draft.outcome()
 
 
-class _Draft:
-    """A decision being made: every event is applied as soon as it is emitted."""
+def _dependents(plan: Plan, node: str) -> tuple[str, ...]:
+    known = plan.nodes.get(node)
+    return () if known is None else known.dependents
 
-    __slots__ = (
-        "at",
-        "before",
-        "dispatched_bytes",
-        "events",
-        "fold",
-        "partition",
-        "plan",
-        "scope",
-        "tasks",
+
+def _take_over(draft: Draft, message: Start) -> None:
+    """Results and inputs that the run is given with its start; what does not fit is left out."""
+    origin = "" if message.origin is None else message.origin.run
+    for reused in message.reuse:
+        plan = draft.plan.nodes.get(reused.node)
+        key = node_key(reused.node, reused.item)
+        if plan is None or plan.handler or draft.state(key) is not None:
+            continue
+        draft.emit(NodeReused(node=reused.node, item=reused.item, output=reused.output, run=origin))
+    for edit in message.edits:
+        if edit.node in draft.plan.nodes and draft.state(edit.node) is None:
+            draft.emit(NodeEdited(node=edit.node, inputs=edit.inputs))
+
+
+# --- results and signs of life --------------------------------------------------------------------
+
+
+def _hear_result(draft: Draft, message: Result) -> str:
+    state = draft.state(node_key(message.node, message.item))
+    if (
+        state is None
+        or state.status is not NodeStatus.RUNNING
+        or state.attempt != message.attempt
+        or state.items is not None
+        or not _is_worked_on(draft, state)
+    ):
+        return "late_result" if draft.node_plan(message.node) else "unknown_node"
+    if message.failure is not None:
+        if message.failure.kind == "approval_required" and not state.approved:
+            _ask_for_agent(draft, state, message.failure)
+        else:
+            steps.attempt_failed(draft, state, message.failure, message)
+    elif isinstance(message.output, msgspec.Raw):
+        steps.succeed(draft, state, message.output, message)
+    else:
+        failure = Failure(
+            kind="invalid_output",
+            message="the agent's result has neither an output nor a failure",
+            retryable=False,
+        )
+        steps.attempt_failed(draft, state, failure, message)
+    return ""
+
+
+def _is_worked_on(draft: Draft, state: NodeState) -> bool:
+    """Whether somebody outside owes a result: not where the node sleeps or awaits an event."""
+    plan = draft.node_plan(state.node)
+    return plan is not None and (plan.work is not None or plan.spec.workflow is not None)
+
+
+def _ask_for_agent(draft: Draft, state: NodeState, failure: Failure) -> None:
+    """The agent acts only if a person has agreed."""
+    if draft.stage == "stopping":
+        steps.cancel(draft, state)
+        return
+    plan = draft.plan.nodes.get(state.node)
+    if plan is None:  # a compensation: nobody is asked whether to undo
+        steps.fail(draft, state.node, state.item, state.attempt, failure)
+        return
+    try:
+        inputs = steps.inputs_of(draft, plan, state.item)
+    except TemplateError as error:
+        failed = Failure(kind="template", message=str(error), retryable=False)
+        steps.fail(draft, state.node, state.item, state.attempt, failed)
+        return
+    steps.ask(draft, state.node, state.item, state.attempt, draft.pack(inputs), "agent")
+
+
+def _hear_progress(draft: Draft, message: Progress) -> str:
+    state = draft.state(node_key(message.node, message.item))
+    if state is None or state.status is not NodeStatus.RUNNING or state.attempt != message.attempt:
+        return "late_progress" if draft.node_plan(message.node) else "unknown_node"
+    plan = draft.plan.nodes.get(message.node)
+    if state.stopping or plan is None or plan.work is None:
+        return "late_progress"
+    heartbeat = plan.spec.heartbeat_timeout
+    beat_by = None if heartbeat is None else draft.at + heartbeat
+    if not state.begun:
+        draft.emit(
+            NodeStarted(
+                node=message.node,
+                item=message.item,
+                attempt=message.attempt,
+                deadline=draft.at + plan.spec.attempt_timeout,
+                beat_by=beat_by,
+                worker=message.worker,
+            )
+        )
+        return ""
+    draft.emit(
+        NodeProgressed(
+            node=message.node,
+            item=message.item,
+            attempt=message.attempt,
+            beat_by=beat_by,
+            percent=message.percent,
+            message=message.message,
+        )
     )
+    return ""
 
-    def __init__(self, before: RunState, at: int, plan: Plan, partition: int) -> None:
-        self.before = before
-        self.at = at
-        self.plan = plan
-        self.partition = partition
-        self.fold = Fold(before)
-        self.scope = RunScope(before.head.trigger, self.fold.nodes)
-        self.events: list[Event] = []
-        self.tasks: list[Task] = []
-        self.dispatched_bytes = 0
 
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
-        self.fold.apply(event)
+# --- time -----------------------------------------------------------------------------------------
 
-    def outcome(self) -> Outcome:
-        head = self.before.head
-        decision = Decision(
-            run=head.run,
-            project=head.project,
-            workflow=head.workflow,
-            version=head.version,
-            seq=head.seq,
-            at=self.at,
-            status=self.fold.status,
-            previous=head.status,
-            events=tuple(self.events),
-            traceparent=head.traceparent,
-        )
-        return Outcome(
-            decision,
-            self.fold.state(decision),
-            () if self.fold.finished else tuple(self.tasks),
-            frozenset(self.fold.touched),
-        )
 
-    # --- what the run hears ---
+def _hear_timer(draft: Draft, message: Timer) -> str:
+    now = max(draft.at, message.due)
+    if not message.node:
+        return _run_is_due(draft, now)
+    state = draft.state(message.node)
+    if state is None or state.wake_at is None or state.wake_at > now:
+        return "stale_timer"
+    if state.status is NodeStatus.RETRYING:
+        if draft.paused:
+            return "paused"
+        _begin_again(draft, state)
+    elif state.status is NodeStatus.WAITING_APPROVAL:
+        _nobody_answered(draft, state)
+    elif state.stopping:
+        steps.cancel(draft, state)
+    else:
+        _is_over_time(draft, state, now)
+    return ""
 
-    def hear_result(self, message: Result) -> str:
-        node = self.fold.nodes.get(message.node)
-        if node is None or node.status is not NodeStatus.RUNNING or node.attempt != message.attempt:
-            return "unknown_node" if message.node not in self.plan.nodes else "late_result"
-        if message.failure is not None:
-            self._attempt_failed(node, message.failure, message)
-        elif isinstance(message.output, msgspec.Raw):
-            self.emit(
-                NodeSucceeded(
-                    node=node.node,
-                    attempt=node.attempt,
-                    output=message.output,
-                    started_at=message.started_at,
-                    finished_at=message.finished_at,
-                    worker=message.worker,
-                )
-            )
-            for dependent in self.plan.nodes[node.node].dependents:
-                if self._ready(dependent):
-                    self.dispatch(dependent, 1)
-        else:
-            failure = Failure(
-                kind="invalid_output",
-                message="the agent's result has neither an output nor a failure",
-                retryable=False,
-            )
-            self._attempt_failed(node, failure, message)
-        self.finish_if_done()
+
+def _run_is_due(draft: Draft, now: int) -> str:
+    if now < draft.head.deadline:
+        return "stale_timer"
+    if draft.paused:
+        return "paused"
+    if draft.head.ending is not None:
+        ending.force(draft)
         return ""
+    text = f"the run took longer than its timeout of {draft.plan.spec.timeout / 1000:g} s"
+    failure = Failure(kind="timeout", message=text, retryable=False)
+    ending.stop(draft, RunStatus.TIMED_OUT, failure)
+    return ""
 
-    def hear_timer(self, message: Timer) -> str:
-        now = max(self.at, message.due)
-        if not message.node:
-            if now < self.before.head.deadline:
-                return "stale_timer"
-            text = f"the run took longer than its timeout of {self.plan.spec.timeout / 1000:g} s"
-            self._end(RunTimedOut(failure=Failure(kind="timeout", message=text, retryable=False)))
-            return ""
-        node = self.fold.nodes.get(message.node)
-        if node is None or node.wake_at is None or node.wake_at > now:
-            return "stale_timer"
-        if node.status is NodeStatus.RETRYING:
-            self.dispatch(node.node, node.attempt + 1)
+
+def _begin_again(draft: Draft, state: NodeState) -> None:
+    plan = draft.node_plan(state.node)
+    if plan is None:
+        raise AssertionError(f"no node {state.node}")
+    if state.node in draft.plan.nodes:
+        steps.execute(draft, plan, state.item, state.attempt + 1)
+    elif plan.compensation is not None:
+        steps.dispatch(draft, state.node, None, state.attempt + 1, plan.compensation)
+    if state.item is not None:
+        steps.go_on_with_items(draft, state.node)
+
+
+def _nobody_answered(draft: Draft, state: NodeState) -> None:
+    spec = steps.approval_of(draft, state.node)
+    hours = f"within {spec.deadline / 3_600_000:g} h"
+    if spec.on_deadline == "approve":
+        text = f"nobody answered {hours}"
+        draft.emit(NodeApproved(node=state.node, item=state.item, by="", missing=0, notes=text))
+        _go_ahead(draft, state.node, state.item)
+    else:
+        text = f"nobody approved it {hours}"
+        failure = Failure(kind="approval_expired", message=text, retryable=False)
+        steps.fail(draft, state.node, state.item, state.attempt, failure)
+        if state.item is not None:
+            steps.go_on_with_items(draft, state.node)
+
+
+def _is_over_time(draft: Draft, state: NodeState, now: int) -> None:
+    plan = draft.node_plan(state.node)
+    if plan is None:
+        raise AssertionError(f"no node {state.node}")
+    spec = plan.spec
+    in_graph = state.node in draft.plan.nodes
+    if in_graph and plan.work is None and spec.workflow is None:
+        if spec.wait_for_event is not None:
+            text = f"no {spec.wait_for_event.event} came within"
+            text += f" {spec.wait_for_event.timeout / 1000:g} s"
+            failure = Failure(kind="timeout", message=text, retryable=False)
+            steps.fail(draft, state.node, None, state.attempt, failure)
         else:
-            seconds = self.plan.nodes[node.node].spec.timeout / 1000
-            text = f"no result of attempt {node.attempt} within {seconds:g} s"
-            self._attempt_failed(node, Failure(kind="timeout", message=text), None)
-        self.finish_if_done()
+            steps.succeed(draft, state, msgspec.Raw(b"null"), None)
+        return
+    seconds = (spec.attempt_timeout if in_graph else _undo_timeout(draft, state.node)) / 1000
+    if state.give_up_at is not None and state.give_up_at <= now:
+        text = f"no result within {(spec.total_timeout or 0) / 1000:g} s, over all attempts"
+        failure = Failure(kind="timeout", message=text, retryable=False)
+    elif state.beat_by is not None and state.beat_by <= now:
+        text = f"no heartbeat for {(spec.heartbeat_timeout or 0) / 1000:g} s"
+        failure = Failure(kind="heartbeat", message=f"{text} in attempt {state.attempt}")
+    elif in_graph and spec.start_timeout is not None and not state.begun:
+        text = f"no agent began it within {spec.start_timeout / 1000:g} s"
+        failure = Failure(kind="not_started", message=text, retryable=False)
+    else:
+        text = f"no result of attempt {state.attempt} within {seconds:g} s"
+        failure = Failure(kind="timeout", message=text)
+    steps.call_off(draft, state, 0, failure.message)
+    steps.attempt_failed(draft, state, failure)
+
+
+def _undo_timeout(draft: Draft, node: str) -> int:
+    plan = draft.node_plan(node)
+    return 0 if plan is None or plan.compensation is None else plan.compensation.timeout
+
+
+# --- people ---------------------------------------------------------------------------------------
+
+
+def _hear_approval(draft: Draft, message: Approval) -> str:
+    state = draft.state(node_key(message.node, message.item))
+    if state is None or state.status is not NodeStatus.WAITING_APPROVAL or state.approved:
+        return "late_approval" if draft.node_plan(message.node) else "unknown_node"
+    spec = steps.approval_of(draft, message.node)
+    if spec.roles and not set(spec.roles) & set(message.roles):
+        return "not_allowed"
+    if not message.approved:
+        if not message.notes.strip():
+            return "no_reason"
+        draft.emit(
+            NodeRejected(node=message.node, item=message.item, by=message.by, notes=message.notes)
+        )
+        text = f"rejected by {message.by or 'somebody'}: {message.notes}"
+        failure = Failure(kind="rejected", message=text, retryable=False)
+        steps.fail(draft, message.node, message.item, state.attempt, failure)
+        if message.item is not None:
+            steps.go_on_with_items(draft, message.node)
         return ""
+    if message.by in state.approvers:
+        return "approved_already"
+    missing = max(0, spec.count - len(state.approvers) - 1)
+    draft.emit(
+        NodeApproved(
+            node=message.node,
+            item=message.item,
+            by=message.by,
+            missing=missing,
+            notes=message.notes,
+            inputs=message.inputs,
+        )
+    )
+    if not missing:
+        _go_ahead(draft, message.node, message.item)
+    return ""
 
-    def hear_cancel(self, message: Cancel) -> str:
-        self._end(RunCancelled(reason=message.reason, requested_by=message.requested_by))
+
+def _go_ahead(draft: Draft, node: str, item: int | None) -> None:
+    """Do what was approved, unless the run is paused."""
+    state = draft.state(node_key(node, item))
+    plan = draft.plan.nodes.get(node)
+    if state is None or plan is None or draft.paused:
+        return
+    steps.execute(draft, plan, item, state.attempt + 1)
+    if item is not None:
+        steps.go_on_with_items(draft, node)
+
+
+def _hear_cancel(draft: Draft, message: Cancel) -> str:
+    if draft.head.ending is not None:
+        ending.force(draft)
         return ""
+    ending.stop(
+        draft, RunStatus.CANCELLED, reason=message.reason, requested_by=message.requested_by
+    )
+    if message.force:
+        if draft.fold.ending is not None:
+            ending.force(draft)
+        draft.forced = True
+    return ""
 
-    # --- moves ---
 
-    def dispatch(self, node: str, attempt: int) -> None:
-        """Send the node's task; where its inputs cannot be made, the node fails."""
-        head = self.before.head
-        spec = self.plan.nodes[node].spec
-        try:
-            inputs = msgspec.json.encode(self.plan.nodes[node].inputs.render(self.scope))
-        except TemplateError as error:
-            self._node_failed(
-                node, 0, Failure(kind="template", message=str(error), retryable=False)
-            )
-            return
-        if len(inputs) > PAYLOAD_LIMIT or self.dispatched_bytes + len(inputs) > DECISION_LIMIT:
-            text = (
-                f"inputs of {len(inputs):,} bytes: a node may have {PAYLOAD_LIMIT:,},"
-                f" and all nodes that begin together {DECISION_LIMIT:,}"
-            )
-            failure = Failure(kind="inputs_too_large", message=text, retryable=False)
-            self._node_failed(node, 0, failure)
-            return
-        self.dispatched_bytes += len(inputs)
-        task = Task(
-            id=task_id(head.run, node, None, attempt),
-            run=head.run,
-            project=head.project,
-            workflow=head.workflow,
-            node=node,
-            attempt=attempt,
-            agent=spec.agent,
-            action=spec.action,
-            inputs=msgspec.Raw(inputs),
-            timeout_ms=spec.timeout,
-            reply_partition=self.partition,
-            traceparent=head.traceparent,
-        )
-        self.tasks.append(task)
-        self.emit(
-            NodeDispatched(
-                node=node,
-                attempt=attempt,
-                task=task.id,
-                agent=spec.agent,
-                action=spec.action,
-                inputs=task.inputs,
-                deadline=self.at + spec.timeout,
-            )
-        )
+def _hear_pause(draft: Draft, message: Pause) -> str:
+    if draft.paused:
+        return "paused"
+    if draft.head.ending is not None:
+        return "run_ending"
+    draft.emit(RunPaused(reason=message.reason, requested_by=message.requested_by))
+    return ""
 
-    def finish_if_done(self) -> None:
-        if self.fold.open:
-            return
-        failure = self.fold.failure
-        self.emit(RunSucceeded() if failure is None else RunFailed(failure=failure))
 
-    def _ready(self, node: str) -> bool:
-        nodes = self.fold.nodes
-        if node in nodes:
-            return False
-        for dependency in self.plan.nodes[node].spec.depends_on:
-            state = nodes.get(dependency)
-            if state is None or state.status is not NodeStatus.SUCCESS:
-                return False
-        return True
+def _hear_resume(draft: Draft, message: Resume) -> str:
+    paused_at = draft.head.paused_at
+    if paused_at is None:
+        return "not_paused"
+    deadline = draft.head.deadline + max(0, draft.at - paused_at)
+    draft.emit(RunResumed(deadline=deadline, requested_by=message.requested_by))
+    for node, plan in draft.plan.nodes.items():
+        state = draft.state(node)
+        if state is None:
+            draft.queue.append(node)
+        elif state.items is not None and state.status is NodeStatus.RUNNING:
+            for index in range(state.items):
+                item = draft.state(node_key(node, index))
+                if item is not None:
+                    _resume_node(draft, item)
+            steps.go_on_with_items(draft, node)
+        elif plan is not None:
+            _resume_node(draft, state)
+            draft.queue.append(node)
+    return ""
 
-    def _attempt_failed(self, node: NodeState, failure: Failure, result: Result | None) -> None:
-        retry = self.plan.nodes[node.node].spec.retry
-        if failure.retryable and node.attempt < retry.attempts:
-            task = task_id(self.before.head.run, node.node, None, node.attempt)
-            self.emit(
-                NodeRetrying(
-                    node=node.node,
-                    attempt=node.attempt,
-                    failure=failure,
-                    retry_at=self.at + retry.delay_ms(task, node.attempt),
-                    started_at=None if result is None else result.started_at,
-                    finished_at=None if result is None else result.finished_at,
-                    worker="" if result is None else result.worker,
-                )
-            )
-        else:
-            self._node_failed(node.node, node.attempt, failure, result)
 
-    def _node_failed(
-        self, node: str, attempt: int, failure: Failure, result: Result | None = None
-    ) -> None:
-        self.emit(
-            NodeFailed(
-                node=node,
-                attempt=attempt,
-                failure=failure,
-                started_at=None if result is None else result.started_at,
-                finished_at=None if result is None else result.finished_at,
-                worker="" if result is None else result.worker,
-            )
-        )
-        doomed = list(self.plan.nodes[node].dependents)
-        while doomed:
-            dependent = doomed.pop(0)
-            if dependent not in self.fold.nodes:
-                self.emit(NodeSkipped(node=dependent, reason=f"{node!r}, which it needs, failed"))
-                doomed += self.plan.nodes[dependent].dependents
+def _resume_node(draft: Draft, state: NodeState) -> None:
+    """Make up for what was due while the run was paused."""
+    if state.status is NodeStatus.WAITING_APPROVAL and state.approved:
+        _go_ahead(draft, state.node, state.item)
+    due = state.wake_at is not None and state.wake_at <= draft.at
+    if state.status is NodeStatus.RETRYING and due:
+        _begin_again(draft, state)
 
-    def _end(self, event: RunTimedOut | RunCancelled) -> None:
-        """End the run now: what is open is cancelled, then the run."""
-        for node in self.plan.nodes:
-            state = self.fold.nodes.get(node)
-            if state is None or NODE_TRANSITIONS[state.status]:
-                attempt = 0 if state is None else state.attempt
-                self.emit(NodeCancelled(node=node, attempt=attempt))
-        self.emit(event)
+
+# --- events from outside --------------------------------------------------------------------------
+
+
+def _hear_occurrence(draft: Draft, message: Occurrence) -> str:
+    matched = False
+    for node in draft.plan.waits:
+        state = draft.state(node)
+        if state is None or state.status is not NodeStatus.RUNNING:
+            continue
+        plan = draft.plan.nodes[node]
+        wait = plan.spec.wait_for_event
+        if wait is None or not pattern.matches(wait.event, message.trigger.type):
+            continue
+        event = RunScope(draft.head, message.trigger, {}, draft.blob_of).values(["event"], ())
+        if plan.match is not None:
+            try:
+                names = plan.match.variables - {"event"}
+                values = draft.scope.values(names, sorted(plan.ancestors))
+            except TemplateError:
+                continue
+            if not plan.match.check({**values, **event}).matched:
+                continue
+        if any(draft.scope.is_output(other, event["event"]) for other in draft.plan.waits):
+            continue  # the same event again: it was taken by an earlier node
+        matched = True
+        steps.succeed(draft, state, draft.pack(msgspec.json.encode(event["event"])), None)
+    return "" if matched else "no_match"

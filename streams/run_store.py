@@ -1,8 +1,9 @@
 """The runs of one partition: decoded where they are under way, raw bytes in the table otherwise.
 
-Keys of the table: the run id for a head, `run id/node` for a node, `run id/@data` for the data of
-its trigger, `@offset` for how far the inbox has been read into the state. The data is written once,
-at the start: a head is written with every decision and has to be small (law 7).
+Keys of the table: the run id for a head, `run id/node` for a node and `run id/node.3` for an item
+of it, `run id/@data` for the data of its trigger, `run id/@items/node` for what a node fanned out
+over, and `@offset` for how far the inbox has been read into the state. Data and items are written
+once: a head is written with every decision and has to be small (law 7).
 
 The head of a run that has ended is remembered for `REMEMBERED_MS`, so that its event starts nothing
 when it comes again; the inbox and the triggers are kept no longer than that.
@@ -10,16 +11,20 @@ when it comes again; the inbox and the triggers are kept no longer than that.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import structlog
+from immutables import Map
 from msgspec import Raw
 from msgspec.structs import replace
 
 from streams import codec
 from streams.errors import UnreadableRecordError
-from streams.lifecycle import TERMINAL, RunState
-from streams.records import NULL, RunHead
+from streams.ids import node_key
+from streams.lifecycle import TERMINAL, Items, RunState
+from streams.pattern import matches
+from streams.records import NULL, NodeState, Occurrence, RunHead
 from streams.run import Outcome
 from streams.timers import Timers
 from streams.topics import DAY_MS
@@ -28,6 +33,7 @@ _log = structlog.get_logger(__name__)
 
 OFFSET_KEY: Final = b"@offset"
 _DATA: Final = "@data"
+_ITEMS: Final = "@items/"
 
 REMEMBERED_MS: Final = 7 * DAY_MS
 _FORGOTTEN_AT_ONCE: Final = 500
@@ -50,12 +56,14 @@ class RunStore:
         self._records = records
         self._runs: dict[str, RunState] = {}
         self._ended: deque[tuple[int, str]] = deque()
+        self._waiting: dict[str, set[str]] = {}
         offset = records.get(OFFSET_KEY)
         self.next_offset = None if offset is None else int(offset)
         self._restore()
 
     def _restore(self) -> None:
         nodes: dict[str, list[bytes]] = {}
+        lists: dict[str, dict[str, Items]] = {}
         heads = []
         for key, value in self._records.items():
             if key == OFFSET_KEY:
@@ -63,6 +71,9 @@ class RunStore:
             run, _, part = key.decode().partition("/")
             if not part:
                 heads.append(value)
+            elif part.startswith(_ITEMS):
+                name = part.removeprefix(_ITEMS)
+                lists.setdefault(run, {})[name] = Items(Raw(value))
             elif part != _DATA:
                 nodes.setdefault(run, []).append(value)
         ended = []
@@ -76,10 +87,16 @@ class RunStore:
             except UnreadableRecordError as error:
                 _log.error("a run's state cannot be read", partition=self.partition, why=str(error))
                 continue
-            state = RunState(self._with_data(head), {node.node: node for node in states})
+            state = RunState(
+                self._with_data(head),
+                Map({node_key(node.node, node.item): node for node in states}),
+                Map(lists.get(head.run, {})),
+            )
             self._runs[head.run] = state
             for wake, due in _wakes(state):
                 self.timers.set(wake, due)
+            for name, node in state.nodes.items():
+                self._note_waiting(head.run, name, node)
         self._ended.extend(sorted(ended))
 
     def _with_data(self, head: RunHead) -> RunHead:
@@ -96,8 +113,19 @@ class RunStore:
         """The run's state, None where there is no such run."""
         state = self._runs.get(run)
         if state is None and (head := self._records.get(run.encode())) is not None:
-            return RunState(codec.heads.decode(head), {})
+            return RunState(codec.heads.decode(head))
         return state
+
+    def waiting(self, occurrence: Occurrence) -> list[str]:
+        """The runs that wait for an event of this project and type."""
+        found = []
+        for run, patterns in self._waiting.items():
+            head = self._runs[run].head
+            if head.project == occurrence.project and any(
+                matches(p.partition(" ")[2], occurrence.trigger.type) for p in patterns
+            ):
+                found.append(run)
+        return sorted(found)
 
     def changes(self, before: RunState | None, outcome: Outcome) -> Iterator[Change]:
         """The records that turn the state `before` into the outcome's."""
@@ -109,16 +137,26 @@ class RunStore:
         if after.head.status in TERMINAL:
             if before is not None and _has_data(before.head):
                 yield _data_key(run), None
-            for node in before.nodes if before else ():
+            for node in sorted(before.nodes) if before else ():
                 yield f"{run}/{node}".encode(), None
+            for node in sorted(before.lists) if before else ():
+                yield _items_key(run, node), None
         else:
             if before is None and _has_data(after.head):
                 yield _data_key(run), bytes(after.head.trigger.data)
             for node in sorted(outcome.touched):
                 yield f"{run}/{node}".encode(), codec.encode(after.nodes[node])
+            for node in sorted(outcome.listed):
+                yield _items_key(run, node), bytes(after.lists[node].raw)
 
-    def apply(self, changes: Iterable[Change], states: Iterable[RunState]) -> None:
-        """Take over what has been written to the changelog: the records and the decoded states."""
+    def apply(
+        self, changes: Iterable[Change], states: Iterable[tuple[RunState, AbstractSet[str]]]
+    ) -> None:
+        """Take over what has been written to the changelog.
+
+        `changes` are the records, `states` the decoded states, each with the keys of its nodes that
+        are new since the last time.
+        """
         for key, value in changes:
             if value is None:
                 self._records.pop(key, None)
@@ -126,33 +164,50 @@ class RunStore:
                 self._records[key] = value
                 if key == OFFSET_KEY:
                     self.next_offset = int(value)
-        for state in states:
-            self._replace(state)
+        for state, touched in states:
+            self._replace(state, touched)
 
-    def _replace(self, state: RunState) -> None:
+    def _replace(self, state: RunState, touched: AbstractSet[str]) -> None:
         run = state.head.run
         before = self._runs.get(run)
         if before is not None:
-            self._set_timers(before, state)
+            self._set_timers(before, state, touched)
         elif state.head.status not in TERMINAL:
             for wake, due in _wakes(state):
                 self.timers.set(wake, due)
+        for key in touched if state.head.status not in TERMINAL else ():
+            self._note_waiting(run, key, state.nodes[key])
         if state.head.status in TERMINAL:
+            self._waiting.pop(run, None)
             self._runs.pop(run, None)
             self._ended.append((state.head.finished_at or 0, run))
         else:
             self._runs[run] = state
 
-    def _set_timers(self, before: RunState, after: RunState) -> None:
+    def _note_waiting(self, run: str, key: str, node: NodeState) -> None:
+        """Know which runs wait for events: `node pattern` of each node that does."""
+        waits = self._waiting.get(run)
+        if node.awaits is not None:
+            self._waiting.setdefault(run, set()).add(f"{key} {node.awaits}")
+        elif waits is not None:
+            left = {wait for wait in waits if wait.partition(" ")[0] != key}
+            if left:
+                self._waiting[run] = left
+            else:
+                del self._waiting[run]
+
+    def _set_timers(self, before: RunState, after: RunState, touched: AbstractSet[str]) -> None:
         run = after.head.run
         if after.head.status in TERMINAL:
             for wake, due in _wakes(before):
                 self.timers.cancel(wake, due)
             return
-        for name, node in after.nodes.items():
+        if before.head.deadline != after.head.deadline:
+            self.timers.cancel((run, ""), before.head.deadline)
+            self.timers.set((run, ""), after.head.deadline)
+        for name in touched:
+            node = after.nodes[name]
             old = before.nodes.get(name)
-            if old is node:
-                continue
             if old is not None and old.wake_at is not None:
                 self.timers.cancel((run, name), old.wake_at)
             if node.wake_at is not None:
@@ -185,9 +240,9 @@ class RunStore:
 def _wakes(state: RunState) -> Iterator[tuple[Wake, int]]:
     run = state.head.run
     yield (run, ""), state.head.deadline
-    for node in state.nodes.values():
+    for key, node in state.nodes.items():
         if node.wake_at is not None:
-            yield (run, node.node), node.wake_at
+            yield (run, key), node.wake_at
 
 
 def records_of(state: RunState) -> Iterator[tuple[bytes, bytes]]:
@@ -196,8 +251,10 @@ def records_of(state: RunState) -> Iterator[tuple[bytes, bytes]]:
     yield _head_record(state.head)
     if _has_data(state.head):
         yield _data_key(run), bytes(state.head.trigger.data)
-    for node in state.nodes.values():
-        yield f"{run}/{node.node}".encode(), codec.encode(node)
+    for key, node in state.nodes.items():
+        yield f"{run}/{key}".encode(), codec.encode(node)
+    for name, items in state.lists.items():
+        yield _items_key(run, name), bytes(items.raw)
 
 
 def _head_record(head: RunHead) -> tuple[bytes, bytes]:
@@ -208,6 +265,10 @@ def _head_record(head: RunHead) -> tuple[bytes, bytes]:
 
 def _has_data(head: RunHead) -> bool:
     return bytes(head.trigger.data) != b"null"
+
+
+def _items_key(run: str, node: str) -> bytes:
+    return f"{run}/{_ITEMS}{node}".encode()
 
 
 def _data_key(run: str) -> bytes:

@@ -1,48 +1,171 @@
-"""What templates of one run can refer to: its context, its event, its nodes' outputs.
+"""What templates and expressions of one run can refer to: context, event, nodes, run, failure.
 
-Payloads are decoded when a template first looks into them, once a decision.
+Payloads are decoded when something first looks into them, once a decision. One that travels by
+reference is passed on as the reference where it is meant as a whole, and fetched where a part of it
+is. A node that has ended without an output has the output null.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Protocol
 
 import msgspec
 
-from streams.records import NodeState, Trigger
+from streams.ids import node_key
+from streams.lifecycle import SETTLED
+from streams.payload import Blobs, as_reference
+from streams.records import Failure, NodeState, NodeStatus, RunHead, Trigger
 from streams.template import Reference, TemplateError, follow
+
+_MISSING: Final = object()
+
+
+class Nodes(Protocol):
+    """The states of nodes and items by their keys."""
+
+    def get(self, key: str, /) -> NodeState | None:
+        """The state, None where there is none."""
 
 
 class RunScope:
     """The values of one run, decoded on demand. `nodes` is read live."""
 
-    __slots__ = ("_decoded", "_nodes", "_trigger")
+    __slots__ = ("_blobs", "_decoded", "_head", "_nodes", "_trigger", "failure")
 
-    def __init__(self, trigger: Trigger, nodes: Mapping[str, NodeState]) -> None:
+    def __init__(
+        self,
+        head: RunHead,
+        trigger: Trigger,
+        nodes: "Nodes",
+        blobs: Blobs,
+        failure: Failure | None = None,
+    ) -> None:
+        self._head = head
         self._trigger = trigger
         self._nodes = nodes
+        self._blobs = blobs
         self._decoded: dict[str, Any] = {}
+        self.failure = failure
 
     def __call__(self, reference: Reference) -> Any:
         """The value referred to; `TemplateError` if there is none."""
-        root = reference.path[0]
-        if root == "context":
-            return follow(self._data(reference), reference, 1)
-        if root == "event":
-            return follow(self._event(reference), reference, 1)
-        node = reference.path[1]
-        if node not in self._decoded:
-            state = self._nodes.get(node)
-            if state is None or not isinstance(state.output, msgspec.Raw):
-                raise TemplateError(f"'{{{{ {reference.text} }}}}': {node!r} has no output")
-            self._decoded[node] = _decoded(state.output, reference)
-        return follow(self._decoded[node], reference, 3)
+        return self._find(reference, _MISSING, 0)
 
-    def _data(self, reference: Reference) -> Any:
+    def is_output(self, node: str, event: Mapping[str, Any]) -> bool:
+        """Whether the node's output is this event."""
+        state = self._nodes.get(node)
+        if state is None or not isinstance(state.output, msgspec.Raw):
+            return False
+        output = self._output(node, state)
+        same = ("id", "source")
+        return isinstance(output, dict) and all(output.get(k) == event[k] for k in same)
+
+    def of_item(self, item: msgspec.Raw, index: int) -> "ItemScope":
+        """The same, with `item` and `index`."""
+        return ItemScope(self, item, index)
+
+    def values(self, names: Iterable[str], nodes: Iterable[str]) -> dict[str, Any]:
+        """The variables of an expression; of `nodes` those that are named.
+
+        Raises:
+            TemplateError: A payload cannot be read.
+        """
+        found: dict[str, Any] = {}
+        for name in names:
+            if name == "context":
+                found[name] = self._context()
+            elif name == "event":
+                found[name] = self._event()
+            elif name == "run":
+                found[name] = self._run()
+            elif name == "failure":
+                found[name] = self._failure()
+            elif name == "nodes":
+                found[name] = {node: self._node(node) for node in nodes}
+        return found
+
+    def _find(self, reference: Reference, item: Any, index: int) -> Any:
+        root = reference.path[0]
+        if root == "nodes":
+            return self._part_of_node(reference)
+        if root == "context":
+            if len(reference.path) == 1 and as_reference(self._trigger.data) is not None:
+                return msgspec.json.decode(self._trigger.data)
+            return follow(self._context(), reference, 1)
+        if root == "event":
+            return follow(self._event(), reference, 1)
+        if root == "run":
+            return follow(self._run(), reference, 1)
+        if root == "failure":
+            return follow(self._failure(), reference, 1)
+        if item is _MISSING:
+            raise TemplateError(f"'{{{{ {reference.text} }}}}': there is no {root!r} here")
+        return follow(index if root == "index" else item, reference, 1)
+
+    def _part_of_node(self, reference: Reference) -> Any:
+        _, name, part, *below = reference.path
+        state = self._nodes.get(name)
+        if part == "status":
+            return NodeStatus.PENDING if state is None else state.status
+        if part == "error":
+            failure = None if state is None else state.failure
+            return follow(_failure_value(failure), reference, 3)
+        if state is None or state.status not in SETTLED:
+            raise TemplateError(f"'{{{{ {reference.text} }}}}': {name!r} has no output")
+        if state.items is not None:
+            return self._of_items(name, state.items, reference)
+        if not isinstance(state.output, msgspec.Raw):
+            return follow(None, reference, 3)
+        if not below and as_reference(state.output) is not None:
+            return msgspec.json.decode(state.output)
+        return follow(self._output(name, state), reference, 3)
+
+    def _of_items(self, name: str, count: int, reference: Reference) -> Any:
+        """The outputs of a fan-out's items, in their order; only the one meant is decoded."""
+        position = reference.path[3] if len(reference.path) > 3 else None
+        if position is None:
+            return [self._item_output(name, index) for index in range(count)]
+        if not (position.isascii() and position.isdigit() and int(position[:9]) < count):
+            raise TemplateError(
+                f"'{{{{ {reference.text} }}}}' points nowhere: nodes.{name}.output is a list of"
+                f" {count}, not {position!r}"
+            )
+        return follow(self._item_output(name, int(position)), reference, 4)
+
+    def _item_output(self, name: str, index: int) -> Any:
+        key = node_key(name, index)
+        state = self._nodes.get(key)
+        if state is None or not isinstance(state.output, msgspec.Raw):
+            return None
+        return self._output(key, state)
+
+    def _output(self, key: str, state: NodeState) -> Any:
+        if key not in self._decoded:
+            output = state.output
+            raw = output if isinstance(output, msgspec.Raw) else msgspec.Raw(b"null")
+            self._decoded[key] = self._read(raw, f"nodes.{key}.output")
+        return self._decoded[key]
+
+    def _node(self, name: str) -> dict[str, Any]:
+        state = self._nodes.get(name)
+        if state is None:
+            return {"status": NodeStatus.PENDING.value, "output": None, "error": None}
+        output = (
+            self._output(name, state)
+            if state.items is None
+            else [self._item_output(name, index) for index in range(state.items)]
+        )
+        return {
+            "status": state.status.value,
+            "output": output,
+            "error": _failure_value(state.failure),
+        }
+
+    def _context(self) -> Any:
         if "" not in self._decoded:
-            self._decoded[""] = _decoded(self._trigger.data, reference)
+            self._decoded[""] = self._read(self._trigger.data, "context")
         return self._decoded[""]
 
-    def _event(self, reference: Reference) -> dict[str, Any]:
+    def _event(self) -> dict[str, Any]:
         trigger = self._trigger
         return {
             "id": trigger.id,
@@ -50,16 +173,47 @@ class RunScope:
             "type": trigger.type,
             "subject": trigger.subject,
             "time": trigger.time,
-            "data": self._data(reference),
+            "data": self._context(),
         }
 
+    def _run(self) -> dict[str, Any]:
+        head = self._head
+        return {
+            "id": head.run,
+            "project": head.project,
+            "workflow": head.workflow,
+            "version": head.version,
+            "startedAt": head.started_at,
+        }
 
-def _decoded(payload: msgspec.Raw, reference: Reference) -> Any:
-    """The value of a payload; one that is no JSON to its depth cannot be referred to."""
-    try:
-        return msgspec.json.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        where = ".".join(reference.path[:2])
-        raise TemplateError(
-            f"'{{{{ {reference.text} }}}}': the JSON of {where} cannot be read: {error}"
-        ) from error
+    def _failure(self) -> dict[str, Any] | None:
+        return _failure_value(self.failure)
+
+    def _read(self, payload: msgspec.Raw, where: str) -> Any:
+        """The value of a payload; one that is no JSON to its depth cannot be referred to."""
+        reference = as_reference(payload)
+        try:
+            return msgspec.json.decode(payload if reference is None else self._blobs(reference))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise TemplateError(f"the JSON of {where} cannot be read: {error}") from error
+
+
+class ItemScope:
+    """A run's values, and those of one item of a fan-out."""
+
+    __slots__ = ("_index", "_item", "_scope")
+
+    def __init__(self, scope: RunScope, item: msgspec.Raw, index: int) -> None:
+        self._scope = scope
+        self._item = msgspec.json.decode(item)
+        self._index = index
+
+    def __call__(self, reference: Reference) -> Any:
+        """The value referred to; `TemplateError` if there is none."""
+        return self._scope._find(reference, self._item, self._index)  # noqa: SLF001  # its other half
+
+
+def _failure_value(failure: Failure | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    return {"kind": failure.kind, "message": failure.message, "node": failure.node}

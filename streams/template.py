@@ -1,4 +1,7 @@
-"""Templates in inputs: `{{ context.path }}`, `{{ event.path }}`, `{{ nodes.<id>.output.path }}`.
+"""Templates: `{{ context.path }}`, `{{ event.path }}`, `{{ nodes.<id>.output.path }}` and more.
+
+The roots are `context` (the trigger's data), `event`, `nodes.<id>` with `output`, `status` and
+`error`, `run`; for the items of a fan-out `item` and `index`; in a failure handler `failure`.
 
 A string that is one template keeps the type of what it refers to; inside a longer string the value
 is written out (strings as they are, everything else as JSON). A path is made of names and list
@@ -13,7 +16,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-ROOTS: Final = ("context", "event", "nodes")
+ROOTS: Final = ("context", "event", "nodes", "run", "item", "index", "failure")
+NODE_PARTS: Final = ("output", "status", "error")
 
 _TEMPLATE: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _POSITION: Final = re.compile(r"[0-9]{1,9}")
@@ -33,7 +37,7 @@ class Reference(NamedTuple):
 
     @property
     def node(self) -> str | None:
-        """The node whose output is meant, if one is."""
+        """The node that is meant, if one is."""
         return self.path[1] if self.path[0] == "nodes" else None
 
 
@@ -51,8 +55,11 @@ def _reference(text: str) -> Reference:
         raise TemplateError(
             f"'{{{{ {text} }}}}' begins with {path[0]!r}; use one of {', '.join(ROOTS)}"
         )
-    if path[0] == "nodes" and (len(path) < 3 or path[2] != "output"):
-        raise TemplateError(f"'{{{{ {text} }}}}' must read nodes.<id>.output or a path below it")
+    if path[0] == "nodes" and (len(path) < 3 or path[2] not in NODE_PARTS):
+        raise TemplateError(
+            f"'{{{{ {text} }}}}' must read nodes.<id>.output, a path below it,"
+            " nodes.<id>.status or nodes.<id>.error"
+        )
     return Reference(text, path)
 
 

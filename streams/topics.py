@@ -29,6 +29,7 @@ STATE: Final = PREFIX + "state"
 WORKFLOWS: Final = PREFIX + "workflows"
 AGENTS: Final = PREFIX + "agents"
 DEAD_LETTERS: Final = PREFIX + "dead-letters"
+CONTROL: Final = PREFIX + "control"
 TASKS_PREFIX: Final = PREFIX + "tasks."
 
 TOPICS: Final = (
@@ -38,6 +39,7 @@ TOPICS: Final = (
     Topic(STATE, "run id or run id/node", "the run table's changelog", "compact"),
     Topic(WORKFLOWS, "name@version", "workflow definitions, immutable", "compact", -1, True),
     Topic(AGENTS, "name", "agents, their actions and schemas", "compact", -1, True),
+    Topic(CONTROL, "task id", "orders to all workers: end a task", "delete", DAY_MS, True),
     Topic(DEAD_LETTERS, "as the original", "what could not be processed", "delete", -1),
 )
 

@@ -39,6 +39,7 @@ _JSON: Final = re.compile(r"(?:application|text)/(?:[\w.\-]+\+)?json\s*(?:;.*)?"
 _TEXT: Final = re.compile(r"text/.*|application/(?:[\w.\-]+\+)?(?:xml|yaml).*", re.IGNORECASE)
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,127}")
+_DEPTH: Final = "commandcenterdepth"
 _REQUIRED: Final = ("specversion", "id", "source", "type")
 _MS_FROM: Final = 100_000_000_000
 """A numeric time of at least this is in milliseconds, below in seconds."""
@@ -54,6 +55,8 @@ class IncomingEvent(NamedTuple):
     trigger: Trigger
     project: str = DEFAULT_PROJECT
     traceparent: str | None = None
+    depth: int = 0
+    """How many runs led to it: one that ended is itself an event."""
 
 
 def from_kafka(
@@ -101,6 +104,7 @@ def to_kafka(event: IncomingEvent) -> tuple[list[tuple[str, bytes]], bytes]:
         ("ce_time", trigger.time),
         ("ce_project", event.project),
         ("ce_traceparent", event.traceparent),
+        (f"ce_{_DEPTH}", str(event.depth) if event.depth else None),
         ("content-type", "application/json"),
     )
     return [(name, text.encode()) for name, text in named if text is not None], bytes(trigger.data)
@@ -211,7 +215,14 @@ def _event(
     )
     traceparent = event.get_extension("traceparent") or headers.get("traceparent")
     project = event.get_extension("project") or DEFAULT_PROJECT
-    return IncomingEvent(trigger, _project(project), trace_context(traceparent))
+    depth = _number(event.get_extension(_DEPTH))
+    return IncomingEvent(trigger, _project(project), trace_context(traceparent), depth)
+
+
+def _number(value: object) -> int:
+    """A small count; whatever is none is 0."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
 
 
 def _envelope(

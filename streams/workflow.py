@@ -1,33 +1,30 @@
-"""The workflow definition: what authors write, checked as a whole, and the plan made from it.
+"""The workflow definition: what authors write, field by field.
 
 Rules:
-- A definition is refused with every fault found, each with the path of its field: duplicate node
-  ids, dependencies that do not exist, cycles, references to what cannot be known.
-- A reference to a node's output needs that node among the (transitive) dependencies, so that the
-  output exists when the inputs are made.
+- What one field alone can be wrong in is found here; what the graph is wrong in, in `streams.plan`.
 - A definition is immutable once published; `digest` names its content.
 """
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Iterator
 from hashlib import sha256
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from streams import pattern
 from streams.duration import Duration
-from streams.errors import DefinitionError, Problem
 from streams.retry import RetryPolicy
-from streams.template import Reference, Template, TemplateError
 
 NodeId = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]{0,63}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,127}$")]
 
 MAX_NODES: Final = 1_000
+TASK_TIMEOUT: Final = 600_000
+RUN_TIMEOUT: Final = 86_400_000
 EVENT_FIELDS: Final = ("id", "source", "type", "subject", "time", "data")
+RUN_FIELDS: Final = ("id", "project", "workflow", "version", "startedAt")
 
 
 class _Model(BaseModel):
@@ -59,19 +56,150 @@ class TriggerSpec(_Model):
         return self
 
 
-class NodeSpec(_Model):
-    """One step: a task for an agent's action, begun when all it depends on has succeeded."""
+class ApprovalSpec(_Model):
+    """Who has to agree before the node is done, and what happens if nobody answers."""
 
-    id: NodeId
+    roles: tuple[str, ...] = Field(
+        default=(), description="Only people with one of these roles may decide; empty: anybody."
+    )
+    count: int = Field(default=1, ge=1, le=20, description="How many different people must agree.")
+    deadline: Duration = Field(default=86_400_000, description="Then `onDeadline` decides.")
+    on_deadline: Literal["reject", "approve"] = "reject"
+
+
+class ActionSpec(_Model):
+    """A task for an agent's action: what undoes a node."""
+
     agent: Name
     action: str = Field(min_length=1, max_length=128)
+    inputs: dict[str, Any] = Field(default_factory=dict, description="Values or templates.")
+    retry: RetryPolicy = RetryPolicy()
+    timeout: Duration = TASK_TIMEOUT
+
+
+class WaitSpec(_Model):
+    """An event to wait for."""
+
+    event: str = Field(description="Event-type pattern.", examples=["payment.received"])
+    match: str | None = Field(
+        default=None,
+        description="CEL over `event`, `context` and `nodes`: whether it is the event meant.",
+        examples=["event.data.orderId == context.orderId"],
+    )
+    timeout: Duration = Field(default=86_400_000, description="Then the node fails.")
+
+    @model_validator(mode="after")
+    def _event_pattern(self) -> "WaitSpec":
+        if problem := pattern.check(self.event):
+            raise ValueError(problem)
+        return self
+
+
+class NodeSpec(_Model):
+    """One step. What it is, one of these fields says.
+
+    `agent` (a task for its `action`), `workflow` (a run of another workflow), `waitForEvent`,
+    `delay` or `delayUntil`.
+    """
+
+    id: NodeId
+    agent: Name | None = None
+    action: str | None = Field(default=None, min_length=1, max_length=128)
+    workflow: Name | None = Field(default=None, description="A workflow to run as this step.")
+    wait_for_event: WaitSpec | None = None
+    delay: Duration | None = Field(default=None, description="Do nothing for so long.")
+    delay_until: str | None = Field(
+        default=None, description="Do nothing until then: RFC 3339, or a template that gives it."
+    )
     description: str = ""
     inputs: dict[str, Any] = Field(default_factory=dict, description="Values or templates.")
     depends_on: tuple[NodeId, ...] = ()
-    retry: RetryPolicy = RetryPolicy()
-    timeout: Duration = Field(
-        default=600_000, description="From dispatch to result of one attempt; then it is lost."
+    when: str | None = Field(
+        default=None,
+        description="CEL over `context`, `event`, `nodes`, `run`; where it is false, SKIPPED.",
+        examples=["nodes.scan.output.summary.total > 0"],
     )
+    run_if: Literal["allSuccess", "noneFailed", "anyFailed", "always"] = Field(
+        default="allSuccess", description="How the nodes that it depends on must have ended."
+    )
+    on_failure: Literal["fail", "continue"] = Field(
+        default="fail", description="Whether the run fails where this node does."
+    )
+    approval_required: bool | ApprovalSpec = Field(
+        default=False, description="People have to agree before it is done."
+    )
+    for_each: list[Any] | str | None = Field(
+        default=None, description="Do it once for each item: a list, or a template that gives one."
+    )
+    max_parallel: int = Field(default=20, ge=1, le=1_000, description="Items under way at once.")
+    item_failure: Literal["finish", "stop", "ignore"] = Field(
+        default="finish",
+        description="Where an item fails: do the others, then fail; begin no more, and fail; or"
+        " succeed with null in its place.",
+    )
+    compensate: ActionSpec | None = Field(
+        default=None, description="What undoes this node, if the run does not succeed."
+    )
+    retry: RetryPolicy = RetryPolicy()
+    timeout: Duration | None = Field(
+        default=None,
+        description="From dispatch to result of one attempt; then it is lost. With startTimeout or"
+        " heartbeatTimeout from when the agent began. By default 10 minutes, a day for a workflow.",
+    )
+    start_timeout: Duration | None = Field(
+        default=None, description="From dispatch until the agent begins; then the node fails."
+    )
+    total_timeout: Duration | None = Field(
+        default=None, description="From the first dispatch to the result, over all attempts."
+    )
+    heartbeat_timeout: Duration | None = Field(
+        default=None,
+        description="Between two signs of life of the agent; then the attempt is lost.",
+    )
+
+    @property
+    def attempt_timeout(self) -> int:
+        """Of one attempt, milliseconds."""
+        if self.timeout is not None:
+            return self.timeout
+        return RUN_TIMEOUT if self.workflow is not None else TASK_TIMEOUT
+
+    @property
+    def approval(self) -> ApprovalSpec | None:
+        """What the workflow asks for; None where it asks for nothing."""
+        if isinstance(self.approval_required, ApprovalSpec):
+            return self.approval_required
+        return ApprovalSpec() if self.approval_required else None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "NodeSpec":
+        kinds = {
+            "agent": self.agent,
+            "workflow": self.workflow,
+            "waitForEvent": self.wait_for_event,
+            "delay": self.delay,
+            "delayUntil": self.delay_until,
+        }
+        given = [name for name, value in kinds.items() if value is not None]
+        if len(given) != 1:
+            what = f"has {' and '.join(given)}" if given else "has none of them"
+            raise ValueError(f"a node is one of {', '.join(kinds)}; this one {what}")
+        if (self.agent is None) != (self.action is None):
+            raise ValueError("agent and action go together")
+        if self.agent is None and self.workflow is None:
+            extra = {
+                "forEach": self.for_each is not None,
+                "compensate": self.compensate is not None,
+                "inputs": bool(self.inputs),
+            }
+            if wrong := [name for name, there in extra.items() if there]:
+                raise ValueError(f"a node with {given[0]} cannot have {wrong[0]}")
+        reports = self.start_timeout is not None or self.heartbeat_timeout is not None
+        if reports and self.agent is None:
+            raise ValueError("startTimeout and heartbeatTimeout are for nodes with an agent")
+        if self.run_if == "anyFailed" and not self.depends_on:
+            raise ValueError("runIf: anyFailed needs dependsOn")
+        return self
 
 
 class WorkflowSpec(_Model):
@@ -81,8 +209,34 @@ class WorkflowSpec(_Model):
     description: str = ""
     project: Name = "default"
     trigger: TriggerSpec = TriggerSpec()
-    timeout: Duration = Field(default=86_400_000, description="The whole run; then TIMED_OUT.")
+    timeout: Duration = Field(default=RUN_TIMEOUT, description="The whole run; then TIMED_OUT.")
+    cancel_grace: Duration = Field(
+        default=10_000, description="What agents at work have to end in, when the run is stopped."
+    )
+    retry_budget: int = Field(
+        default=100, ge=0, le=1_000_000, description="Attempts after the first, of all nodes."
+    )
+    output: Any = Field(
+        default=None,
+        description="What the run gives: any value, with templates.",
+        examples=[{"total": "{{ nodes.scan.output.summary.total }}"}],
+    )
     nodes: tuple[NodeSpec, ...] = Field(min_length=1, max_length=MAX_NODES)
+    on_failure: tuple[NodeSpec, ...] = Field(
+        default=(),
+        max_length=MAX_NODES,
+        description="Nodes that are done after the run has failed or timed out.",
+    )
+
+    def actions(self) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+        """Every action that it uses: the path of the field, the agent, the action's name."""
+        for stage, nodes in (("nodes", self.nodes), ("onFailure", self.on_failure)):
+            for index, node in enumerate(nodes):
+                if node.agent is not None and node.action is not None:
+                    yield (stage, index), node.agent, node.action
+                if node.compensate is not None:
+                    undo = node.compensate
+                    yield (stage, index, "compensate"), undo.agent, undo.action
 
     @property
     def digest(self) -> str:
@@ -93,187 +247,6 @@ class WorkflowSpec(_Model):
         """The definition as JSON bytes, in one order, defaults left out."""
         body = self.model_dump(by_alias=True, mode="json", exclude_defaults=True)
         return msgspec.json.encode(body, order="sorted")
-
-
-class NodePlan:
-    """A node made ready for deciding: its templates compiled, its place in the graph known."""
-
-    __slots__ = ("ancestors", "dependents", "inputs", "spec")
-
-    def __init__(self, spec: NodeSpec, inputs: Template, ancestors: frozenset[str]) -> None:
-        self.spec = spec
-        self.inputs = inputs
-        self.ancestors = ancestors
-        self.dependents: tuple[str, ...] = ()
-
-
-class Plan:
-    """A checked definition made ready for deciding: built once a version, shared by its runs."""
-
-    def __init__(self, spec: WorkflowSpec) -> None:
-        """Check the graph and the references; `DefinitionError` with every problem found."""
-        problems: list[Problem] = []
-        order = _topological(spec, problems)
-        self.spec = spec
-        self.nodes: dict[str, NodePlan] = {}
-        by_id = {node.id: node for node in reversed(spec.nodes)}
-        ancestors: dict[str, frozenset[str]] = {}
-        for node_id in order:
-            known = [d for d in by_id[node_id].depends_on if d in ancestors]
-            ancestors[node_id] = frozenset(known).union(*(ancestors[d] for d in known))
-        templates: dict[str, Template] = {}
-        for index, node in enumerate(spec.nodes):
-            try:
-                template = Template(node.inputs)
-            except TemplateError as error:
-                problems.append(Problem(("nodes", index, "inputs"), str(error)))
-                continue
-            templates[node.id] = template
-            problems += _reference_problems(index, node.id, template, ancestors, set(by_id))
-        if problems:
-            raise DefinitionError(_summary(spec.name, problems), tuple(problems))
-        for node_id in order:
-            self.nodes[node_id] = NodePlan(by_id[node_id], templates[node_id], ancestors[node_id])
-        self.roots = tuple(node.id for node in spec.nodes if not node.depends_on)
-        for node in spec.nodes:
-            self.nodes[node.id].dependents = tuple(
-                other.id for other in spec.nodes if node.id in other.depends_on
-            )
-
-    @cached_property
-    def agents(self) -> frozenset[str]:
-        """The agents whose task topics this workflow writes to."""
-        return frozenset(node.agent for node in self.spec.nodes)
-
-
-def parse(definition: Mapping[str, Any]) -> Plan:
-    """A definition as read from YAML or JSON, checked; `DefinitionError` lists what is wrong."""
-    name = str(definition.get("name", "workflow"))
-    try:
-        spec = WorkflowSpec.model_validate(definition)
-    except ValidationError as error:
-        items = error.errors()
-        inside_nodes = any(item["loc"][0] == "nodes" and len(item["loc"]) > 1 for item in items)
-        problems = tuple(
-            Problem(tuple(item["loc"]), _plain(item["msg"], item["type"]))
-            for item in items
-            # With a fault in a node pydantic counts the nodes without it: no fault of its own.
-            if not (inside_nodes and item["type"] == "too_short" and item["loc"] == ("nodes",))
-        )
-        raise DefinitionError(_summary(name, problems), problems) from error
-    return Plan(spec)
-
-
-def _plain(message: str, kind: str) -> str:
-    if kind == "extra_forbidden":
-        return "no such field in a workflow definition"
-    return message.removeprefix("Value error, ")
-
-
-def _summary(name: str, problems: list[Problem] | tuple[Problem, ...]) -> str:
-    first = problems[0]
-    where = ".".join(map(str, first.path))
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"workflow {name!r}: {where + ': ' if where else ''}{first.message}{more}"
-
-
-def _topological(spec: WorkflowSpec, problems: list[Problem]) -> list[str]:
-    """Node ids, dependencies first. Duplicates, unknown dependencies and cycles are problems."""
-    ids: dict[str, int] = {}
-    for index, node in enumerate(spec.nodes):
-        if node.id in ids:
-            problems.append(
-                Problem(
-                    ("nodes", index, "id"),
-                    f"node id {node.id!r} is already used by node {ids[node.id] + 1} of the list",
-                )
-            )
-        else:
-            ids[node.id] = index
-    waiting: dict[str, set[str]] = {node_id: set() for node_id in ids}
-    for index, node in enumerate(spec.nodes):
-        for position, dependency in enumerate(node.depends_on):
-            if dependency not in ids:
-                problems.append(
-                    Problem(
-                        ("nodes", index, "dependsOn", position),
-                        f"node {node.id!r} depends on {dependency!r}, which is not a node"
-                        f" (nodes: {', '.join(ids)})",
-                    )
-                )
-        waiting[node.id] |= {d for d in node.depends_on if d in ids}
-    order: list[str] = []
-    ready = [n for n, deps in waiting.items() if not deps]
-    dependents: dict[str, list[str]] = {n: [] for n in waiting}
-    for node_id, deps in waiting.items():
-        for dependency in deps:
-            dependents[dependency].append(node_id)
-    while ready:
-        node_id = ready.pop(0)
-        order.append(node_id)
-        for dependent in dependents[node_id]:
-            waiting[dependent].discard(node_id)
-            if not waiting[dependent]:
-                ready.append(dependent)
-    if len(order) < len(ids):
-        cycle = _cycle({n: waiting[n] for n in ids if n not in set(order)})
-        problems.append(
-            Problem(
-                ("nodes", ids[cycle[0]], "dependsOn"),
-                f"the dependencies make a cycle: {' → '.join([*cycle, cycle[0]])}",
-            )
-        )
-    return order
-
-
-def _cycle(waiting: dict[str, set[str]]) -> list[str]:
-    """One cycle among nodes that all wait for one another."""
-    path: list[str] = []
-    node = next(iter(waiting))
-    while node not in path:
-        path.append(node)
-        node = min(d for d in waiting[node] if d in waiting)
-    return path[path.index(node) :]
-
-
-def _reference_problems(
-    index: int,
-    node: str,
-    template: Template,
-    ancestors: Mapping[str, frozenset[str]],
-    ids: set[str],
-) -> list[Problem]:
-    """References of a node's inputs that can be seen to lead nowhere."""
-    problems = []
-    for reference in template.references:
-        message = _reference_problem(reference, node, ancestors.get(node), ids)
-        if message:
-            problems.append(Problem(("nodes", index, "inputs"), message))
-    return problems
-
-
-def _reference_problem(
-    reference: Reference, node: str, ancestors: frozenset[str] | None, ids: set[str]
-) -> str | None:
-    """`ancestors` is None for a node in a cycle: what it could refer to cannot be said."""
-    if reference.path[0] == "event":
-        if len(reference.path) > 1 and reference.path[1] not in EVENT_FIELDS:
-            return (
-                f"'{{{{ {reference.text} }}}}': an event has {', '.join(EVENT_FIELDS)},"
-                f" not {reference.path[1]!r}"
-            )
-        return None
-    target = reference.node
-    if target is None:
-        return None
-    if target not in ids:
-        return f"'{{{{ {reference.text} }}}}' refers to {target!r}, which is not a node"
-    if ancestors is None or target in ancestors:
-        return None
-    return (
-        f"'{{{{ {reference.text} }}}}' refers to {target!r}, which {node!r} does not"
-        f" depend on: add it to dependsOn"
-    )
 
 
 def json_schema() -> dict[str, Any]:

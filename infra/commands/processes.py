@@ -58,8 +58,7 @@ def worker(
 
     async def serve() -> None:
         with stop_on_signals() as stop:
-            # -1: as many replicas as the cluster's default says.
-            await run_worker(bootstrap, chosen.partitions, -1, registry, stop)
+            await run_worker(chosen, bootstrap, registry, stop)
 
     uvloop.run(serve())
 

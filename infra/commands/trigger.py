@@ -124,7 +124,7 @@ def _meets(filter_: str | None, event: dict[str, Any]) -> bool:
     """Whether the event meets a trigger's filter, as the router will see it."""
     if filter_ is None:
         return True
-    from streams import condition
+    from streams.expression import compiled
 
     seen = {name: event.get(name) for name in ("id", "source", "type", "subject", "time", "data")}
-    return condition.compiled(filter_).check(seen).matched
+    return compiled(filter_).check({"event": seen}).matched

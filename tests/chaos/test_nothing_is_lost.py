@@ -24,8 +24,8 @@ from system import PARTITIONS, System, define, python_below
 from streams import codec, topics
 from streams.ids import run_id
 from streams.lifecycle import TERMINAL
+from streams.plan import parse
 from streams.records import Decision, RunStatus
-from streams.workflow import parse
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 

@@ -15,7 +15,7 @@ from infra.kafka_broker import free_port
 from infra.topic_admin import ensure_topics
 from streams import topics
 from streams.ids import run_id
-from streams.workflow import parse
+from streams.plan import parse
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 

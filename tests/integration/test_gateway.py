@@ -23,11 +23,11 @@ from sinks.recording import LogRecord
 from streams import codec
 from streams.lifecycle import RunState
 from streams.outbox import partition_of
+from streams.plan import Plan, parse
 from streams.records import AgentRecord, DeadLetter, Message, Result, Start
 from streams.run import decide
 from streams.topics import AGENTS, DEAD_LETTERS, EVENTS, INBOX, TOPICS, TRIGGERS
 from streams.trigger import from_kafka
-from streams.workflow import Plan, parse
 
 PARTITIONS = 4
 

@@ -15,7 +15,7 @@ from watching import dead_letters, end_of, get
 
 from streams import topics
 from streams.ids import run_id
-from streams.workflow import parse
+from streams.plan import parse
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 

@@ -18,9 +18,9 @@ from streams import codec
 from streams.errors import OperatorError
 from streams.ids import run_id
 from streams.lifecycle import RunState
+from streams.plan import parse
 from streams.records import Cancel, Decision, Failure, Message, Result, RunStatus, Start, Trigger
 from streams.run import decide
-from streams.workflow import parse
 
 TOPIC = "test.events"
 PLAN = parse(

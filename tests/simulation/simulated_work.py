@@ -5,8 +5,8 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Raw
 
+from streams.plan import Plan, parse
 from streams.records import Failure, Result, Task
-from streams.workflow import Plan, parse
 
 _DURATIONS: Final = ("200ms", "5s", "10m")
 _OUTPUTS: Final = (b'{"n":1.50,"list":["a"]}', b'{"n":null,"list":[]}', b'"text"')

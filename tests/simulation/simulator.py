@@ -29,8 +29,8 @@ from streams.faust_shell import Batch, PartitionedStore
 from streams.ids import run_id
 from streams.orchestrator import Orchestrator
 from streams.outbox import partition_of
+from streams.plan import Plan
 from streams.records import Cancel, Start, Trigger
-from streams.workflow import Plan
 
 PARTITIONS: Final = 2
 T0: Final = 1_700_000_000_000

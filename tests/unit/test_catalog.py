@@ -5,8 +5,8 @@ import pytest
 
 from streams.catalog import Catalog, record_key
 from streams.errors import DefinitionError
+from streams.plan import parse
 from streams.records import Definition, Retirement
-from streams.workflow import parse
 
 
 def definition(

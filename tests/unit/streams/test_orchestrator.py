@@ -13,9 +13,9 @@ from streams.errors import OperatorError
 from streams.faust_shell import Batch
 from streams.lifecycle import RunState, evolve
 from streams.orchestrator import Orchestrator
+from streams.plan import Plan, parse
 from streams.records import Message, Result, Start, Trigger
 from streams.run_store import OFFSET_KEY, RunStore
-from streams.workflow import Plan, parse
 
 PLAN = parse(
     {

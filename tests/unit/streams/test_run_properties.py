@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from streams import codec
 from streams.lifecycle import RunState, evolve
+from streams.plan import Plan, parse
 from streams.records import (
     Cancel,
     Decision,
@@ -37,7 +38,6 @@ from streams.records import (
     Trigger,
 )
 from streams.run import Outcome, decide
-from streams.workflow import Plan, parse
 
 T0 = 1_700_000_000_000
 ENDED = {"SUCCESS", "FAILED", "SKIPPED", "CANCELLED"}

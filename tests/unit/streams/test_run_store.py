@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from streams import codec
 from streams.errors import UnreadableRecordError
 from streams.lifecycle import RunState
+from streams.plan import parse
 from streams.records import (
     NULL,
     Cancel,
@@ -25,7 +26,6 @@ from streams.records import (
 )
 from streams.run import Outcome, decide
 from streams.run_store import OFFSET_KEY, REMEMBERED_MS, Change, RunStore, records_of
-from streams.workflow import parse
 
 T0 = 1_000_000
 MINUTE = 60_000

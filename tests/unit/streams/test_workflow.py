@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.errors import DefinitionError
-from streams.workflow import MAX_NODES, Plan, json_schema, parse
+from streams.plan import Plan, parse
+from streams.workflow import MAX_NODES, json_schema
 
 
 def node(name: str, *depends_on: str, **fields: Any) -> dict[str, Any]:
@@ -412,7 +413,7 @@ def test_the_plan_is_the_same_in_every_process() -> None:
     """Events are made in the plan's order, so it must not depend on a process's hash seed."""
     script = """
 import sys
-from streams.workflow import parse
+from streams.plan import parse
 names = [f"n{i}" for i in range(30)]
 nodes = [
     {"id": n, "agent": "x", "action": "y", "dependsOn": [names[j] for j in range(i) if i % (j + 2)]}

@@ -1,10 +1,10 @@
 import msgspec
 import pytest
 
-from streams.condition import Condition, Verdict, check, event_values
 from streams.errors import DefinitionError
+from streams.expression import Expression, Verdict, event_values
+from streams.plan import parse
 from streams.records import Trigger
-from streams.workflow import parse
 
 EVENT = event_values(
     Trigger(
@@ -30,13 +30,13 @@ EVENT = event_values(
     ],
 )
 def test_conditions(text: str, matched: bool) -> None:
-    assert Condition(text).check(EVENT) == Verdict(matched)
+    assert Expression(text).check({"event": EVENT}) == Verdict(matched)
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("event.data.missing == 1", "the event has no 'missing'"),
+        ("event.data.missing == 1", "there is no 'missing'"),
         ("event.data.branch", "gave str, not true or false"),
         ("event.data.n / 0 == 1", "division by zero"),
         ("event.data.branch + 1 == 2", "Unsupported operation"),
@@ -45,7 +45,7 @@ def test_conditions(text: str, matched: bool) -> None:
     ],
 )
 def test_a_condition_that_fails_does_not_match_and_says_why(text: str, reason: str) -> None:
-    verdict = Condition(text).check(EVENT)
+    verdict = Expression(text).check({"event": EVENT})
     assert not verdict.matched
     assert reason in verdict.reason
 
@@ -61,15 +61,14 @@ def test_a_condition_that_fails_does_not_match_and_says_why(text: str, reason: s
     ],
 )
 def test_a_malformed_condition_is_a_problem_of_the_definition(text: str, says: str) -> None:
-    plan = parse(
-        {
-            "name": "w",
-            "trigger": {"event": "a", "filter": text},
-            "nodes": [{"id": "n", "agent": "a", "action": "x"}],
-        }
-    )
     with pytest.raises(DefinitionError) as raised:
-        check(plan.spec)
+        parse(
+            {
+                "name": "w",
+                "trigger": {"event": "a", "filter": text},
+                "nodes": [{"id": "n", "agent": "a", "action": "x"}],
+            }
+        )
     (problem,) = raised.value.problems
     assert problem.path == ("trigger", "filter")
     assert says in problem.message

@@ -1,0 +1,96 @@
+"""CEL expressions in definitions: `event.data.branch == 'main'`, `nodes.scan.output.total > 0`.
+
+An expression is compiled once. One that does not compile, or uses a name that its place does not
+have, is the workflow author's fault and found when the definition is published. One that fails on
+certain values gives a `Verdict` with the reason; whose fault that is, the place says.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from streams.records import Trigger
+
+MAX_LENGTH: Final = 4_096
+
+
+class ExpressionError(ValueError):
+    """The text is no expression, or not one for its place."""
+
+
+class Verdict(NamedTuple):
+    """Whether a condition is met; `reason` says why it could not be told."""
+
+    matched: bool
+    reason: str = ""
+
+
+class Expression:
+    """A compiled CEL expression; `variables` are the names that it uses."""
+
+    __slots__ = ("_program", "text", "variables")
+
+    def __init__(self, text: str) -> None:
+        """Compile; `ExpressionError` says what is wrong."""
+        self.text = text
+        if len(text) > MAX_LENGTH:
+            raise ExpressionError(
+                f"the expression has {len(text):,} characters, {MAX_LENGTH:,} may be"
+            )
+        import cel  # a compiler: a tenth of a second that only expressions need
+
+        try:
+            self._program = cel.compile(text)
+        except ValueError as error:
+            raise ExpressionError(f"not a CEL expression: {_syntax(str(error))}") from error
+        self.variables = frozenset(self._program.variables())
+
+    def expect(self, *names: str, needed: str = "") -> None:
+        """`ExpressionError` if it uses other names than these, or does not use `needed`."""
+        unknown = sorted(self.variables - set(names))
+        if unknown:
+            raise ExpressionError(
+                f"the expression uses {unknown[0]!r}; here there are {', '.join(names)}"
+            )
+        if needed and needed not in self.variables:
+            raise ExpressionError(
+                f"the expression does not look at the {needed}: use {needed}.type, {needed}.data"
+            )
+
+    def check(self, values: Mapping[str, Any]) -> Verdict:
+        """Whether it is true of these values."""
+        try:
+            result = self._program.execute(dict(values))
+        except Exception as error:  # noqa: BLE001  # CEL raises Python's errors of every kind
+            if isinstance(error, KeyError):
+                return Verdict(False, f"there is no {error}")
+            return Verdict(False, f"the expression failed: {error}")
+        if isinstance(result, bool):
+            return Verdict(result)
+        return Verdict(False, f"the expression gave {type(result).__name__}, not true or false")
+
+
+@lru_cache(maxsize=1024)
+def compiled(text: str) -> Expression:
+    """The expression of this text, compiled at most once; errors as for `Expression`."""
+    return Expression(text)
+
+
+def event_values(trigger: Trigger) -> dict[str, Any]:
+    """What an expression sees as `event`: made once an event, for all expressions."""
+    return {
+        "id": trigger.id,
+        "source": trigger.source,
+        "type": trigger.type,
+        "subject": trigger.subject,
+        "time": trigger.time,
+        "data": msgspec.json.decode(trigger.data),
+    }
+
+
+def _syntax(text: str) -> str:
+    """The part of the compiler's message that says where and what."""
+    _, _, after = text.partition("ERROR: <input>:")
+    return after.splitlines()[0] if after else text.splitlines()[0]

@@ -1,0 +1,75 @@
+"""Payloads that are too big for the log travel by reference (law 9): by the hash of their content.
+
+A reference stands where the JSON value would: `{"$blob": "<sha256>", "size": <bytes>}`. What it
+names never changes, so that reading it keeps a decision pure: `Blobs` gives the content, or raises
+`MissingBlobError`, upon which the shell fetches it and decides again.
+"""
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+INLINE_LIMIT: Final = 64 * 1024
+"""Bytes of JSON that travel on the log itself."""
+
+_MARK: Final = b'{"$blob":"'
+_KEY: Final = "$blob"
+_LONGEST: Final = 128
+
+
+class Reference(NamedTuple):
+    """The content with this SHA-256 (hexadecimal) and this many bytes."""
+
+    digest: str
+    size: int
+
+    def encode(self) -> bytes:
+        """As it stands in a payload."""
+        return b'{"$blob":"%s","size":%d}' % (self.digest.encode(), self.size)
+
+
+class MissingBlobError(Exception):
+    """A decision needs the content of a reference that is not at hand."""
+
+    def __init__(self, reference: Reference) -> None:
+        super().__init__(f"blob {reference.digest} is not at hand")
+        self.reference = reference
+
+
+Blobs = Callable[[Reference], bytes]
+"""Gives a reference's content; `MissingBlobError` where it has to be fetched first."""
+
+
+def no_blobs(reference: Reference) -> bytes:
+    """Nothing is at hand."""
+    raise MissingBlobError(reference)
+
+
+def reference_to(content: bytes) -> Reference:
+    """The reference that names this content."""
+    return Reference(sha256(content).hexdigest(), len(content))
+
+
+def as_reference(payload: msgspec.Raw | bytes) -> Reference | None:
+    """The reference that a payload (JSON bytes) consists of; None where it is the value itself."""
+    content = bytes(payload)
+    if len(content) > _LONGEST or not content.startswith(_MARK):
+        return None
+    return reference_in(msgspec.json.decode(content))
+
+
+def reference_in(value: Any) -> Reference | None:
+    """The reference that a decoded value is; None where it is anything else."""
+    if not isinstance(value, dict) or len(value) != 2:
+        return None
+    digest, size = value.get(_KEY), value.get("size")
+    if isinstance(digest, str) and len(digest) == 64 and isinstance(size, int):
+        return Reference(digest, size)
+    return None
+
+
+def has_references(payload: msgspec.Raw | bytes) -> bool:
+    """Whether there may be references anywhere inside: quick, and sometimes wrong in saying yes."""
+    return b'"$blob"' in bytes(payload)

@@ -1,0 +1,380 @@
+"""The plan made from a definition: its graph checked, its templates and expressions compiled.
+
+Rules:
+- A definition is refused with every fault found, each with the path of its field: duplicate node
+  ids, dependencies that do not exist, cycles, references to what cannot be known.
+- A reference to a node needs that node among the (transitive) dependencies, so that it has ended
+  when the inputs are made. The failure handler and what undoes a node may refer to all nodes.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from streams.errors import DefinitionError, Problem
+from streams.expression import Expression, ExpressionError, compiled
+from streams.retry import RetryPolicy
+from streams.template import Reference, Template, TemplateError
+from streams.workflow import EVENT_FIELDS, RUN_FIELDS, NodeSpec, TriggerSpec, WorkflowSpec
+
+
+class Work(NamedTuple):
+    """A task as the definition describes it, made ready: a node's, or what undoes one."""
+
+    agent: str
+    action: str
+    inputs: Template
+    retry: RetryPolicy
+    timeout: int
+
+
+class NodePlan:
+    """A node made ready for deciding: its templates compiled, its place in the graph known."""
+
+    __slots__ = (
+        "ancestors",
+        "compensation",
+        "condition",
+        "delay_until",
+        "dependents",
+        "for_each",
+        "handler",
+        "inputs",
+        "match",
+        "needs",
+        "spec",
+        "work",
+    )
+
+    def __init__(self, spec: NodeSpec, ancestors: frozenset[str], *, handler: bool) -> None:
+        """Compile; TemplateError and ExpressionError are for the caller to place."""
+        self.spec = spec
+        self.ancestors = ancestors
+        self.handler = handler
+        self.dependents: tuple[str, ...] = ()
+        self.needs = spec.depends_on
+        self.inputs = Template(spec.inputs)
+        self.for_each = None if spec.for_each is None else Template(spec.for_each)
+        self.delay_until = None if spec.delay_until is None else Template(spec.delay_until)
+        self.condition = None if spec.when is None else compiled(spec.when)
+        wait = spec.wait_for_event
+        self.match = None if wait is None or wait.match is None else compiled(wait.match)
+        self.work = (
+            None
+            if spec.agent is None or spec.action is None
+            else Work(spec.agent, spec.action, self.inputs, spec.retry, spec.attempt_timeout)
+        )
+        undo = spec.compensate
+        self.compensation = (
+            None
+            if undo is None
+            else Work(undo.agent, undo.action, Template(undo.inputs), undo.retry, undo.timeout)
+        )
+
+
+class Plan:
+    """A checked definition made ready for deciding: built once a version, shared by its runs.
+
+    `nodes` are in topological order; those of the failure handler have `handler` set.
+    """
+
+    def __init__(self, spec: WorkflowSpec) -> None:
+        """Check the graph and the references; `DefinitionError` with every problem found."""
+        problems: list[Problem] = []
+        self.spec = spec
+        self.nodes: dict[str, NodePlan] = {}
+        self.filter = _filter(spec.trigger, problems)
+        graph = _Graph(spec, problems)
+        for stage, nodes in (("nodes", spec.nodes), ("onFailure", spec.on_failure)):
+            for index, node in enumerate(nodes):
+                if graph.index.get(node.id) == (stage, index):
+                    graph.check(stage, index, node, problems)
+        self.output = _output(spec, graph, problems)
+        if problems:
+            raise DefinitionError(_summary(spec.name, problems), tuple(problems))
+        self.nodes = {name: graph.plans[name] for name in graph.order}
+        self.roots = tuple(node.id for node in spec.nodes if not node.depends_on)
+        self.handler_roots = tuple(node.id for node in spec.on_failure if not node.depends_on)
+        for node in (*spec.nodes, *spec.on_failure):
+            self.nodes[node.id].dependents = tuple(
+                other.id for other in (*spec.nodes, *spec.on_failure) if node.id in other.depends_on
+            )
+        self.waits = tuple(node.id for node in spec.nodes if node.wait_for_event) + tuple(
+            node.id for node in spec.on_failure if node.wait_for_event
+        )
+
+    @cached_property
+    def agents(self) -> frozenset[str]:
+        """The agents whose task topics this workflow writes to."""
+        works = [work for plan in self.nodes.values() for work in (plan.work, plan.compensation)]
+        return frozenset(work.agent for work in works if work is not None)
+
+    @cached_property
+    def awaited(self) -> frozenset[str]:
+        """The patterns of events that its runs may wait for."""
+        waits = (plan.spec.wait_for_event for plan in self.nodes.values())
+        return frozenset(wait.event for wait in waits if wait is not None)
+
+
+class _Graph:
+    """The nodes of both stages: their order, and what each may refer to."""
+
+    def __init__(self, spec: WorkflowSpec, problems: list[Problem]) -> None:
+        self.main = _topological("nodes", spec.nodes, {}, problems)
+        self.index = {node.id: ("nodes", n) for n, node in reversed(list(enumerate(spec.nodes)))}
+        taken = dict.fromkeys(self.index, "nodes")
+        handler = _topological("onFailure", spec.on_failure, taken, problems)
+        for n, node in reversed(list(enumerate(spec.on_failure))):
+            if node.id not in taken:
+                self.index[node.id] = ("onFailure", n)
+        self.order = [*self.main, *handler]
+        by_id = {node.id: node for node in reversed((*spec.on_failure, *spec.nodes))}
+        self.ancestors: dict[str, frozenset[str]] = {}
+        for name in self.order:
+            known = [d for d in by_id[name].depends_on if d in self.ancestors]
+            above = frozenset(known).union(*(self.ancestors[d] for d in known))
+            self.ancestors[name] = above if name in self.main else above | frozenset(self.main)
+        self.plans: dict[str, NodePlan] = {}
+
+    def check(self, stage: str, index: int, node: NodeSpec, problems: list[Problem]) -> None:
+        """Compile a node, and hold its references against what can be known there."""
+        handler = stage == "onFailure"
+        ancestors = self.ancestors.get(node.id)
+        try:
+            plan = NodePlan(node, ancestors or frozenset(), handler=handler)
+        except (TemplateError, ExpressionError):
+            problems += _malformed(stage, index, node)
+            return
+        self.plans[node.id] = plan
+        roots = ("context", "event", "nodes", "run", *(("failure",) if handler else ()))
+        inner = (*roots, "item", "index") if plan.for_each is not None else roots
+        undo = None if plan.compensation is None else plan.compensation.inputs
+        for field, template, known in (
+            (("inputs",), plan.inputs, inner),
+            (("forEach",), plan.for_each, roots),
+            (("delayUntil",), plan.delay_until, roots),
+        ):
+            for reference in () if template is None else template.references:
+                message = _reference_problem(reference, node.id, ancestors, self.index, known)
+                if message:
+                    problems.append(Problem((stage, index, *field), message))
+        for reference in () if undo is None else undo.references:
+            message = _reference_problem(
+                reference, node.id, frozenset(self.main), self.index, (*roots, "failure")
+            )
+            if message:
+                problems.append(Problem((stage, index, "compensate", "inputs"), message))
+        for path, expression, names in (
+            (("when",), plan.condition, roots),
+            (("waitForEvent", "match"), plan.match, roots),
+        ):
+            try:
+                if expression is not None:
+                    expression.expect(*names)
+            except ExpressionError as error:
+                problems.append(Problem((stage, index, *path), str(error)))
+
+
+def _malformed(stage: str, index: int, node: NodeSpec) -> list[Problem]:
+    """Which of the node's templates and expressions cannot be compiled, and why."""
+    problems = []
+    undo = node.compensate
+    wait = node.wait_for_event
+    templates: tuple[tuple[tuple[str, ...], Any], ...] = (
+        (("inputs",), node.inputs),
+        (("forEach",), node.for_each),
+        (("delayUntil",), node.delay_until),
+        (("compensate", "inputs"), None if undo is None else undo.inputs),
+    )
+    for path, value in templates:
+        try:
+            Template(value)
+        except TemplateError as error:
+            problems.append(Problem((stage, index, *path), str(error)))
+    expressions = (
+        (("when",), node.when),
+        (("waitForEvent", "match"), None if wait is None else wait.match),
+    )
+    for path, text in expressions:
+        try:
+            if text is not None:
+                compiled(text)
+        except ExpressionError as error:
+            problems.append(Problem((stage, index, *path), str(error)))
+    return problems
+
+
+def _filter(trigger: TriggerSpec, problems: list[Problem]) -> Expression | None:
+    if trigger.filter is None:
+        return None
+    try:
+        found = compiled(trigger.filter)
+        found.expect("event", needed="event")
+    except ExpressionError as error:
+        problems.append(Problem(("trigger", "filter"), str(error)))
+        return None
+    return found
+
+
+def _output(spec: WorkflowSpec, graph: _Graph, problems: list[Problem]) -> Template | None:
+    if spec.output is None:
+        return None
+    try:
+        template = Template(spec.output)
+    except TemplateError as error:
+        problems.append(Problem(("output",), str(error)))
+        return None
+    main = frozenset(graph.main)
+    for reference in template.references:
+        message = _reference_problem(
+            reference, "output", main, graph.index, ("context", "event", "nodes", "run")
+        )
+        if message:
+            problems.append(Problem(("output",), message))
+    return template
+
+
+def parse(definition: Mapping[str, Any]) -> Plan:
+    """A definition as read from YAML or JSON, checked; `DefinitionError` lists what is wrong."""
+    name = str(definition.get("name", "workflow"))
+    try:
+        spec = WorkflowSpec.model_validate(definition)
+    except ValidationError as error:
+        items = error.errors()
+        inside_nodes = any(item["loc"][0] == "nodes" and len(item["loc"]) > 1 for item in items)
+        problems = tuple(
+            Problem(tuple(item["loc"]), _plain(item["msg"], item["type"]))
+            for item in items
+            # With a fault in a node pydantic counts the nodes without it: no fault of its own.
+            if not (inside_nodes and item["type"] == "too_short" and item["loc"] == ("nodes",))
+        )
+        raise DefinitionError(_summary(name, problems), problems) from error
+    return Plan(spec)
+
+
+def _plain(message: str, kind: str) -> str:
+    if kind == "extra_forbidden":
+        return "no such field in a workflow definition"
+    return message.removeprefix("Value error, ")
+
+
+def _summary(name: str, problems: list[Problem] | tuple[Problem, ...]) -> str:
+    first = problems[0]
+    where = ".".join(map(str, first.path))
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"workflow {name!r}: {where + ': ' if where else ''}{first.message}{more}"
+
+
+def _topological(
+    stage: str, nodes: tuple[NodeSpec, ...], taken: Mapping[str, str], problems: list[Problem]
+) -> list[str]:
+    """Node ids, dependencies first. Duplicates, unknown dependencies and cycles are problems.
+
+    `taken` are ids that are used elsewhere, with the name of that list.
+    """
+    ids = _unique_ids(stage, nodes, taken, problems)
+    waiting: dict[str, set[str]] = {node_id: set() for node_id in ids}
+    for index, node in enumerate(nodes):
+        for position, dependency in enumerate(node.depends_on):
+            if dependency not in ids:
+                problems.append(
+                    Problem(
+                        (stage, index, "dependsOn", position),
+                        f"node {node.id!r} depends on {dependency!r}, which is not a node"
+                        f" (nodes: {', '.join(ids)})",
+                    )
+                )
+        if node.id in waiting:
+            waiting[node.id] |= {d for d in node.depends_on if d in ids}
+    order = _ordered(waiting)
+    if len(order) < len(ids):
+        cycle = _cycle({n: waiting[n] for n in ids if n not in set(order)})
+        problems.append(
+            Problem(
+                (stage, ids[cycle[0]], "dependsOn"),
+                f"the dependencies make a cycle: {' → '.join([*cycle, cycle[0]])}",
+            )
+        )
+    return order
+
+
+def _unique_ids(
+    stage: str, nodes: tuple[NodeSpec, ...], taken: Mapping[str, str], problems: list[Problem]
+) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        if node.id in taken:
+            text = f"node id {node.id!r} is already used in {taken[node.id]}"
+            problems.append(Problem((stage, index, "id"), text))
+        elif node.id in ids:
+            problems.append(
+                Problem(
+                    (stage, index, "id"),
+                    f"node id {node.id!r} is already used by node {ids[node.id] + 1} of the list",
+                )
+            )
+        else:
+            ids[node.id] = index
+    return ids
+
+
+def _ordered(waiting: dict[str, set[str]]) -> list[str]:
+    """The nodes, dependencies first; takes what is done out of `waiting`."""
+    order: list[str] = []
+    ready = [n for n, deps in waiting.items() if not deps]
+    dependents: dict[str, list[str]] = {n: [] for n in waiting}
+    for node_id, deps in waiting.items():
+        for dependency in deps:
+            dependents[dependency].append(node_id)
+    while ready:
+        node_id = ready.pop(0)
+        order.append(node_id)
+        for dependent in dependents[node_id]:
+            waiting[dependent].discard(node_id)
+            if not waiting[dependent]:
+                ready.append(dependent)
+    return order
+
+
+def _cycle(waiting: dict[str, set[str]]) -> list[str]:
+    """One cycle among nodes that all wait for one another."""
+    path: list[str] = []
+    node = next(iter(waiting))
+    while node not in path:
+        path.append(node)
+        node = min(d for d in waiting[node] if d in waiting)
+    return path[path.index(node) :]
+
+
+def _reference_problem(
+    reference: Reference,
+    node: str,
+    ancestors: frozenset[str] | None,
+    ids: Mapping[str, Any],
+    roots: tuple[str, ...],
+) -> str | None:
+    """Why a reference can be seen to lead nowhere.
+
+    `ancestors` is None for a node in a cycle: what it could refer to cannot be said.
+    """
+    text = f"'{{{{ {reference.text} }}}}'"
+    if reference.path[0] not in roots:
+        return f"{text}: here there is no {reference.path[0]!r}, only {', '.join(roots)}"
+    if reference.path[0] == "event":
+        if len(reference.path) > 1 and reference.path[1] not in EVENT_FIELDS:
+            return f"{text}: an event has {', '.join(EVENT_FIELDS)}, not {reference.path[1]!r}"
+        return None
+    if reference.path[0] == "run":
+        if len(reference.path) > 1 and reference.path[1] not in RUN_FIELDS:
+            return f"{text}: a run has {', '.join(RUN_FIELDS)}, not {reference.path[1]!r}"
+        return None
+    target = reference.node
+    if target is None:
+        return None
+    if target not in ids:
+        return f"{text} refers to {target!r}, which is not a node"
+    if ancestors is None or target in ancestors or node == "output":
+        return None
+    return f"{text} refers to {target!r}, which {node!r} does not depend on: add it to dependsOn"
