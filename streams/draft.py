@@ -11,7 +11,7 @@ import msgspec
 
 from streams.ids import COMPENSATION
 from streams.lifecycle import Fold, RunState
-from streams.payload import INLINE_LIMIT, Blobs, reference_to
+from streams.payload import INLINE_LIMIT, Blobs, Reference, reference_to
 from streams.plan import NodePlan, Plan
 from streams.records import (
     Decision,
@@ -81,16 +81,16 @@ class Draft:
         self.plan = plan
         self.partition = partition
         self.limits = limits
-        self.blob_of = blobs
+        self._blobs = blobs
+        self._packed: dict[str, bytes] = {}
         self.fold = Fold(before)
-        self.scope = RunScope(before.head, before.head.trigger, self.fold.nodes, blobs)
+        self.scope = RunScope(before.head, before.head.trigger, self.fold.nodes, self.blob_of)
         self.queue: deque[str] = deque()
         self.events: list[Event] = []
         self.tasks: list[Task] = []
         self.cancellations: list[TaskCancellation] = []
         self.messages: list[RunMessage] = []
         self.requests: list[RunRequest] = []
-        self.blobs: list[bytes] = []
         self.listed: set[str] = set()
         self.verdict: Ending | None = None
         """How the run ends, before an event has said so."""
@@ -134,8 +134,14 @@ class Draft:
         if size <= self.limits.inline and self._inline_bytes + size <= self.limits.decision:
             self._inline_bytes += size
             return msgspec.Raw(content)
-        self.blobs.append(content)
-        return msgspec.Raw(reference_to(content).encode())
+        reference = reference_to(content)
+        self._packed[reference.digest] = content
+        return msgspec.Raw(reference.encode())
+
+    def blob_of(self, reference: Reference) -> bytes:
+        """The content of a reference; of what this decision has packed, nobody else knows yet."""
+        packed = self._packed.get(reference.digest)
+        return self._blobs(reference) if packed is None else packed
 
     def outcome(self) -> Outcome:
         """The decision and its effects."""
@@ -163,6 +169,6 @@ class Draft:
             tuple(self.messages),
             () if ended else tuple(self.requests),
             self.announcement,
-            tuple(self.blobs),
+            tuple(self._packed.values()),
             frozenset(self.listed),
         )

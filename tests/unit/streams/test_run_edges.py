@@ -1,0 +1,70 @@
+"""Where the features of a run meet: pauses, endings, fan-outs, approvals, and big payloads."""
+
+import json
+from typing import Any
+
+from judged_run import SMALL, JudgedRun, start
+from msgspec import Raw
+
+from streams.plan import parse
+from streams.records import (
+    Failure,
+    Occurrence,
+    Result,
+    Trigger,
+)
+from streams.run import DEFAULT_LIMITS, Limits
+
+
+def task(name: str, *depends_on: str, **fields: Any) -> dict[str, Any]:
+    return {"id": name, "agent": "x", "action": "do", "dependsOn": list(depends_on), **fields}
+
+
+def life(*nodes: dict[str, Any], limits: Limits = DEFAULT_LIMITS, **fields: Any) -> JudgedRun:
+    return JudgedRun(parse({"name": "w", "nodes": list(nodes), **fields}), limits)
+
+
+def started(*nodes: dict[str, Any], limits: Limits = DEFAULT_LIMITS, **fields: Any) -> JudgedRun:
+    run = life(*nodes, limits=limits, **fields)
+    run.hear(start())
+    return run
+
+
+def done(node: str, output: Any = None, item: int | None = None, attempt: int = 1) -> Result:
+    return Result(
+        run="r1", node=node, item=item, attempt=attempt, started_at=1, finished_at=2,
+        output=Raw(json.dumps(output).encode()),
+    )  # fmt: skip
+
+
+def failed(node: str, item: int | None = None, attempt: int = 1, **fields: Any) -> Result:
+    failure = Failure(**{"kind": "agent_error", "message": "boom", "retryable": False} | fields)
+    return Result(
+        run="r1", node=node, item=item, attempt=attempt, started_at=1, finished_at=2,
+        failure=failure,
+    )  # fmt: skip
+
+
+def said(run: JudgedRun) -> list[str]:
+    """The last decision's events: what happened to what."""
+    return [
+        " ".join(part for part in (type(event).__name__, getattr(event, "node", "")) if part)
+        for event in run.decisions[-1].events
+    ]
+
+
+def sent(run: JudgedRun) -> list[str]:
+    return [t.id for o in run.outcomes for t in o.tasks]
+
+
+# --- big payloads ---------------------------------------------------------------------------------
+
+
+def test_a_decision_can_look_into_what_it_has_made_itself() -> None:
+    """Two nodes wait for the event; that the first took it is seen in its output, a reference."""
+    wait = {"waitForEvent": {"event": "go"}}
+    run = started({"id": "a", **wait}, {"id": "b", **wait}, limits=SMALL)
+    event = Trigger(id="o", source="s", type="go", data=Raw(b'{"k":"%s"}' % (b"x" * 60)))
+    run.hear(Occurrence(project="default", trigger=event))
+    assert said(run) == ["NodeSucceeded a"]
+    assert len(run.outcomes[-1].blobs) == 1
