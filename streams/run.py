@@ -177,7 +177,7 @@ def _take_over(draft: Draft, message: Start) -> None:
         if plan is None or plan.handler or draft.state(key) is not None:
             continue
         draft.emit(NodeReused(node=reused.node, item=reused.item, output=reused.output, run=origin))
-    for edit in message.edits:
+    for edit in () if message.compensate else message.edits:
         if edit.node in draft.plan.nodes and draft.state(edit.node) is None:
             draft.emit(NodeEdited(node=edit.node, inputs=edit.inputs))
 

@@ -8,9 +8,12 @@ from msgspec import Raw
 
 from streams.plan import parse
 from streams.records import (
+    Edit,
     Failure,
     Occurrence,
     Result,
+    Reused,
+    RunStatus,
     Trigger,
 )
 from streams.run import DEFAULT_LIMITS, Limits
@@ -68,3 +71,22 @@ def test_a_decision_can_look_into_what_it_has_made_itself() -> None:
     run.hear(Occurrence(project="default", trigger=event))
     assert said(run) == ["NodeSucceeded a"]
     assert len(run.outcomes[-1].blobs) == 1
+
+
+# --- starting again -------------------------------------------------------------------------------
+
+
+def test_a_run_that_only_undoes_has_no_use_for_edited_inputs() -> None:
+    undo = {"agent": "x", "action": "undo"}
+    run = life(task("a", compensate=undo), task("b", "a"))
+    reused = (Reused(node="a", output=Raw(b"1")),)
+    edits = (Edit(node="b", inputs=Raw(b"{}")),)
+    run.hear(start(reuse=reused, edits=edits, compensate=True))
+    assert said(run)[1:] == [
+        "NodeReused a",
+        "NodeSkipped b",
+        "RunEnding",
+        "NodeDispatched a.compensate",
+    ]
+    run.hear(done("a.compensate"))
+    assert run.status is RunStatus.SUCCESS
