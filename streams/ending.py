@@ -135,9 +135,9 @@ def force(draft: Draft) -> None:
         if state is not None and state.items is not None:
             for index in range(state.items if state.active else 0):
                 item = draft.state(node_key(node, index))
-                if item is not None and item.status not in SETTLED:
-                    draft.emit(NodeCancelled(node=node, item=item.item, attempt=item.attempt))
-        _cancel_now(draft, node, state)
+                if item is not None:
+                    _cancel_now(draft, node, item)
+        _cancel_now(draft, node, draft.state(node))
     for node in () if ending is None else ending.undo:
         key = node + COMPENSATION
         _cancel_now(draft, key, draft.state(key))
@@ -148,8 +148,9 @@ def _cancel_now(draft: Draft, node: str, state: NodeState | None) -> None:
     if state is None:
         draft.emit(NodeCancelled(node=node))
     elif state.status not in SETTLED:
-        steps.call_off(draft, state, 0, "the run was ended by force")
-        draft.emit(NodeCancelled(node=node, attempt=state.attempt))
+        if state.status is NodeStatus.RUNNING and state.items is None:
+            steps.call_off(draft, state, 0, "the run was ended by force")
+        draft.emit(NodeCancelled(node=node, item=state.item, attempt=state.attempt))
 
 
 # --- stages ---------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from streams.plan import parse
 from streams.records import (
+    Cancel,
     Edit,
     Failure,
     Occurrence,
@@ -90,3 +91,34 @@ def test_a_run_that_only_undoes_has_no_use_for_edited_inputs() -> None:
     ]
     run.hear(done("a.compensate"))
     assert run.status is RunStatus.SUCCESS
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def test_who_works_on_an_item_is_told_when_the_run_is_ended_by_force() -> None:
+    fan = task("h", forEach=[1, 2, 3], maxParallel=2)
+    run = started(task("a"), onFailure=[fan])
+    run.hear(failed("a"))
+    assert sent(run)[1:] == ["r1/h.0/1", "r1/h.1/1"]
+    run.hear(Cancel(run="r1", reason="enough", force=True))
+    assert [order.task for order in run.outcomes[-1].cancellations] == ["r1/h.0/1", "r1/h.1/1"]
+    assert run.status is RunStatus.FAILED
+
+
+def test_force_calls_off_nothing_but_what_is_under_way() -> None:
+    retry = {"initialDelay": "1h"}
+    run = started(
+        task("a"),
+        onFailure=[
+            task("again", retry=retry),
+            task("asks", approvalRequired=True),
+            {"id": "child", "workflow": "w2", "approvalRequired": True},
+            {"id": "sleeps", "delay": "1h"},
+        ],
+    )
+    run.hear(failed("a"))
+    run.hear(failed("again", retryable=True))
+    forced = run.hear(Cancel(run="r1", reason="enough", force=True))
+    assert (forced.cancellations, forced.messages) == ((), ())
+    assert run.status is RunStatus.FAILED
