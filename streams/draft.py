@@ -19,9 +19,11 @@ from streams.records import (
     Event,
     Failure,
     NodeState,
+    RunEnding,
     RunHead,
     RunMessage,
     RunRequest,
+    RunStatus,
     Task,
     TaskCancellation,
     Trigger,
@@ -85,6 +87,7 @@ class Draft:
         self._packed: dict[str, bytes] = {}
         self.fold = Fold(before)
         self.scope = RunScope(before.head, before.head.trigger, self.fold.nodes, self.blob_of)
+        self.scope.failure = self._why()
         self.queue: deque[str] = deque()
         self.events: list[Event] = []
         self.tasks: list[Task] = []
@@ -118,6 +121,21 @@ class Draft:
         """Add an event."""
         self.events.append(event)
         self.fold.apply(event)
+        if isinstance(event, RunEnding):
+            self.scope.failure = self._why()
+
+    def _why(self) -> Failure | None:
+        """What made the run end as it does, for templates; None before it is settled."""
+        ending = self.fold.ending
+        if ending is None:
+            return None
+        if ending.outcome is RunStatus.CANCELLED:
+            text = ending.reason or "the run was cancelled"
+            return Failure(kind="cancelled", message=text, retryable=False)
+        if self.fold.failure is None:
+            text = "the work of another run is undone"
+            return Failure(kind="compensation", message=text, retryable=False)
+        return self.fold.failure
 
     def node_plan(self, node: str) -> NodePlan | None:
         """The plan of a node, or of the one that a compensation undoes."""

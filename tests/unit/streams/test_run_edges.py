@@ -122,3 +122,37 @@ def test_force_calls_off_nothing_but_what_is_under_way() -> None:
     forced = run.hear(Cancel(run="r1", reason="enough", force=True))
     assert (forced.cancellations, forced.messages) == ((), ())
     assert run.status is RunStatus.FAILED
+
+
+def test_a_handler_knows_the_failure_at_every_one_of_its_steps() -> None:
+    why = {"inputs": {"why": "{{ failure.message }}"}}
+    run = started(task("a"), onFailure=[task("h1", **why), task("h2", "h1", **why)])
+    run.hear(failed("a"))
+    run.hear(done("h1"))
+    assert said(run) == ["NodeSucceeded h1", "NodeDispatched h2"]
+    assert [bytes(t.inputs) for t in run.outcomes[-1].tasks] == [
+        b'{"why":"node \'a\' failed: boom"}'
+    ]
+
+
+def test_what_undoes_a_node_knows_the_failure_at_every_attempt() -> None:
+    undo = {"agent": "x", "action": "undo", "inputs": {"why": "{{ failure.kind }}"}}
+    run = started(task("a", compensate=undo), task("b", "a"))
+    run.hear(done("a"))
+    run.hear(failed("b"))
+    run.hear(failed("a.compensate", retryable=True))
+    run.wake()
+    assert said(run) == ["NodeDispatched a.compensate"]
+
+
+def test_what_undoes_a_node_can_say_why_where_nothing_has_failed() -> None:
+    """A run that is cancelled, or only undoes, has a reason all the same."""
+    undo = {"agent": "x", "action": "undo", "inputs": {"why": "{{ failure.message }}"}}
+    run = started(task("a", compensate=undo), task("b", "a"))
+    run.hear(done("a"))
+    run.hear(Cancel(run="r1", reason="not today"))
+    run.hear(done("b"))
+    assert [bytes(t.inputs) for t in run.outcomes[-1].tasks] == [b'{"why":"not today"}']
+    run = life(task("a", compensate=undo))
+    run.hear(start(reuse=(Reused(node="a", output=Raw(b"1")),), compensate=True))
+    assert said(run)[-1] == "NodeDispatched a.compensate"
