@@ -389,6 +389,8 @@ class Fold:
         failure: Failure | None = None,
     ) -> None:
         before = self.nodes.get(node_key(event.node, event.item))
+        # Of a fan-out that failed, some items may have to be undone.
+        in_turn = status is NodeStatus.SUCCESS or (before is not None and before.items is not None)
         self._put(
             NodeState(
                 node=event.node,
@@ -397,7 +399,7 @@ class Fold:
                 attempt=attempt,
                 output=output,
                 failure=failure,
-                order=self.seq if status is NodeStatus.SUCCESS else 0,
+                order=self.seq if in_turn else 0,
                 items=None if before is None else before.items,
                 done=0 if before is None else before.done,
                 failed=0 if before is None else before.failed,

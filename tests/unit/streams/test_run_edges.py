@@ -156,3 +156,15 @@ def test_what_undoes_a_node_can_say_why_where_nothing_has_failed() -> None:
     run = life(task("a", compensate=undo))
     run.hear(start(reuse=(Reused(node="a", output=Raw(b"1")),), compensate=True))
     assert said(run)[-1] == "NodeDispatched a.compensate"
+
+
+def test_a_fan_out_that_failed_in_part_is_undone_in_its_turn() -> None:
+    """It ended after what it depends on, so it is undone before that."""
+    undo = {"compensate": {"agent": "x", "action": "undo"}}
+    run = started(task("a", **undo), task("fan", "a", forEach=[1, 2], **undo))
+    run.hear(done("a"))
+    run.hear(done("fan", item=0))
+    run.hear(failed("fan", item=1))
+    assert sent(run)[-1] == "r1/fan.compensate/1"
+    run.hear(done("fan.compensate"))
+    assert sent(run)[-1] == "r1/a.compensate/1"
