@@ -338,6 +338,7 @@ class Fold:
                         status=NodeStatus.RUNNING,
                         attempt=1,
                         wake_at=None,
+                        inputs=UNSET,  # the items are kept by themselves: written once
                         items=event.count,
                         done=there,
                     )
@@ -457,9 +458,7 @@ class Fold:
             done=node.done + settled,
             failed=node.failed + (settled and item.status is not NodeStatus.SUCCESS),
             failure=node.failure or item.failure,
-            next_item=max(node.next_item, index + 1)
-            if not under_way and item.attempt
-            else (node.next_item),
+            next_item=node.next_item if under_way else max(node.next_item, index + 1),
         )
         self.touched.add(item.node)
 

@@ -1,6 +1,8 @@
 """Where the features of a run meet: pauses, endings, fan-outs, approvals, and big payloads."""
 
 import json
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from judged_run import SMALL, JudgedRun, start
@@ -8,6 +10,7 @@ from msgspec import Raw
 
 from streams.plan import parse
 from streams.records import (
+    Approval,
     Cancel,
     Edit,
     Failure,
@@ -17,7 +20,7 @@ from streams.records import (
     RunStatus,
     Trigger,
 )
-from streams.run import DEFAULT_LIMITS, Limits
+from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
 
 
 def task(name: str, *depends_on: str, **fields: Any) -> dict[str, Any]:
@@ -168,3 +171,61 @@ def test_a_fan_out_that_failed_in_part_is_undone_in_its_turn() -> None:
     assert sent(run)[-1] == "r1/fan.compensate/1"
     run.hear(done("fan.compensate"))
     assert sent(run)[-1] == "r1/a.compensate/1"
+
+
+# --- many items -----------------------------------------------------------------------------------
+
+
+def calls(work: Callable[[], Any]) -> int:
+    """How many functions the work calls: what it costs, without a clock."""
+    counted = 0
+
+    def count(*_: Any) -> None:
+        nonlocal counted
+        counted += 1
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
+def test_a_step_of_a_large_fan_out_costs_what_one_of_a_small_one_costs() -> None:
+    """In operations, and in bytes of state that are written."""
+    (few, small), (many, large) = (cost_of_an_answer(items) for items in (100, 10_000))
+    assert many < few * 1.2
+    assert large < small * 1.2
+
+
+def cost_of_an_answer(items: int) -> tuple[int, int]:
+    """Calls, and bytes of state, of the fiftieth result of a fan-out that had to be approved."""
+    fan = task("fan", forEach=list(range(items)), inputs={"n": "{{ item }}"}, approvalRequired=True)
+    run = life(fan)
+    messages = [
+        start(),
+        Approval(run="r1", node="fan", approved=True, by="ann"),
+        *(done("fan", {"n": n}, item=n) for n in range(50)),
+    ]
+    spent, written = [], 0
+    for message in messages:
+        outcomes: list[Outcome] = []
+        before = run.state
+
+        def step(message: Any = message, outcomes: list[Outcome] = outcomes) -> None:
+            outcomes.append(decide(run.state, message, 1, run.plan, 0))
+
+        spent.append(calls(step))
+        run.state = outcomes[0].state
+        written = sum(len(value or b"") for _, value in run.store.changes(before, outcomes[0]))
+    return spent[-1], written
+
+
+def test_items_that_cannot_be_begun_cost_no_more_when_they_are_many() -> None:
+    costs = []
+    for size in (200, 2_000):
+        fan = task("fan", forEach=list(range(size)), inputs={"x": "{{ item.nothing }}"})
+        run = life(fan)
+        costs.append(calls(lambda run=run: run.decided(None, start(), 1)) / size)
+    assert costs[1] < costs[0] * 1.2
