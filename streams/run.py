@@ -196,7 +196,8 @@ def _hear_result(draft: Draft, message: Result) -> str:
     ):
         return "late_result" if draft.node_plan(message.node) else "unknown_node"
     if message.failure is not None:
-        if message.failure.kind == "approval_required" and not state.approved:
+        approved = steps.is_approved(draft, message.node, message.item)
+        if message.failure.kind == "approval_required" and not approved:
             _ask_for_agent(draft, state, message.failure)
         else:
             steps.attempt_failed(draft, state, message.failure, message)

@@ -229,3 +229,13 @@ def test_items_that_cannot_be_begun_cost_no_more_when_they_are_many() -> None:
         run = life(fan)
         costs.append(calls(lambda run=run: run.decided(None, start(), 1)) / size)
     assert costs[1] < costs[0] * 1.2
+
+
+def test_what_was_approved_for_all_items_stays_so_when_one_is_tried_again() -> None:
+    run = started(task("fan", forEach=[1], approvalRequired=True, retry={"initialDelay": "1s"}))
+    run.hear(Approval(run="r1", node="fan", approved=True, by="ann"))
+    run.hear(failed("fan", item=0, retryable=True))
+    run.wake()
+    assert [(t.id, t.approved) for t in run.outcomes[-1].tasks] == [("r1/fan.0/2", True)]
+    run.hear(failed("fan", item=0, attempt=2, kind="approval_required"))
+    assert "NodeApprovalRequested fan" not in said(run)
