@@ -15,7 +15,9 @@ from streams.records import (
     Edit,
     Failure,
     Occurrence,
+    Pause,
     Result,
+    Resume,
     Reused,
     RunStatus,
     Trigger,
@@ -239,3 +241,39 @@ def test_what_was_approved_for_all_items_stays_so_when_one_is_tried_again() -> N
     assert [(t.id, t.approved) for t in run.outcomes[-1].tasks] == [("r1/fan.0/2", True)]
     run.hear(failed("fan", item=0, attempt=2, kind="approval_required"))
     assert "NodeApprovalRequested fan" not in said(run)
+
+
+# --- pauses ---------------------------------------------------------------------------------------
+
+
+def test_a_paused_run_begins_no_handler_and_undoes_nothing_before_it_is_resumed() -> None:
+    undo = {"compensate": {"agent": "x", "action": "undo"}}
+    run = started(task("a", **undo), task("b", "a"), onFailure=[task("h")])
+    run.hear(done("a"))
+    run.hear(Pause(run="r1"))
+    run.hear(failed("b"))
+    assert said(run) == ["NodeFailed b"]
+    assert (run.status, run.paused) == (RunStatus.RUNNING, True)
+    run.hear(Resume(run="r1"))
+    assert said(run) == ["RunResumed", "RunEnding", "NodeDispatched a.compensate"]
+    run.hear(done("a.compensate"))
+    run.hear(done("h"))
+    assert run.status is RunStatus.FAILED
+
+
+def test_a_paused_run_with_nothing_left_to_begin_ends() -> None:
+    run = started(task("a"))
+    run.hear(Pause(run="r1"))
+    run.hear(done("a"))
+    assert run.status is RunStatus.SUCCESS
+
+
+def test_a_paused_run_that_is_cancelled_undoes_what_it_did() -> None:
+    run = started(task("a", compensate={"agent": "x", "action": "undo"}), task("b", "a"))
+    run.hear(done("a"))
+    run.hear(Pause(run="r1"))
+    run.hear(failed("b"))
+    run.hear(Cancel(run="r1", reason="enough"))
+    assert said(run) == ["RunEnding", "NodeDispatched a.compensate"]
+    run.hear(done("a.compensate"))
+    assert run.status is RunStatus.CANCELLED
