@@ -7,8 +7,8 @@ Rules:
   are undone, the last first, one after the other. What cannot be undone is named in the end.
 - A run that failed or timed out is *handling*: the nodes of `onFailure` run.
 - A stage with nothing to do is passed by without a word. A paused run enters none before it is
-  resumed or cancelled. While a run is stopping or later, its
-  status is as before; how it will end stands in `run.ending`.
+  resumed or cancelled. While a run is stopping or later, its status is as before; how it will end
+  stands in `run.ending`.
 - Each stage has the workflow's time-out again. When that passes, or somebody cancels by force, what
   is open is cancelled and the run ends.
 """

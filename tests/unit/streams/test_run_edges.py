@@ -277,3 +277,26 @@ def test_a_paused_run_that_is_cancelled_undoes_what_it_did() -> None:
     assert said(run) == ["RunEnding", "NodeDispatched a.compensate"]
     run.hear(done("a.compensate"))
     assert run.status is RunStatus.CANCELLED
+
+
+def test_a_timer_that_a_pause_let_pass_comes_again_whatever_the_clocks_say() -> None:
+    """The clock that stamps messages may be behind the one that woke the run."""
+    run = started(task("a", retry={"initialDelay": "2s", "jitter": 0}))
+    run.hear(failed("a", retryable=True))
+    run.hear(Pause(run="r1"))
+    run.wake()
+    assert run.ignored == ["paused"]
+    run.now -= 1_000
+    run.hear(Resume(run="r1"))
+    run.wake()
+    assert said(run) == ["NodeDispatched a"]
+
+
+def test_a_run_that_came_due_in_a_pause_of_no_length_times_out_all_the_same() -> None:
+    run = started({"id": "a", "delay": "10d"}, timeout="1h")
+    run.hear(Pause(run="r1"), run.now + 3_600_000)
+    run.wake()
+    assert run.ignored == ["paused"]
+    run.hear(Resume(run="r1"))
+    run.wake()
+    assert run.status is RunStatus.TIMED_OUT
