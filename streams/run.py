@@ -247,12 +247,15 @@ def _hear_progress(draft: Draft, message: Progress) -> str:
     heartbeat = plan.spec.heartbeat_timeout
     beat_by = None if heartbeat is None else draft.at + heartbeat
     if not state.begun:
+        # Without a limit that depends on the beginning, the attempt has its time from dispatch.
+        counts = heartbeat is not None or plan.spec.start_timeout is not None
+        limit = None if counts else state.deadline or state.wake_at
         draft.emit(
             NodeStarted(
                 node=message.node,
                 item=message.item,
                 attempt=message.attempt,
-                deadline=draft.at + plan.spec.attempt_timeout,
+                deadline=draft.at + plan.spec.attempt_timeout if limit is None else limit,
                 beat_by=beat_by,
                 worker=message.worker,
             )

@@ -16,6 +16,7 @@ from streams.records import (
     Failure,
     Occurrence,
     Pause,
+    Progress,
     Result,
     Resume,
     Reused,
@@ -300,3 +301,27 @@ def test_a_run_that_came_due_in_a_pause_of_no_length_times_out_all_the_same() ->
     run.hear(Resume(run="r1"))
     run.wake()
     assert run.status is RunStatus.TIMED_OUT
+
+
+# --- signs of life --------------------------------------------------------------------------------
+
+
+def test_progress_that_nobody_asked_for_gives_an_attempt_no_more_time() -> None:
+    """Its time-out is from dispatch to result, unless the agent has to say that it begins."""
+    for fields in ({}, {"totalTimeout": "1h"}):
+        run = started(task("a", timeout="1m", retry={"attempts": 1}, **fields))
+        begun = run.now
+        run.now += 50_000
+        run.hear(Progress(run="r1", node="a", attempt=1, percent=10.0))
+        run.wake()
+        assert run.now - begun == 60_000
+        assert run.status is RunStatus.FAILED
+
+
+def test_the_time_of_an_attempt_begins_with_the_agent_where_it_has_to_say_so() -> None:
+    run = started(task("a", timeout="1m", startTimeout="1h", retry={"attempts": 1}))
+    begun = run.now
+    run.now += 50_000
+    run.hear(Progress(run="r1", node="a", attempt=1))
+    run.wake()
+    assert run.now - begun == 110_000
