@@ -176,6 +176,8 @@ def _take_over(draft: Draft, message: Start) -> None:
         key = node_key(reused.node, reused.item)
         if plan is None or plan.handler or draft.state(key) is not None:
             continue
+        if reused.item is not None and plan.for_each is None:
+            continue
         draft.emit(NodeReused(node=reused.node, item=reused.item, output=reused.output, run=origin))
     for edit in () if message.compensate else message.edits:
         if edit.node in draft.plan.nodes and draft.state(edit.node) is None:

@@ -325,3 +325,10 @@ def test_the_time_of_an_attempt_begins_with_the_agent_where_it_has_to_say_so() -
     run.hear(Progress(run="r1", node="a", attempt=1))
     run.wake()
     assert run.now - begun == 110_000
+
+
+def test_results_of_items_are_not_taken_over_for_what_has_none() -> None:
+    run = life(task("a"), {"id": "b", "delay": "1s", "dependsOn": ["a"]})
+    reuse = (Reused(node="a", item=0, output=Raw(b"1")), Reused(node="b", item=3, output=Raw(b"1")))
+    run.hear(start(reuse=reuse))
+    assert said(run) == ["RunStarted", "NodeDispatched a"]
