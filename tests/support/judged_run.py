@@ -55,6 +55,7 @@ from streams.records import (
 )
 from streams.run import Limits, Outcome, decide
 from streams.run_store import RunStore, records_of
+from streams.timers import SLOT_MS
 
 T0: Final = 1_700_000_000_000
 ENDED: Final = frozenset({"SUCCESS", "FAILED", "SKIPPED", "CANCELLED"})
@@ -435,8 +436,11 @@ class JudgedRun:
 
     # --- time ---
 
-    def wake(self) -> bool:
-        """Let time pass until the next timer; False where none is set."""
+    def wake(self, behind: int = 0) -> bool:
+        """Let time pass until the next timer; False where none is set.
+
+        The clock that stamps messages is `behind` the one that fires timers.
+        """
         due = self.store.timers.next_due
         if due is None:
             return False
@@ -444,8 +448,19 @@ class JudgedRun:
         for run, node in sorted(self.store.timers.pop_due(self.now)):
             at = self.store.due((run, node), self.now)
             if at is not None:
-                self.hear(Timer(run=run, node=node, due=at))
+                self.hear(Timer(run=run, node=node, due=at), self.now - behind)
+        self.now -= behind
+        self.is_woken()
         return True
+
+    def is_woken(self) -> None:
+        """Whatever is due has a timer; in a pause some may have gone by."""
+        if self.state is None or self.ended or self.paused:
+            return
+        wakes = {("r1", ""): self.state.head.deadline}
+        wakes |= {("r1", k): n.wake_at for k, n in self.state.nodes.items() if n.wake_at}
+        for wake, due in wakes.items():
+            assert wake in self.store.timers._slots.get(-(-due // SLOT_MS), ()), f"{wake} sleeps on"
 
 
 def _is_item(key: str) -> bool:

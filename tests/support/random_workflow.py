@@ -18,6 +18,7 @@ KINDS: Final = (*["agent"] * 7, "workflow", "waitForEvent", "delay", "delayUntil
 
 _CONDITIONS: Final = (
     "context.a == 1",
+    "event.type == 't'",
     "context.a == 2",
     "context.nothing == 1",
     "run.workflow == 'never'",
@@ -90,7 +91,7 @@ class _Graph:
             kind = "agent"
         made: dict[str, Any] = {"id": node, "dependsOn": depends}
         made |= self._kind(kind, known, handler=handler)
-        run_ifs = ("allSuccess", "allSuccess", "always", "noneFailed", "anyFailed")
+        run_ifs = ("allSuccess", *["always"] * 2, "noneFailed", "anyFailed")
         made["runIf"] = self.choose(run_ifs if depends else run_ifs[:-1])
         made["when"] = self._rarely(self._conditions(known))
         made["onFailure"] = self.choose(("fail", "fail", "continue"))
@@ -132,7 +133,8 @@ class _Graph:
             "retry": self._retry(),
         }
         if fans_out:
-            lists: list[Any] = [["p", "q", {"r": [1]}], [], "{{ context.list }}", "{{ context.a }}"]
+            lists: list[Any] = [["p", "q", {"r": [1]}], "{{ context.list }}", [1, 2, 3, 4], []]
+            lists += ["{{ context.a }}"]
             lists += [f"{{{{ nodes.{other}.output }}}}" for other in known]
             made["forEach"] = self.choose(lists)
             made["maxParallel"] = self.choose((1, 2, 20))
@@ -157,6 +159,10 @@ class _Graph:
         options += [f"{{{{ nodes.{n}.{path} }}}}" for n in known for path in paths]
         options += ["{{ item }}", "at {{ index }}", "{{ item.r }}"] if item else []
         options += ["{{ failure.message }}", "because {{ failure.kind }}"] if handler else []
+        if self.choose((True, True, False)):
+            options = [
+                o for o in options if "nothing" not in o and not o.endswith((".n }}", "t }}"))
+            ]
         count = self.choose((1, 0, 2))
         return {f"i{number}": self.choose(options) for number in range(count)}
 
