@@ -28,6 +28,7 @@ from streams.outbox import BATCH_BYTES, Outbox, Parcel, partition_of
 from streams.payload import MissingBlobError, Reference
 from streams.plan import Plan
 from streams.records import (
+    Cancel,
     Message,
     Occurrence,
     RunHead,
@@ -64,6 +65,8 @@ _batch_seconds = Histogram(
 ERRORS_TO_LETTERS: Final = frozenset({"unknown_run", "unknown_node"})
 REQUESTED_TYPE: Final = "commandcenter.run.requested"
 """The type of the event by which a node starts a run of another workflow."""
+CALLED_OFF_TYPE: Final = "commandcenter.run.calledOff"
+"""The type of the event that cancels such a run: it takes the same way, so it cannot overtake."""
 
 _BLOB_AGAIN_S: Final = 1.0
 
@@ -240,6 +243,9 @@ class Orchestrator:
             known: RunHead | Start = before.head
         elif isinstance(message, Start):
             known = message
+        elif isinstance(message, Cancel) and message.by_parent:
+            _ignored.labels("unknown_run").inc()  # it was refused: there is no such workflow
+            return
         else:
             raise UnknownRunError(f"no run {message.run}: nothing started it here")
         plan = await self._plan_of_run(known)
@@ -279,9 +285,11 @@ class Orchestrator:
         event = codec.encode(outcome.decision)
         tasks = [(task, codec.encode(task)) for task in outcome.tasks]
         changes = list(draft.store.changes(before, outcome))
-        others = [(m.run, codec.encode(m)) for m in outcome.messages]
+        by_parent = [m for m in outcome.messages if isinstance(m, Cancel)]
+        others = [(m.run, codec.encode(m)) for m in outcome.messages if m not in by_parent]
         orders = [(order.task, codec.encode(order)) for order in outcome.cancellations]
         asked = [_requested(request) for request in outcome.requests]
+        asked += [_called_off(cancel, head) for cancel in by_parent]
         if outcome.announcement is not None:
             asked.append(IncomingEvent(outcome.announcement, head.project, None, head.depth + 1))
         outputs.add(topics.EVENTS, partition, run.encode(), event)
@@ -427,4 +435,19 @@ def _requested(request: RunRequest) -> IncomingEvent:
         request.project,
         request.traceparent,
         request.depth,
+    )
+
+
+def _called_off(cancel: Cancel, parent: RunHead) -> IncomingEvent:
+    """The event that has the router cancel a run which is a step of another one."""
+    return IncomingEvent(
+        Trigger(
+            id=f"{cancel.run}/calledOff",
+            source=request_source(parent.run),
+            type=CALLED_OFF_TYPE,
+            data=Raw(codec.encode(cancel)),
+        ),
+        parent.project,
+        parent.traceparent,
+        parent.depth + 1,
     )
