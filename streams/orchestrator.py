@@ -217,23 +217,33 @@ class Orchestrator:
         try:
             message = codec.messages.decode(record.value)
             if isinstance(message, Occurrence):
-                for run in draft.waiting(message):
-                    await self._tell(message, run, record, draft, outputs)
+                await self._tell(message, record, draft, outputs)
             else:
                 await self._decide_message(message, record, draft, outputs)
         except Exception as error:  # noqa: BLE001  # one bad record must not stop the partition
-            if not isinstance(error, CommandCenterError):
-                _log.exception("a decision failed", offset=record.offset)
-            dead_letters.put(outputs, self._partitions, record, error)
+            self._give_up(record, error, outputs)
+
+    def _give_up(self, record: Any, error: Exception, outputs: Parcel) -> None:
+        if not isinstance(error, CommandCenterError):
+            _log.error("a decision failed", offset=record.offset, exc_info=error)
+        dead_letters.put(outputs, self._partitions, record, error)
 
     async def _tell(
-        self, occurrence: Occurrence, run: str, record: Any, draft: _Draft, outputs: Parcel
+        self, occurrence: Occurrence, record: Any, draft: _Draft, outputs: Parcel
     ) -> None:
-        """Let one run hear of an event."""
-        before = draft.get(run)
-        if before is not None and before.head.project == occurrence.project:
-            plan = await self._plan_of_run(before.head)
-            await self._apply(occurrence, before, plan, record, draft, outputs)
+        """Let every run that may wait for the event hear of it; the fault of one is its own."""
+        fault: Exception | None = None
+        for run in draft.waiting(occurrence):
+            before = draft.get(run)
+            if before is None or before.head.project != occurrence.project:
+                continue
+            try:
+                plan = await self._plan_of_run(before.head)
+                await self._apply(occurrence, before, plan, record, draft, outputs)
+            except Exception as error:  # noqa: BLE001  # the other runs wait for it too
+                fault = fault or error
+        if fault is not None:
+            self._give_up(record, fault, outputs)
 
     async def _decide_message(
         self, message: RunMessage, record: Any, draft: _Draft, outputs: Parcel
