@@ -22,6 +22,7 @@ from streams.records import (
     RunHead,
     RunMessage,
     RunRequest,
+    RunStatus,
     Task,
     TaskCancellation,
     Trigger,
@@ -98,6 +99,18 @@ class Draft:
         self.forced = False
         self.announcement: Trigger | None = None
         self._inline_bytes = 0
+        if before.head.ending is not None:
+            self.say_why()
+
+    def say_why(self) -> None:
+        """Let templates refer to why the run ends."""
+        ending = self.fold.ending
+        cancelled = ending is not None and ending.outcome is RunStatus.CANCELLED
+        self.scope.failure = (
+            Failure(kind="cancelled", message=ending.reason)
+            if ending is not None and cancelled
+            else self.fold.failure
+        )
 
     @property
     def head(self) -> RunHead:
