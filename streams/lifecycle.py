@@ -192,7 +192,7 @@ class Fold:
 
     def apply(self, event: Event) -> None:
         """Take in the next event."""
-        if isinstance(event, _RUN_EVENTS):
+        if type(event) in _RUN_EVENTS:
             self._apply_to_run(cast("RunEvent", event))
         else:
             self._apply_to_node(cast("NodeEvent", event))
@@ -510,7 +510,7 @@ RunEvent = (
 )
 """Events of the run itself."""
 
-_RUN_EVENTS: Final = get_args(RunEvent)
+_RUN_EVENTS: Final = frozenset(get_args(RunEvent))
 
 NodeEvent = (
     NodeReused
