@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway.problem import MEDIA_TYPE, Problem
 from gateway.requests import MAX_PAGE
 from gateway.routes import JSON, ROUTES, Route
+from streams.letters import LetterState
 from streams.records import RunStatus
 from streams.workflow import json_schema
 
@@ -23,6 +24,10 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "status": ("Only runs with this status.", {"type": "string", "enum": list(RunStatus)}),
     "type": ("Only events of this type.", _TEXT),
     "version": ("A version of the workflow.", {"type": "integer", "minimum": 1}),
+    "topic": ("Only what is from this topic.", _TEXT),
+    "error": ("Only this class of errors.", _TEXT),
+    "state": ("Only letters in this state.", {"type": "string", "enum": list(LetterState)}),
+    "since": ("Only what came since then.", {"type": "string", "format": "date-time"}),
     "limit": ("How many.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
     "cursor": ("Where to go on: a `next` or `cursor` of an earlier answer.", _TEXT),
     "subject": ("A pattern of event types: `*` is one segment, `>` the rest.", _TEXT),

@@ -21,11 +21,12 @@ from gateway.client import GatewayClient
 from sinks.ledger import WIDTH, Range, StoreAudit
 from sinks.queries import query
 from sinks.store import Store
-from streams import codec, topics
+from streams import letters, topics
 from streams.errors import CallerError, OperatorError, UnreadableRecordError
 from streams.findings import Finding, Findings, Place
 from streams.ledger import PartitionAudit
 from streams.outbox import partition_of
+from streams.records import DeadLetter
 from streams.trigger_ledger import TriggerAudit, WorkflowHistory
 
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Sequence[Mapping[str, Any]]]]
@@ -140,9 +141,9 @@ async def _verify(
                 last = recorded.get(partition, -1)
                 counts.update(await _partition(log, ask, partition, last, triggers, findings))
                 del triggers.expected[partition]
-            letters = [place async for place in _letters(log)]
-            counts["dead letters"] += len(letters)
-            findings.excuse(letters)
+            excused = [place async for place in _letters(log)]
+            counts["dead letters"] += len(excused)
+            findings.excuse(excused)
             if ask is not None and settled:
                 await _strangers(ask, findings)
     except (KafkaError, TimeoutError) as error:
@@ -247,10 +248,11 @@ async def _letters(log: "_Log") -> AsyncIterator[Place]:
     for partition in log.partitions(topics.DEAD_LETTERS):
         async for record in log.read(topics.DEAD_LETTERS, partition):
             try:
-                letter = codec.dead_letters.decode(record.value)
+                letter = letters.read(record.value)
             except UnreadableRecordError:
                 continue  # it excuses nothing
-            yield Place(letter.topic, letter.partition, letter.offset)
+            if isinstance(letter, DeadLetter):
+                yield Place(letter.topic, letter.partition, letter.offset)
 
 
 async def _asked(
