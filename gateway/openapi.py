@@ -18,12 +18,15 @@ from streams.workflow import json_schema
 
 _REF: Final = "#/components/schemas/{name}"
 _TEXT: Final = {"type": "string"}
+_VERSION: Final = {"type": "integer", "minimum": 1}
 _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "project": ("The project; `default` where one is needed.", _TEXT),
     "workflow": ("Only this workflow.", _TEXT),
     "status": ("Only runs with this status.", {"type": "string", "enum": list(RunStatus)}),
     "type": ("Only events of this type.", _TEXT),
-    "version": ("A version of the workflow.", {"type": "integer", "minimum": 1}),
+    "from": ("The older version; without it the one before `to`.", _VERSION),
+    "to": ("The newer version; without it the latest.", _VERSION),
+    "version": ("A version of the workflow.", _VERSION),
     "topic": ("Only what is from this topic.", _TEXT),
     "error": ("Only this class of errors.", _TEXT),
     "state": ("Only letters in this state.", {"type": "string", "enum": list(LetterState)}),

@@ -53,6 +53,13 @@ ROUTES: Final = (
         views.WorkflowDetail,
         query=("project", "version"),
     ),
+    Route(
+        "GET",
+        "/api/workflows/{name}/diff",
+        w.diff_versions,
+        views.VersionDiff,
+        query=("project", "from", "to"),
+    ),
     Route("PUT", "/api/workflows/{name}", w.put_workflow, views.Published, 201, DEFINITION),
     Route("DELETE", "/api/workflows/{name}", w.retire_workflow, views.Retired, query=("project",)),
     Route(

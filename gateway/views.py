@@ -200,6 +200,26 @@ class WorkflowDetail(View, frozen=True, kw_only=True):
     versions: list[VersionView]
 
 
+class ChangeView(View, frozen=True, kw_only=True):
+    """A path of a definition that differs: added, removed, changed or reordered; and the values."""
+
+    path: str
+    change: str
+    old: Any = msgspec.field(name="from")
+    new: Any = msgspec.field(name="to")
+
+
+class VersionDiff(View, frozen=True, kw_only=True):
+    """What changed between two versions: a unified diff of their YAML, and every path."""
+
+    name: str
+    project: str
+    old: int = msgspec.field(name="from")
+    new: int = msgspec.field(name="to")
+    diff: str
+    changes: list[ChangeView]
+
+
 class Published(View, frozen=True, kw_only=True):
     """The version that a definition has; `created` is false where it was the latest already."""
 

@@ -459,6 +459,22 @@ async def test_a_purge_needs_a_reason(
     assert gateway.asked[-1][2] == {"reason": "x", "purgedBy": "commandcenter"}
 
 
+async def test_the_difference_of_two_versions(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "--- review v1\n+++ review v2\n@@ -1 +1 @@\n-timeout: 1h\n+timeout: 2h\n"
+    answer = {"from": 1, "to": 2, "diff": text, "changes": []}
+    gateway.says("/api/workflows/review/diff", answer)
+    assert await commandcenter("workflow", "diff", "review", "--from", "1") == 0
+    assert capsys.readouterr().out == text
+    assert gateway.asked[-1][1] == {"project": "default", "from": "1"}
+    assert await commandcenter("workflow", "diff", "review", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == answer
+    gateway.says("/api/workflows/review/diff", {**answer, "diff": ""})
+    assert await commandcenter("workflow", "diff", "review") == 0
+    assert capsys.readouterr().out == "review v1 and v2 are the same.\n"
+
+
 async def test_sql_keeps_the_columns_in_their_order(
     gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
