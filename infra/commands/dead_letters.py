@@ -55,15 +55,13 @@ def list_dead_letters(
         output.print_json(answer)
         return
     output.print_table(
-        ("ID", "WHEN", "STATE", "TOPIC", "PARTITION", "OFFSET", "ATTEMPTS", "ERROR", "REASON"),
+        ("ID", "WHEN", "STATE", "SOURCE", "ATTEMPTS", "ERROR", "REASON"),
         [
             (
                 letter["id"],
                 output.moment(letter["at"]),
                 letter["state"],
-                letter["topic"],
-                letter["partition"],
-                letter["offset"],
+                f"{letter['topic']}/{letter['partition']}/{letter['offset']}",
                 letter["attempts"],
                 letter["error"],
                 letter["reason"],

@@ -15,6 +15,7 @@ from system import PARTITIONS, System, define
 from watching import end_of
 
 from gateway.client import GatewayClient
+from infra.owned_process import OwnedProcess
 from infra.verification import Verdict, through_gateway, verify
 from streams import codec, topics
 from streams.ids import run_id
@@ -44,9 +45,14 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
     system = System(tmp_path_factory.mktemp("verify"), agents=Path(__file__).parent)
     await system.start_kafka()
     await define(system.bootstrap, parse(WORKFLOW))
-    await asyncio.gather(system.worker("trouble_agent:trouble"), system.start("gateway"))
+    await system.worker("trouble_agent:trouble")
     yield system
     await system.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def gateway(system: System) -> OwnedProcess:
+    return await system.start("gateway")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -157,3 +163,12 @@ async def test_what_is_out_of_reach_is_said(system: System) -> None:
     assert "http://127.0.0.1:1" in err
     code, _, err = await commandcenter(system, "verify", "--since", "yesterday")
     assert (code, err.count("yesterday")) == (2, 1)
+
+
+async def test_without_a_gateway_the_embedded_store_is_opened(
+    system: System, gateway: OwnedProcess
+) -> None:
+    await gateway.stop(20)
+    code, out, _ = await commandcenter(system, "verify", "--json")
+    counts = json.loads(out)["counts"]
+    assert (code, counts["recorded runs"]) == (1, RUNS)  # the conflict is still there

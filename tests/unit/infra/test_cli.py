@@ -423,7 +423,7 @@ async def test_dead_letters_are_listed_and_all_open_ones_replayed_oldest_first(
     assert await commandcenter("dead-letters", "list", "--error", "X", "--since", "2026-01-01") == 0
     heading, row = capsys.readouterr().out.splitlines()
     assert heading.split("\t")[:3] == ["id", "when", "state"]
-    assert row.split("\t")[6:] == ["2", "UnknownRunError", "no run x"]
+    assert row.split("\t")[3:] == ["commandcenter.inbox/1/4", "2", "UnknownRunError", "no run x"]
     assert gateway.asked[-1][1] == {"limit": "20", "error": "X", "since": "2026-01-01"}
 
     newer = {**LETTER, "id": "0-1"}

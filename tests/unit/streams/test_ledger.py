@@ -318,6 +318,14 @@ class TestSince:
         assert log.events == log.events[:a_gap_in]
         assert checks(self.windowed(log, since)) == {"state.noEvents"}
 
+    def test_a_later_run_without_its_first_events_has_a_gap(self, log: SmallLog) -> None:
+        log.at += 1_000
+        since = log.at
+        log.start("later")
+        log.answer("later", "scan")
+        del log.events[first(log.events, run_of("later"))]
+        assert checks(self.windowed(log, since)) == {"sequence.gap"}
+
 
 class TestTriggers:
     """Which runs the triggers must have started."""
@@ -342,6 +350,12 @@ class TestTriggers:
         assert self.missing(log) == {run_of("again")}
         log.workflows.insert(0, log.workflows[0]._replace(value=b"hello"))
         assert self.missing(log) == {run_of("again")}
+
+    def test_the_first_record_of_a_version_is_the_version(self) -> None:
+        log = SmallLog()
+        log.publish(1, trigger={"event": "repo.tag"})
+        log.trigger("first")
+        assert self.missing(log) == {run_of("first")}
 
     def test_versions_that_all_start_it_leave_no_doubt(self) -> None:
         log = SmallLog()
