@@ -3,6 +3,7 @@
 What is read in which order is what makes it right while everything runs: how far triggers are
 routed and the store has recorded first, then the triggers, then of each partition the state, the
 inbox and the events, at last the dead letters. What is read later has all that came of it before.
+The events end where they did before the inbox was read, so that each has its cause there.
 """
 
 import asyncio
@@ -179,9 +180,10 @@ async def _partition(
     store = StoreAudit(topics.EVENTS, partition, recorded_to, findings)
     async for record in log.read(topics.STATE, partition, whole=True):
         audit.take_state(record)
+    events_end = await log.end(topics.EVENTS, partition)
     async for record in log.read(topics.INBOX, partition):
         audit.take_inbox(record)
-    async for record in log.read(topics.EVENTS, partition):
+    async for record in log.read(topics.EVENTS, partition, end=events_end):
         fresh = audit.take_event(record)
         if fresh is not None and ask is not None:
             store.take(fresh)
@@ -324,18 +326,24 @@ class _Log:
         if part not in self._begins:
             first = (await self._consumer.beginning_offsets([part]))[part]
             if self.since:
-                end = (await self._consumer.end_offsets([part]))[part]
+                end = await self.end(topic, partition)
                 found = (await self._consumer.offsets_for_times({part: self.since}))[part]
                 first = end if found is None else found.offset
             self._begins[part] = first
         return self._begins[part]
 
+    async def end(self, topic: str, partition: int) -> int:
+        """The offset that the next record of the partition gets."""
+        part = TopicPartition(topic, partition)
+        return int((await self._consumer.end_offsets([part]))[part])
+
     async def read(
-        self, topic: str, partition: int = 0, *, whole: bool = False
+        self, topic: str, partition: int = 0, *, whole: bool = False, end: int | None = None
     ) -> AsyncIterator[Any]:
-        """The partition's records, up to its end now; all of them where `whole`."""
+        """The partition's records, up to `end` or its end now; all of them where `whole`."""
         consumer, part = self._consumer, TopicPartition(topic, partition)
-        end = (await consumer.end_offsets([part]))[part]
+        if end is None:
+            end = await self.end(topic, partition)
         if whole:
             begin = (await consumer.beginning_offsets([part]))[part]
         else:
