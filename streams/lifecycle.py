@@ -389,6 +389,9 @@ class Fold:
         failure: Failure | None = None,
     ) -> None:
         before = self.nodes.get(node_key(event.node, event.item))
+        if before is None and type(event) is NodeSucceeded:
+            key = node_key(event.node, event.item)
+            raise AssertionError(f"node {key} cannot go from PENDING to SUCCESS")
         self._put(
             NodeState(
                 node=event.node,

@@ -10,14 +10,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from streams import codec, condition, pattern
+import msgspec
+
+from streams import codec, pattern
 from streams.catalog import Published
 from streams.errors import CommandCenterError, DefinitionError, UnreadableRecordError
 from streams.findings import Findings, LogRecord, Place
 from streams.ids import run_id
 from streams.ledger import Expected
-from streams.records import Retirement
-from streams.run import PAYLOAD_LIMIT
+from streams.records import Retirement, RunRequest
+from streams.routing import REQUESTED_TYPE, judge
+from streams.run import PAYLOAD_LIMIT, Limits
 from streams.trigger import IncomingEvent, from_kafka
 
 _SKEW_MS: Final = 1_000
@@ -63,6 +66,12 @@ class WorkflowHistory:
             doubtful = doubtful or len(verdicts) > 1
         return names, doubtful
 
+    def is_active(self, project: str, name: str, at: int) -> tuple[bool, bool]:
+        """Whether the workflow could be started by its name then, and whether that is sure."""
+        changes = self._changes.get(project, {}).get(name, [])
+        verdicts = {change.published is not None for change in _in_force(changes, at)}
+        return True in verdicts, len(verdicts) == 1
+
 
 def _in_force(changes: list[_Change], at: int) -> list[_Change]:
     """The change that held a little before `at`, and all that followed."""
@@ -80,14 +89,13 @@ def _starts(published: Published | None, event: IncomingEvent) -> bool:
     if published is None:
         return False
     try:
-        wanted = published.plan.spec.trigger
+        plan = published.plan
     except DefinitionError:
         return False  # listed with its fault; it can start nothing
-    if wanted.event is None or not pattern.matches(wanted.event, event.trigger.type):
+    wanted = plan.spec.trigger.event
+    if wanted is None or not pattern.matches(wanted, event.trigger.type):
         return False
-    if wanted.filter is None:
-        return True
-    return condition.compiled(wanted.filter).check(condition.event_values(event.trigger)).matched
+    return judge(published.record.name, plan, event).starts
 
 
 class TriggerAudit:
@@ -121,6 +129,11 @@ class TriggerAudit:
             text = f"is no event and has no dead letter: {error}"
             self._findings.unless_letter(place, "trigger.noLetter", place, text, late=late)
             return
+        if event.trigger.type == REQUESTED_TYPE:
+            self._take_request(event, record.timestamp, place, late=late)
+            return
+        if event.depth > Limits().depth:
+            return  # runs led to runs too many times: it starts nothing
         names, doubtful = self._history.started(event, record.timestamp)
         self.counts["doubtful triggers"] += doubtful
         for name in names:
@@ -128,3 +141,17 @@ class TriggerAudit:
             run = run_id(event.project, name, trigger.source, trigger.id)
             partition = self.expected[self._partition_of(run)]
             partition.setdefault(run, Expected(place, name, late))
+
+    def _take_request(self, event: IncomingEvent, at: int, place: Place, *, late: bool) -> None:
+        """A node asks for a run: it exists, unless the workflow was not active."""
+        try:
+            request = msgspec.json.decode(event.trigger.data, type=RunRequest)
+        except msgspec.MsgspecError as error:
+            text = f"is no request for a run and has no dead letter: {error}"
+            self._findings.unless_letter(place, "trigger.noLetter", place, text, late=late)
+            return
+        active, sure = self._history.is_active(request.project, request.workflow, at)
+        self.counts["doubtful triggers"] += not sure
+        if active and sure:
+            partition = self.expected[self._partition_of(request.run)]
+            partition.setdefault(request.run, Expected(place, request.workflow, late))

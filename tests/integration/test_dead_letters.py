@@ -20,8 +20,8 @@ from infra.verification import through_gateway, verify
 from streams import codec, topics
 from streams.ids import run_id
 from streams.outbox import partition_of
+from streams.plan import parse
 from streams.records import Start, Trigger
-from streams.workflow import parse
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 

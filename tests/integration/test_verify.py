@@ -19,7 +19,7 @@ from infra.owned_process import OwnedProcess
 from infra.verification import Verdict, through_gateway, verify
 from streams import codec, topics
 from streams.ids import run_id
-from streams.workflow import parse
+from streams.plan import parse
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 

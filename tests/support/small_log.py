@@ -8,14 +8,15 @@ from msgspec import UNSET, Raw
 from streams import codec, topics
 from streams.ids import run_id
 from streams.lifecycle import RunState
+from streams.plan import parse
 from streams.records import (
     Cancel,
     Decision,
     Definition,
     Failure,
-    Message,
     Result,
     Retirement,
+    RunMessage,
     Start,
     Timer,
     Trigger,
@@ -23,7 +24,6 @@ from streams.records import (
 from streams.run import decide
 from streams.run_store import OFFSET_KEY, RunStore
 from streams.trigger import IncomingEvent, to_kafka
-from streams.workflow import parse
 
 BEGAN = 1_700_000_000_000
 SPEC: dict[str, Any] = {
@@ -104,17 +104,17 @@ class SmallLog:
         self.append(topics.TRIGGERS, value, None, tuple(headers))
         return trigger
 
-    def hear(self, message: Message) -> Decision | None:
+    def hear(self, message: RunMessage) -> Decision | None:
         key = message.run.encode()
         heard = self.append(topics.INBOX, codec.encode(message), key)
         before = self._store.get(message.run)
         outcome = decide(before, message, heard.timestamp, PLAN, 0)
-        states: list[RunState] = []
+        states: list[tuple[RunState, frozenset[str]]] = []
         changes: list[tuple[bytes, bytes | None]] = []
         if outcome.decision is not None and outcome.state is not None:
             self.append(topics.EVENTS, codec.encode(outcome.decision), key)
             changes += self._store.changes(before, outcome)
-            states.append(outcome.state)
+            states.append((outcome.state, outcome.touched))
         offset = b"%d" % (heard.offset + 1)
         changes.append((OFFSET_KEY, offset))
         for changed, value in changes:
@@ -163,5 +163,5 @@ class SmallLog:
         self.answer("good", "lint", 2)
         self.answer("good", "tell")
         self.answer("failed", "lint", failure=NO)
-        self.hear(Cancel(run=run_of("cancelled"), reason="not wanted"))
+        self.hear(Cancel(run=run_of("cancelled"), reason="not wanted", force=True))
         return self
