@@ -692,7 +692,7 @@ class NodeState(_Value, frozen=True, kw_only=True):
     """Those that a person saw or made; unset: the definition makes them."""
     failure: Failure | None = None
     order: int = 0
-    """The sequence number of its success: what is undone is undone in the reverse order."""
+    """The sequence number of its end, if it did something: undone is in the reverse order."""
     approvers: tuple[str, ...] = ()
     approved: bool = False
     awaits: str | None = None
