@@ -28,6 +28,7 @@ from streams.outbox import BATCH_BYTES, Outbox, Parcel, partition_of
 from streams.payload import MissingBlobError, Reference
 from streams.plan import Plan
 from streams.records import (
+    Cancel,
     Message,
     Occurrence,
     RunHead,
@@ -38,7 +39,7 @@ from streams.records import (
     Timer,
     Trigger,
 )
-from streams.routing import REQUESTED_TYPE
+from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
 from streams.tracing import Tracing
@@ -212,18 +213,22 @@ class Orchestrator:
         try:
             message = codec.messages.decode(record.value)
             if isinstance(message, Occurrence):
-                await self._spread(message, record, draft, outputs)
+                await self._tell(message, record, draft, outputs)
             else:
                 await self._decide_message(message, record, draft, outputs)
         except Exception as error:  # noqa: BLE001  # one bad record must not stop the partition
-            if not isinstance(error, CommandCenterError):
-                _log.exception("a decision failed", offset=record.offset)
-            dead_letters.put(outputs, self._partitions, record, error)
+            self._give_up(record, error, outputs)
 
-    async def _spread(
+    def _give_up(self, record: Any, error: Exception, outputs: Parcel) -> None:
+        if not isinstance(error, CommandCenterError):
+            _log.error("a decision failed", offset=record.offset, exc_info=error)
+        dead_letters.put(outputs, self._partitions, record, error)
+
+    async def _tell(
         self, occurrence: Occurrence, record: Any, draft: _Draft, outputs: Parcel
     ) -> None:
-        """Let every run that may wait for it hear of an event; none keeps it from the others."""
+        """Let every run that may wait for the event hear of it; the fault of one is its own."""
+        fault: Exception | None = None
         for run in draft.waiting(occurrence):
             before = draft.get(run)
             if before is None or before.head.project != occurrence.project:
@@ -231,10 +236,10 @@ class Orchestrator:
             try:
                 plan = await self._plan_of_run(before.head)
                 await self._apply(occurrence, before, plan, record, draft, outputs)
-            except Exception as error:  # noqa: BLE001  # as in `_decide`
-                if not isinstance(error, CommandCenterError):
-                    _log.exception("a decision failed", offset=record.offset, run=run)
-                dead_letters.put(outputs, self._partitions, record, error)
+            except Exception as error:  # noqa: BLE001  # the other runs wait for it too
+                fault = fault or error
+        if fault is not None:
+            self._give_up(record, fault, outputs)
 
     async def _decide_message(
         self, message: RunMessage, record: Any, draft: _Draft, outputs: Parcel
@@ -244,6 +249,9 @@ class Orchestrator:
             known: RunHead | Start = before.head
         elif isinstance(message, Start):
             known = message
+        elif isinstance(message, Cancel) and message.by_parent:
+            _ignored.labels("unknown_run").inc()  # it was refused: there is no such workflow
+            return
         else:
             raise UnknownRunError(f"no run {message.run}: nothing started it here")
         plan = await self._plan_of_run(known)
@@ -283,9 +291,11 @@ class Orchestrator:
         event = codec.encode(outcome.decision)
         tasks = [(task, codec.encode(task)) for task in outcome.tasks]
         changes = list(draft.store.changes(before, outcome))
-        others = [(m.run, codec.encode(m)) for m in outcome.messages]
+        by_parent = [m for m in outcome.messages if isinstance(m, Cancel)]
+        others = [(m.run, codec.encode(m)) for m in outcome.messages if m not in by_parent]
         orders = [(order.task, codec.encode(order)) for order in outcome.cancellations]
         asked = [_requested(request) for request in outcome.requests]
+        asked += [_called_off(cancel, head) for cancel in by_parent]
         if outcome.announcement is not None:
             asked.append(IncomingEvent(outcome.announcement, head.project, None, head.depth + 1))
         outputs.add(topics.EVENTS, partition, run.encode(), event)
@@ -431,4 +441,19 @@ def _requested(request: RunRequest) -> IncomingEvent:
         request.project,
         request.traceparent,
         request.depth,
+    )
+
+
+def _called_off(cancel: Cancel, parent: RunHead) -> IncomingEvent:
+    """The event that has the router cancel a run which is a step of another one."""
+    return IncomingEvent(
+        Trigger(
+            id=f"{cancel.run}/calledOff",
+            source=request_source(parent.run),
+            type=CALLED_OFF_TYPE,
+            data=Raw(codec.encode(cancel)),
+        ),
+        parent.project,
+        parent.traceparent,
+        parent.depth + 1,
     )
