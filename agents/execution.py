@@ -93,6 +93,9 @@ class Execution:
         action = self._find(task.agent, task.action)
         if action is None:
             return _final("unknown_action", self._explain_missing(task.agent, task.action))
+        if action.risk == "APPROVAL_REQUIRED" and not task.approved:
+            text = f"a person has to approve {task.agent} {task.action} before it is executed"
+            return _final("approval_required", text)
         try:
             inputs = action.parse(bytes(task.inputs))
         except ValidationError as error:
@@ -164,10 +167,12 @@ def _from_exception(error: BaseException) -> Failure:
         kind="agent_error",
         message=_shortened(f"{type(error).__name__}: {error}".rstrip(": ")),
         retryable=not isinstance(error, PermanentError),
+        error=type(error).__name__,
     )
 
 
 def _shortened(text: str) -> str:
+    text = text.encode(errors="replace").decode()  # half a surrogate pair is no JSON
     return text if len(text) <= _MESSAGE_LENGTH else text[: _MESSAGE_LENGTH - 1] + "…"
 
 

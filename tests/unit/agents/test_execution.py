@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from msgspec import UNSET, Raw
+from msgspec.structs import replace
 from pydantic import BaseModel, field_validator
 
 from agents import Agent, AgentRegistry, Context, PermanentError
 from agents.execution import Execution
 from agents.threads import Threads
+from streams import codec
 from streams.records import Failure, Result, Task
 
 
@@ -67,6 +69,17 @@ async def about(inputs: Question, context: Context) -> Answer:
 @agent.action
 async def fail(inputs: Question) -> Answer:
     raise ValueError(inputs.text)
+
+
+@agent.action(risk="APPROVAL_REQUIRED")
+async def erase(inputs: Question) -> Answer:
+    cleaned.append(inputs.text)
+    return Answer(text=inputs.text)
+
+
+@agent.action
+async def fail_with_half_a_character(inputs: Question) -> Answer:
+    raise ValueError("\ud800")
 
 
 @agent.action
@@ -320,6 +333,39 @@ async def test_whatever_an_agent_does_wrong_is_a_failure_of_the_task(
     assert message in failure.message
     # The worker lives on.
     assert answered(await execution.execute(task("echo", {"text": "next"}))) == "next"
+
+
+async def test_a_risky_action_is_executed_only_when_approved(execution: Execution) -> None:
+    failure = failed(await execution.execute(task("erase", {"text": "all"})))
+    assert (failure.kind, failure.retryable) == ("approval_required", False)
+    assert "oracle erase" in failure.message
+    assert cleaned == []
+    approved = replace(task("erase", {"text": "all"}), approved=True)
+    assert answered(await execution.execute(approved)) == "all"
+    assert cleaned == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("action", "error"),
+    [
+        ("fail", "ValueError"),
+        ("fail_in_thread", "ValueError"),
+        ("fail_for_good", "PermanentError"),
+        ("time_out_inside", "TimeoutError"),
+        ("hang", ""),
+        ("answer_wrongly", ""),
+    ],
+)
+async def test_a_failure_names_the_class_of_the_exception(
+    execution: Execution, action: str, error: str
+) -> None:
+    assert failed(await execution.execute(task(action))).error == error
+
+
+async def test_a_message_that_is_no_text_can_be_sent_all_the_same(execution: Execution) -> None:
+    result = await execution.execute(task("fail_with_half_a_character"))
+    assert failed(result).message == "ValueError: ?"
+    assert codec.messages.decode(codec.encode(result)) == result
 
 
 async def test_an_unknown_agent_is_a_failure(execution: Execution) -> None:
