@@ -5,6 +5,8 @@ Rules:
   is a `Failure` in the result.
 - Only a failure that another attempt could cure is retryable: an exception or a time-out is, wrong
   inputs or outputs are not, and an agent says so itself with `PermanentError`.
+- Whoever was told to end and gives no output has been cancelled, whatever it does about it. An
+  output that it gives all the same counts: the work is done, and may have to be undone.
 - No log line for a task: the result is the record of it.
 """
 
@@ -13,17 +15,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from agents.action import Action, explain
+from agents.attempt import Attempt
 from agents.context import Context
 from agents.errors import PermanentError
 from agents.registry import AgentRegistry
+from agents.reporter import Say, nobody
 from agents.threads import Threads
 from agents.time_limit import GRACE_S, OverTimeError, within
-from streams.records import Failure, Result, Task
+from streams.records import Failure, Result, Task, TaskCancellation
 
 DEFAULT_MAX_OUTPUT_BYTES: Final = 512 * 1024
 _MESSAGE_LENGTH: Final = 2_000
@@ -59,21 +63,35 @@ class Execution:
         self._max_output_bytes = max_output_bytes
         self._grace = grace
 
-    async def execute(self, task: Task) -> Result:
-        """Execute one attempt. The time limit is the shorter of the task's and the action's."""
+    def attempt(self, task: Task, say: Say = nobody) -> Attempt:
+        """The task, in hand; `say` takes its progress records."""
+        return Attempt(task, say, self._worker, self._grace)
+
+    async def execute(self, task: Task, attempt: Attempt | None = None) -> Result:
+        """Execute one attempt. The time limit is the shorter of the task's and the action's.
+
+        Where `attempt` is given, it carries the action's signals, and can end the work.
+        """
+        attempt = attempt or self.attempt(task)
+        attempt.begin()
         started_at = self._now_ms()
-        outcome = await self._outcome(task, started_at)
-        if isinstance(outcome, Failure):
-            return Result(
-                run=task.run,
-                node=task.node,
-                item=task.item,
-                attempt=task.attempt,
-                started_at=started_at,
-                finished_at=self._now_ms(),
-                worker=self._worker,
-                failure=outcome,
-            )
+        try:
+            outcome = await self._outcome(task, attempt, started_at)
+        except asyncio.CancelledError:
+            if not attempt.signals.is_cancelled:
+                raise
+            outcome = _final("cancelled", "")
+        if attempt.signals.is_cancelled:
+            _forget_cancellation()
+            if isinstance(outcome, Failure):
+                outcome = _final("cancelled", attempt.signals.reason or "")
+        return self._result(task, started_at, outcome)
+
+    def refuse(self, task: Task, order: TaskCancellation) -> Result:
+        """The result of a task that is not begun, because it was called off."""
+        return self._result(task, self._now_ms(), _final("cancelled", order.reason))
+
+    def _result(self, task: Task, started_at: int, outcome: Raw | Failure) -> Result:
         return Result(
             run=task.run,
             node=task.node,
@@ -82,14 +100,15 @@ class Execution:
             started_at=started_at,
             finished_at=self._now_ms(),
             worker=self._worker,
-            output=outcome,
+            output=UNSET if isinstance(outcome, Failure) else outcome,
+            failure=outcome if isinstance(outcome, Failure) else None,
         )
 
     def close(self) -> None:
         """Let the threads end."""
         self.threads.close()
 
-    async def _outcome(self, task: Task, started_at: int) -> Raw | Failure:
+    async def _outcome(self, task: Task, attempt: Attempt, started_at: int) -> Raw | Failure:
         action = self._find(task.agent, task.action)
         if action is None:
             return _final("unknown_action", self._explain_missing(task.agent, task.action))
@@ -104,7 +123,7 @@ class Execution:
             return _from_exception(error)
         limit = min(task.timeout_ms / 1000, action.timeout)
         try:
-            produced = await self._call(action, task, inputs, limit, started_at)
+            produced = await self._call(action, attempt, inputs, limit, started_at)
         except OverTimeError:
             return Failure(kind="timeout", message=f"it did not finish within {limit:g} s")
         except asyncio.CancelledError as error:
@@ -116,8 +135,14 @@ class Execution:
         return self._written(action, produced)
 
     async def _call(
-        self, action: Action[Any, Any], task: Task, inputs: object, limit: float, started_at: int
+        self,
+        action: Action[Any, Any],
+        attempt: Attempt,
+        inputs: object,
+        limit: float,
+        started_at: int,
     ) -> object:
+        task = attempt.task
         if action.takes_context:
             context = Context(
                 task_id=task.id,
@@ -131,14 +156,16 @@ class Execution:
                 action=task.action,
                 started_at=started_at,
                 traceparent=task.traceparent,
+                signals=attempt.signals,
             )
             work = partial(action.function, inputs, context)
         else:
             work = partial(action.function, inputs)
         if action.is_async:
-            return await within(limit, work(), grace=self._grace)
+            attempt.reporter.begin()
+            return await within(limit, work(), grace=self._grace, bound_by=attempt.bound_by)
         name = f"{task.agent} {task.action} {task.id}"
-        return await self.threads.within(limit, name, work)
+        return await self.threads.within(limit, name, work, attempt.reporter.begin)
 
     def _written(self, action: Action[Any, Any], produced: object) -> Raw | Failure:
         try:
@@ -180,3 +207,10 @@ def _is_being_cancelled() -> bool:
     """Whether somebody cancels the caller, or the agent awaited something that was cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _forget_cancellation() -> None:
+    """The attempt was cancelled, not what the current task does next."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

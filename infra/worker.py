@@ -18,6 +18,7 @@ import structlog
 import uvloop
 
 from agents.execution import Execution
+from agents.orders import OrderReader
 from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from infra import telemetry
@@ -33,7 +34,7 @@ from streams.faust_shell import EngineApp
 from streams.orchestrator import Orchestrator
 from streams.outbox import Outbox, Parcel
 from streams.publishing import CatalogReader
-from streams.records import AgentRecord
+from streams.records import AgentRecord, TaskCancellation
 from streams.router import Router
 from streams.run import PAYLOAD_LIMIT, Limits
 
@@ -86,13 +87,18 @@ async def run_worker(
 
         tracing = telemetry.tracing()
 
+        runtimes: dict[str, AgentRuntime] = {}
+
         def handlers(app: EngineApp) -> dict[str, AgentRuntime]:
-            return {
-                name: AgentRuntime(
+            for name, agent in registry.agents.items():
+                runtimes[name] = AgentRuntime(
                     app, results, execution, name, partitions, agent.concurrency, tracing
                 )
-                for name, agent in registry.agents.items()
-            }
+            return runtimes
+
+        def obey(order: TaskCancellation) -> None:
+            if order.agent in runtimes:
+                runtimes[order.agent].cancel(order)
 
         engine = Engine(
             bootstrap,
@@ -122,6 +128,8 @@ async def run_worker(
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
+        orders = await stack.enter_async_context(OrderReader(bootstrap, _now_ms, obey))
+        await orders.ready()
         await engine.start()
         try:
             await _serve(engine, stop)
