@@ -81,6 +81,14 @@ async def tell(inputs: Word, context: Context) -> Word:
 
 
 @agent.action
+def tell_late(inputs: Word, context: Context) -> Word:
+    stage.begun.append(inputs.text)
+    stage.go_in_thread.wait(10)
+    context.report_progress(99, "nearly there")
+    return inputs
+
+
+@agent.action
 async def listen(inputs: Word, context: Context) -> Word:
     stage.begun.append(inputs.text)
     await context.cancelled.wait()
@@ -249,6 +257,14 @@ async def test_a_task_that_waits_for_its_turn_is_not_said_to_have_begun(worker: 
     assert nodes(worker.log.progress) == names
 
 
+async def test_the_beginning_of_the_quickest_task_is_heard_before_its_result(
+    worker: Worker,
+) -> None:
+    await worker.give(task("a", "echo", report=True, heartbeat_ms=30))
+    await worker.log.until(lambda: worker.log.results != [])
+    assert [type(message) for message in worker.log.messages] == [Progress, Result]
+
+
 @pytest.mark.parametrize("action", ["wait", "wait_in_thread"])
 async def test_heartbeats_come_while_the_work_goes_on_and_never_after_the_result(
     worker: Worker, action: str
@@ -285,6 +301,18 @@ async def test_a_thread_tells_progress(worker: Worker) -> None:
     await worker.give(task("a", "wait_in_thread"))
     await worker.log.until(lambda: worker.log.progress != [])
     assert said(worker.log) == [(10, "in a thread")]
+
+
+async def test_a_thread_that_was_given_up_is_not_heard(worker: Worker) -> None:
+    await worker.give(task("a", "tell_late"))
+    await until(lambda: stage.begun)
+    worker.runtime.cancel(order("a"))
+    await worker.log.until(lambda: worker.log.committed == 1)
+    stage.go_in_thread.set()
+    await until(lambda: worker.execution.threads.abandoned == 0)
+    await worker.give(task("b", "echo"))
+    await worker.log.until(lambda: worker.log.committed == 2)
+    assert [type(message) for message in worker.log.messages] == [Result, Result]
 
 
 async def test_while_the_log_is_away_the_newest_progress_of_each_task_is_kept(
