@@ -23,13 +23,14 @@ from agents.action import Action, explain
 from agents.attempt import Attempt
 from agents.context import Context
 from agents.errors import PermanentError
+from agents.payloads import PayloadError, Payloads
 from agents.registry import AgentRegistry
 from agents.reporter import Say, nobody
 from agents.threads import Threads
 from agents.time_limit import GRACE_S, OverTimeError, within
+from streams.payload import INLINE_LIMIT, has_references
 from streams.records import Failure, Result, Task, TaskCancellation
 
-DEFAULT_MAX_OUTPUT_BYTES: Final = 512 * 1024
 _MESSAGE_LENGTH: Final = 2_000
 
 
@@ -38,9 +39,9 @@ class Execution:
 
     Args:
         registry: the agents that this worker serves.
+        payloads: where big inputs come from, and big outputs go to.
         now_ms: the clock, milliseconds since the epoch.
         worker: the name of this worker, for the result.
-        max_output_bytes: an output of more JSON than this is a failure.
         threads: where sync actions run; its `running` and `abandoned` are worth watching.
         grace: seconds that an async action has to clean up after its time-out.
     """
@@ -48,19 +49,19 @@ class Execution:
     def __init__(
         self,
         registry: AgentRegistry,
+        payloads: Payloads,
         *,
         now_ms: Callable[[], int],
         worker: str = "",
-        max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES,
         threads: Threads | None = None,
         grace: float = GRACE_S,
     ) -> None:
         self.threads = threads or Threads()
+        self._payloads = payloads
         self._find = registry.find
         self._explain_missing = registry.explain_missing
         self._now_ms = now_ms
         self._worker = worker
-        self._max_output_bytes = max_output_bytes
         self._grace = grace
 
     def attempt(self, task: Task, say: Say = nobody) -> Attempt:
@@ -77,6 +78,8 @@ class Execution:
         started_at = self._now_ms()
         try:
             outcome = await self._outcome(task, attempt, started_at)
+        except PayloadError as error:
+            outcome = error.failure
         except asyncio.CancelledError:
             if not attempt.signals.is_cancelled:
                 raise
@@ -115,13 +118,18 @@ class Execution:
         if action.risk == "APPROVAL_REQUIRED" and not task.approved:
             text = f"a person has to approve {task.agent} {task.action} before it is executed"
             return _final("approval_required", text)
+        limit = min(task.timeout_ms / 1000, action.timeout)
+        content = bytes(task.inputs)
+        if has_references(content):
+            until = self._end_of(task, started_at)
+            content = await self._payloads.inputs(task.project, content, until)
+            limit = min(limit, max(0.0, until - asyncio.get_running_loop().time()))
         try:
-            inputs = action.parse(bytes(task.inputs))
+            inputs = action.parse(content)
         except ValidationError as error:
             return _final("invalid_input", explain(error))
         except Exception as error:  # noqa: BLE001 -- a validator of the agent's own may raise anything
             return _from_exception(error)
-        limit = min(task.timeout_ms / 1000, action.timeout)
         try:
             produced = await self._call(action, attempt, inputs, limit, started_at)
         except OverTimeError:
@@ -132,7 +140,19 @@ class Execution:
             return _from_exception(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- an agent may raise anything
             return _from_exception(error)
-        return self._written(action, produced)
+        output = self._written(action, produced)
+        if isinstance(output, Failure):
+            return output
+        self._payloads.check(output)
+        if len(output) <= INLINE_LIMIT:
+            return Raw(output)
+        until = self._end_of(task, started_at)
+        return await self._payloads.output(task.project, output, until)
+
+    def _end_of(self, task: Task, started_at: int) -> float:
+        """When the task's time is over, by the clock of the loop."""
+        left = (started_at + task.timeout_ms - self._now_ms()) / 1000
+        return asyncio.get_running_loop().time() + left
 
     async def _call(
         self,
@@ -167,22 +187,15 @@ class Execution:
         name = f"{task.agent} {task.action} {task.id}"
         return await self.threads.within(limit, name, work, attempt.reporter.begin)
 
-    def _written(self, action: Action[Any, Any], produced: object) -> Raw | Failure:
+    def _written(self, action: Action[Any, Any], produced: object) -> bytes | Failure:
         try:
-            output = action.write(produced)
+            return action.write(produced)
         except ValidationError as error:
             return _final("invalid_output", explain(error))
         except PydanticSerializationError as error:
             return _final("invalid_output", _shortened(str(error)))
         except Exception as error:  # noqa: BLE001 -- a serializer of the agent's own may raise anything
             return _from_exception(error)
-        if len(output) > self._max_output_bytes:
-            return _final(
-                "output_too_large",
-                f"the output is {len(output):,} bytes of JSON, {self._max_output_bytes:,} are "
-                "allowed; return a reference to it instead",
-            )
-        return Raw(output)
 
 
 def _final(kind: str, message: str) -> Failure:

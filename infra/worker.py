@@ -19,6 +19,7 @@ import uvloop
 
 from agents.execution import Execution
 from agents.orders import OrderReader
+from agents.payloads import Payloads
 from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from infra import telemetry
@@ -36,7 +37,7 @@ from streams.outbox import Outbox, Parcel
 from streams.publishing import CatalogReader
 from streams.records import AgentRecord, TaskCancellation
 from streams.router import Router
-from streams.run import PAYLOAD_LIMIT, Limits
+from streams.run import Limits
 
 _log = structlog.get_logger(__name__)
 
@@ -82,7 +83,7 @@ async def run_worker(
         definitions = await stack.enter_async_context(CatalogReader(bootstrap))
         await definitions.ready()
         await _register(outbox, registry, name)
-        execution = Execution(registry, now_ms=_now_ms, worker=name, max_output_bytes=PAYLOAD_LIMIT)
+        execution = Execution(registry, Payloads(blobs), now_ms=_now_ms, worker=name)
         stack.callback(execution.close)
 
         tracing = telemetry.tracing()

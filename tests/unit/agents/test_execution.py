@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from pydantic import BaseModel, field_validator
 
 from agents import Agent, AgentRegistry, Context, PermanentError
 from agents.execution import Execution
+from agents.payloads import Payloads
 from agents.threads import Threads
 from streams import codec
+from streams.blob_store import BlobStore
 from streams.records import Failure, Result, Task
 
 
@@ -214,13 +217,13 @@ def task(
 
 
 @pytest.fixture
-async def execution() -> AsyncIterator[Execution]:
+async def execution(tmp_path: Path) -> AsyncIterator[Execution]:
     ticks = count(1_000)
     made = Execution(
         AgentRegistry([agent]),
+        Payloads(BlobStore(str(tmp_path), limit=1_000)),
         now_ms=lambda: next(ticks),
         worker="w1",
-        max_output_bytes=1_000,
         threads=Threads(limit=2),
         grace=0.02,
     )
@@ -229,6 +232,11 @@ async def execution() -> AsyncIterator[Execution]:
     yield made
     released.set()
     made.close()
+
+
+def bare(blobs: Path) -> Execution:
+    payloads = Payloads(BlobStore(str(blobs), limit=1_000))
+    return Execution(AgentRegistry([agent]), payloads, now_ms=lambda: 0)
 
 
 def failed(result: Result) -> Failure:
@@ -322,7 +330,13 @@ async def test_an_action_can_know_its_task(execution: Execution) -> None:
         ("answer_a_broken_model", {}, "invalid_output", "str", False),
         ("answer_nothing", {}, "invalid_output", "Answer", False),
         ("answer_what_is_no_text", {}, "invalid_output", "surrogates", False),
-        ("answer_at_length", {"size": 1_000}, "output_too_large", "1,000 are allowed", False),
+        (
+            "answer_at_length",
+            {"size": 1_000},
+            "output_too_large",
+            "1,000 may be (COMMANDCENTER_PAYLOAD",
+            False,
+        ),
     ],
 )
 async def test_whatever_an_agent_does_wrong_is_a_failure_of_the_task(
@@ -433,18 +447,18 @@ async def test_more_sync_calls_than_threads_wait_their_turn(execution: Execution
     assert [answered(result).split()[0] for result in results] == [str(n) for n in range(20)]
 
 
-async def test_a_thread_is_used_again() -> None:
+async def test_a_thread_is_used_again(tmp_path: Path) -> None:
     before = set(threading.enumerate())
-    made = Execution(AgentRegistry([agent]), now_ms=lambda: 0)
+    made = bare(tmp_path)
     for _ in range(3):
         await made.execute(task("echo_in_thread"))
     assert len(set(threading.enumerate()) - before) == 1
     made.close()
 
 
-async def test_closing_ends_the_threads() -> None:
+async def test_closing_ends_the_threads(tmp_path: Path) -> None:
     before = set(threading.enumerate())
-    made = Execution(AgentRegistry([agent]), now_ms=lambda: 0)
+    made = bare(tmp_path)
     await asyncio.gather(*(made.execute(task("echo_in_thread")) for _ in range(5)))
     mine = set(threading.enumerate()) - before
     assert mine

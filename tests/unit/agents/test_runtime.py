@@ -15,9 +15,11 @@ from pydantic import BaseModel
 
 from agents import Agent, AgentRegistry, Context
 from agents.execution import Execution
+from agents.payloads import Payloads
 from agents.runtime import AgentRuntime
 from agents.threads import Threads
 from streams import codec, topics
+from streams.blob_store import BlobStore
 from streams.faust_shell import Batch
 from streams.outbox import Parcel
 from streams.records import Progress, Result, Task, TaskCancellation
@@ -159,8 +161,14 @@ class Worker:
 
     def __init__(self) -> None:
         self.log = Log()
+        payloads = Payloads(BlobStore("memory://", limit=1_000))
         execution = Execution(
-            AgentRegistry([agent]), now_ms=lambda: 7, worker="w1", threads=Threads(4), grace=0.02
+            AgentRegistry([agent]),
+            payloads,
+            now_ms=lambda: 7,
+            worker="w1",
+            threads=Threads(4),
+            grace=0.02,
         )
         app: Any = self.log.app
         outbox: Any = self.log
