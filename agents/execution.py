@@ -81,13 +81,13 @@ class Execution:
         except PayloadError as error:
             outcome = error.failure
         except asyncio.CancelledError:
-            if not attempt.signals.is_cancelled:
+            if attempt.cancelled is None:
                 raise
             outcome = _final("cancelled", "")
-        if attempt.signals.is_cancelled:
+        if (reason := attempt.cancelled) is not None:
             _forget_cancellation()
             if isinstance(outcome, Failure):
-                outcome = _final("cancelled", attempt.signals.reason or "")
+                outcome = _final("cancelled", reason)
         return self._result(task, started_at, outcome)
 
     def refuse(self, task: Task, order: TaskCancellation) -> Result:
@@ -182,10 +182,10 @@ class Execution:
         else:
             work = partial(action.function, inputs)
         if action.is_async:
-            attempt.reporter.begin()
+            attempt.begin_work()
             return await within(limit, work(), grace=self._grace, bound_by=attempt.bound_by)
         name = f"{task.agent} {task.action} {task.id}"
-        return await self.threads.within(limit, name, work, attempt.reporter.begin)
+        return await self.threads.within(limit, name, work, attempt.begin_work)
 
     def _written(self, action: Action[Any, Any], produced: object) -> bytes | Failure:
         try:

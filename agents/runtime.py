@@ -96,7 +96,7 @@ class AgentRuntime:
             self._places[task.id] = (place, record.offset)
             order = self._orders.get(task.id)
             if order is not None:
-                self._answer(task, self._execution.refuse(task, order))
+                self._conclude(task, self._execution.refuse(task, order))
                 continue
             attempt = self._execution.attempt(task, self._say)
             self._attempts[task.id] = attempt
@@ -117,15 +117,18 @@ class AgentRuntime:
             attempt.cancel(order)
         else:
             del self._attempts[order.task]
-            self._answer(attempt.task, self._execution.refuse(attempt.task, order))
+            self._conclude(attempt.task, self._execution.refuse(attempt.task, order))
 
     async def _run(self, attempt: Attempt) -> None:
         task = attempt.task
         result = None
         try:
-            async with self._free:
+            await self._free.acquire()  # by hand: `async with` makes two more coroutines a task
+            try:
                 if self._may_begin(attempt):
                     result = await self._execution.execute(task, attempt)
+            finally:
+                self._free.release()
         finally:
             attempt.end()
             if self._attempts.get(task.id) is attempt:
@@ -133,7 +136,7 @@ class AgentRuntime:
                 if result is None:
                     del self._places[task.id]
         if result is not None:
-            self._answer(task, result)
+            self._conclude(task, result)
 
     def _may_begin(self, attempt: Attempt) -> bool:
         task = attempt.task.id
@@ -143,7 +146,7 @@ class AgentRuntime:
         # Revoked while it waited: whoever owns it now begins it.
         return bool(generation == self._app.consumer_generation_id)
 
-    def _answer(self, task: Task, result: Result) -> None:
+    def _conclude(self, task: Task, result: Result) -> None:
         """Have the result published, and then the task acknowledged."""
         place, offset = self._places.pop(task.id)
         if self._tracing is not None:
