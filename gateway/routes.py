@@ -9,7 +9,21 @@ from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
-from gateway import agents, dead_letters, events, feed, health, page, runs, sql, stream, views
+from gateway import (
+    agents,
+    approvals,
+    control,
+    dead_letters,
+    events,
+    feed,
+    health,
+    page,
+    run_views,
+    runs,
+    sql,
+    stream,
+    views,
+)
 from gateway import workflows as w
 from gateway.requests import known_parameters
 
@@ -38,6 +52,12 @@ class Route(NamedTuple):
 
 _PAGE: Final = ("limit", "cursor")
 
+
+def _order(path: str, handler: Handler, answers: Any) -> Route:
+    """A route that takes an order in JSON, which is carried out later."""
+    return Route("POST", path, handler, answers, HTTPStatus.ACCEPTED, (JSON,))
+
+
 ROUTES: Final = (
     Route("GET", "/api/health", health.health, views.Health),
     Route("GET", "/readyz", health.ready, views.Readiness),
@@ -59,7 +79,7 @@ ROUTES: Final = (
         "POST",
         "/api/workflows/{name}/trigger",
         w.trigger_workflow,
-        views.RunAccepted,
+        run_views.RunAccepted,
         202,
         (JSON,),
         ("project",),
@@ -68,20 +88,38 @@ ROUTES: Final = (
         "GET",
         "/api/workflows/{name}/runs",
         runs.list_workflow_runs,
-        views.RunList,
+        run_views.RunList,
         query=("status", "project", *_PAGE),
     ),
     Route(
         "GET",
         "/api/runs",
         runs.list_runs,
-        views.RunList,
+        run_views.RunList,
         query=("workflow", "status", "project", *_PAGE),
     ),
-    Route("GET", "/api/runs/{id}", runs.get_run, views.RunDetail),
-    Route("GET", "/api/runs/{id}/agent-runs", runs.list_agent_runs, views.AgentRunList),
+    Route("GET", "/api/runs/{id}", runs.get_run, run_views.RunDetail),
+    Route("GET", "/api/runs/{id}/agent-runs", runs.list_agent_runs, run_views.AgentRunList),
     Route("GET", "/api/runs/{id}/events", runs.list_run_events, views.EventList),
-    Route("POST", "/api/runs/{id}/cancel", runs.cancel_run, views.CancelAccepted, 202, (JSON,)),
+    Route(
+        "GET",
+        "/api/runs/{id}/nodes/{node}/items",
+        runs.list_items,
+        run_views.ItemList,
+        query=("status", *_PAGE),
+    ),
+    Route("GET", "/api/runs/{id}/payloads/{digest}", runs.get_payload),
+    _order("/api/runs/{id}/cancel", control.cancel_run, run_views.ControlAccepted),
+    _order("/api/runs/{id}/pause", control.pause_run, run_views.ControlAccepted),
+    _order("/api/runs/{id}/resume", control.resume_run, run_views.ControlAccepted),
+    Route(
+        "GET",
+        "/api/approvals",
+        approvals.list_approvals,
+        run_views.ApprovalList,
+        query=("status", "workflow", "project", *_PAGE),
+    ),
+    _order("/api/approvals/{id}/decision", approvals.decide_approval, run_views.DecisionAccepted),
     Route("POST", "/api/events", events.take_event, views.EventAccepted, 202, EVENT),
     Route(
         "GET",

@@ -14,6 +14,7 @@ from gateway.log_writer import LogWriter
 from gateway.reads import Reads
 from gateway.recent_starts import RecentStarts
 from sinks.store import Store
+from streams.blob_store import BlobStore
 from streams.publishing import CatalogReader
 from streams.run import PAYLOAD_LIMIT
 
@@ -37,10 +38,12 @@ class Services:
         checks: More parts that `/readyz` asks for, by name, such as the recorder.
         hosts: Names that the server may be addressed by, besides the loopback ones.
         body_limit: Bytes of a request's body.
+        blobs: Where payloads are that are too big for the log.
     """
 
     bootstrap: str
     store: Store
+    blobs: BlobStore
     recorded: Callable[[], Mapping[int, int]] | None = None
     tail: LiveTail = field(default_factory=LiveTail)
     follow_log: bool = False

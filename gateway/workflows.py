@@ -7,11 +7,11 @@ import msgspec
 from aiohttp import web
 
 from gateway.requests import answer, document, json_object
+from gateway.run_views import RunAccepted
 from gateway.services import AGENTS, CATALOG, SERVICES, STARTS, WRITER
 from gateway.views import (
     Published,
     Retired,
-    RunAccepted,
     VersionView,
     WorkflowDetail,
     WorkflowList,

@@ -26,6 +26,7 @@ from sinks.recorder import Recorder
 from sinks.recording import DeadLetterBox, LogRecord
 from sinks.store import Store
 from streams import dead_letters, topics
+from streams.blob_store import BlobStore
 from streams.errors import OperatorError
 from streams.outbox import Outbox, Parcel
 
@@ -44,6 +45,7 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
     """
     async with AsyncExitStack() as stack:
         store = await _open(settings, bootstrap, stack)
+        blobs = BlobStore(settings.blob_url, settings.payload_limit)
         tail = LiveTail()
         log_id = await cluster_id(bootstrap)
         if settings.store.startswith("chdb:"):
@@ -51,6 +53,7 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
             services = Services(
                 bootstrap=bootstrap,
                 store=store,
+                blobs=blobs,
                 recorded=lambda: _next_offsets(recorder.watermark),
                 tail=tail,
                 log_id=log_id,
@@ -59,7 +62,12 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
             work = stack.enter_context(_Running(recorder)).task
         else:
             services = Services(
-                bootstrap=bootstrap, store=store, tail=tail, follow_log=True, log_id=log_id
+                bootstrap=bootstrap,
+                store=store,
+                blobs=blobs,
+                tail=tail,
+                follow_log=True,
+                log_id=log_id,
             )
             work = None
         await stack.enter_async_context(serving(services, settings.host, settings.port))

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.routes import ROUTES
 from gateway.run_detail import EventRow
-from gateway.views import RunView, TriggerView
+from gateway.run_views import RunView, TriggerView
 from streams import codec
 from streams.ids import run_id
 from streams.records import (
