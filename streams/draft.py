@@ -22,6 +22,7 @@ from streams.records import (
     RunHead,
     RunMessage,
     RunRequest,
+    RunStatus,
     Task,
     TaskCancellation,
     Trigger,
@@ -73,6 +74,30 @@ class Outcome(NamedTuple):
 class Draft:
     """Every event is applied as soon as it is emitted. `queue` are nodes that may begin now."""
 
+    __slots__ = (
+        "_inline_bytes",
+        "announcement",
+        "at",
+        "before",
+        "blob_of",
+        "blobs",
+        "cancellations",
+        "events",
+        "fold",
+        "forced",
+        "limits",
+        "listed",
+        "messages",
+        "partition",
+        "plan",
+        "queue",
+        "requests",
+        "scope",
+        "tasks",
+        "verdict",
+        "verdict_failure",
+    )
+
     def __init__(
         self, before: RunState, at: int, plan: Plan, partition: int, limits: Limits, blobs: Blobs
     ) -> None:
@@ -98,6 +123,18 @@ class Draft:
         self.forced = False
         self.announcement: Trigger | None = None
         self._inline_bytes = 0
+        if before.head.ending is not None:
+            self.say_why()
+
+    def say_why(self) -> None:
+        """Let templates refer to why the run ends."""
+        ending = self.fold.ending
+        cancelled = ending is not None and ending.outcome is RunStatus.CANCELLED
+        self.scope.failure = (
+            Failure(kind="cancelled", message=ending.reason)
+            if ending is not None and cancelled
+            else self.fold.failure
+        )
 
     @property
     def head(self) -> RunHead:
@@ -121,7 +158,8 @@ class Draft:
 
     def node_plan(self, node: str) -> NodePlan | None:
         """The plan of a node, or of the one that a compensation undoes."""
-        return self.plan.nodes.get(node.removesuffix(COMPENSATION))
+        plan = self.plan.nodes.get(node)
+        return plan or self.plan.nodes.get(node.removesuffix(COMPENSATION))
 
     def state(self, key: str) -> NodeState | None:
         """A node's or item's state; None while it is PENDING."""

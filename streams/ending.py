@@ -173,7 +173,6 @@ def _end_stage(draft: Draft) -> None:
         handles = ending.outcome in (RunStatus.FAILED, RunStatus.TIMED_OUT)
         if stage != "handling" and handles and draft.plan.handler_roots:
             _enter(draft, "handling", ending, failure, ())
-            draft.scope.failure = failure
             draft.queue.extend(draft.plan.handler_roots)
             return
     _finish(draft, ending, failure, output)
@@ -194,7 +193,7 @@ def _enter(
             requested_by=ending.requested_by,
         )
     )
-    draft.scope.failure = failure
+    draft.say_why()
 
 
 def compensate_only(draft: Draft) -> None:
@@ -235,7 +234,6 @@ def _undo_next(draft: Draft) -> bool:
         work = draft.plan.nodes[node].compensation
         if work is None:
             raise AssertionError(f"node {node} has nothing that undoes it")
-        draft.scope.failure = draft.fold.failure
         steps.dispatch(draft, key, None, 1, work)
     return False
 

@@ -192,7 +192,7 @@ class Fold:
 
     def apply(self, event: Event) -> None:
         """Take in the next event."""
-        if isinstance(event, _RUN_EVENTS):
+        if type(event) in _RUN_EVENTS:
             self._apply_to_run(cast("RunEvent", event))
         else:
             self._apply_to_node(cast("NodeEvent", event))
@@ -301,13 +301,15 @@ class Fold:
                         approved=event.missing == 0,
                         inputs=before.inputs if event.inputs is UNSET else event.inputs,
                         wake_at=None if event.missing == 0 else before.wake_at,
-                    )
+                    ),
+                    stays=True,
                 )
             case NodeRejected():
                 pass  # that it failed is the next event
             case NodeEdited():
                 self._put(
-                    NodeState(node=event.node, status=NodeStatus.PENDING, inputs=event.inputs)
+                    NodeState(node=event.node, status=NodeStatus.PENDING, inputs=event.inputs),
+                    stays=True,
                 )
             case NodeSleeping():
                 self._put(
@@ -375,7 +377,7 @@ class Fold:
             state = replace(
                 state, wake_at=min((n for n in limits if n is not None), default=state.wake_at)
             )
-        self._put(state)
+        self._put(state, stays=True)
 
     def _close(
         self,
@@ -407,11 +409,13 @@ class Fold:
         if self.failure is None and counts and not event.node.endswith(COMPENSATION):
             self.failure = _run_failure(event)
 
-    def _put(self, node: NodeState) -> None:
+    def _put(self, node: NodeState, *, stays: bool = False) -> None:
+        """Take over a new state; where it `stays`, of a node whose status is the same."""
         key = node_key(node.node, node.item)
         before = self.nodes.get(key)
         known = NodeStatus.PENDING if before is None else before.status
-        if node.status is not known and node.status not in NODE_TRANSITIONS[known]:
+        legal = node.status is known if stays else node.status in NODE_TRANSITIONS[known]
+        if not legal:
             raise AssertionError(f"node {key} cannot go from {known} to {node.status}")
         self.nodes[key] = node
         self.touched.add(key)
@@ -506,7 +510,7 @@ RunEvent = (
 )
 """Events of the run itself."""
 
-_RUN_EVENTS: Final = get_args(RunEvent)
+_RUN_EVENTS: Final = frozenset(get_args(RunEvent))
 
 NodeEvent = (
     NodeReused

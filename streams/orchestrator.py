@@ -214,8 +214,7 @@ class Orchestrator:
         try:
             message = codec.messages.decode(record.value)
             if isinstance(message, Occurrence):
-                for run in draft.waiting(message):
-                    await self._tell(message, run, record, draft, outputs)
+                await self._spread(message, record, draft, outputs)
             else:
                 await self._decide_message(message, record, draft, outputs)
         except Exception as error:  # noqa: BLE001  # one bad record must not stop the partition
@@ -223,14 +222,21 @@ class Orchestrator:
                 _log.exception("a decision failed", offset=record.offset)
             dead_letters.put(outputs, self._partitions, record, error)
 
-    async def _tell(
-        self, occurrence: Occurrence, run: str, record: Any, draft: _Draft, outputs: Parcel
+    async def _spread(
+        self, occurrence: Occurrence, record: Any, draft: _Draft, outputs: Parcel
     ) -> None:
-        """Let one run hear of an event."""
-        before = draft.get(run)
-        if before is not None and before.head.project == occurrence.project:
-            plan = await self._plan_of_run(before.head)
-            await self._apply(occurrence, before, plan, record, draft, outputs)
+        """Let every run that may wait for it hear of an event; none keeps it from the others."""
+        for run in draft.waiting(occurrence):
+            before = draft.get(run)
+            if before is None or before.head.project != occurrence.project:
+                continue
+            try:
+                plan = await self._plan_of_run(before.head)
+                await self._apply(occurrence, before, plan, record, draft, outputs)
+            except Exception as error:  # noqa: BLE001  # as in `_decide`
+                if not isinstance(error, CommandCenterError):
+                    _log.exception("a decision failed", offset=record.offset, run=run)
+                dead_letters.put(outputs, self._partitions, record, error)
 
     async def _decide_message(
         self, message: RunMessage, record: Any, draft: _Draft, outputs: Parcel

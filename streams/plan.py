@@ -206,6 +206,16 @@ def _malformed(stage: str, index: int, node: NodeSpec) -> list[Problem]:
     return problems
 
 
+def _filter_problems(definition: Mapping[str, Any]) -> tuple[Problem, ...]:
+    """What is wrong with the filter of a definition that is wrong elsewhere too."""
+    trigger = definition.get("trigger")
+    text = trigger.get("filter") if isinstance(trigger, dict) else None
+    found: list[Problem] = []
+    if isinstance(text, str):
+        _filter(TriggerSpec.model_construct(event="*", filter=text), found)
+    return tuple(found)
+
+
 def _filter(trigger: TriggerSpec, problems: list[Problem]) -> Expression | None:
     if trigger.filter is None:
         return None
@@ -250,6 +260,7 @@ def parse(definition: Mapping[str, Any]) -> Plan:
             # With a fault in a node pydantic counts the nodes without it: no fault of its own.
             if not (inside_nodes and item["type"] == "too_short" and item["loc"] == ("nodes",))
         )
+        problems += _filter_problems(definition)
         raise DefinitionError(_summary(name, problems), problems) from error
     return Plan(spec)
 

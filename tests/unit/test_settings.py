@@ -19,7 +19,15 @@ def test_defaults_are_embedded_and_on_loopback(
         "host": "127.0.0.1",
         "port": 8080,
         "partitions": 4,
+        "blobs": "",
+        "payload_limit": 64 * 1024 * 1024,
+        "run_events_limit": 200_000,
+        "run_depth_limit": 8,
+        "fan_out_limit": 20_000,
+        "nodes_limit": 1_000,
+        "definition_limit": 256 * 1024,
     }
+    assert settings.blob_url == str(tmp_path / "commandcenter" / "blobs")
     assert settings.store == f"chdb://{tmp_path}/commandcenter/clickhouse"
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any, get_args
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,19 +18,34 @@ from streams.records import (
     Definition,
     Event,
     Failure,
+    NodeApprovalRequested,
+    NodeApproved,
+    NodeAwaiting,
     NodeCancelled,
     NodeDispatched,
+    NodeEdited,
     NodeFailed,
+    NodeFannedOut,
+    NodeProgressed,
+    NodeRejected,
+    NodeRequested,
     NodeRetrying,
+    NodeReused,
     NodeSkipped,
+    NodeSleeping,
+    NodeStarted,
     NodeState,
     NodeStatus,
+    NodeStopping,
     NodeSucceeded,
     Result,
     Retirement,
     RunCancelled,
+    RunEnding,
     RunFailed,
     RunHead,
+    RunPaused,
+    RunResumed,
     RunStarted,
     RunStatus,
     RunSucceeded,
@@ -223,8 +239,83 @@ def test_a_record_has_exactly_these_bytes_and_comes_back_whole(
     assert codec.encode(reader.decode(wire)) == wire
 
 
-def test_every_kind_of_event_is_in_the_table_above() -> None:
-    assert {type(event) for event in EVENTS} == set(get_args(Event))
+LATER_EVENTS: list[tuple[Event, bytes]] = [
+    (
+        NodeReused(node="a", output=Raw(b"1"), run="r0", item=2),
+        b'"node.reused","node":"a","output":1,"run":"r0","item":2}',
+    ),
+    (NodeEdited(node="a", inputs=Raw(b"{}")), b'"node.edited","node":"a","inputs":{}}'),
+    (
+        NodeStarted(node="a", attempt=1, deadline=9, item=0, beat_by=3, worker="h"),
+        b'"node.started","node":"a","attempt":1,"deadline":9,"item":0,"beatBy":3,"worker":"h"}',
+    ),
+    (
+        NodeProgressed(node="a", attempt=1, beat_by=3, percent=0.5, message="half"),
+        b'"node.progressed","node":"a","attempt":1,"beatBy":3,"percent":0.5,"message":"half"}',
+    ),
+    (
+        NodeApprovalRequested(
+            node="a", inputs=Raw(b"{}"), needed=2, deadline=9, on_deadline="reject",
+            cause="agent", roles=("sre",), attempt=1,
+        ),
+        (
+            b'"node.approvalRequested","node":"a","inputs":{},"needed":2,"deadline":9,'
+            b'"onDeadline":"reject","cause":"agent","roles":["sre"],"attempt":1}'
+        ),
+    ),
+    (
+        NodeApproved(node="a", by="me", missing=0, notes="ok", inputs=Raw(b"{}")),
+        b'"node.approved","node":"a","by":"me","missing":0,"notes":"ok","inputs":{}}',
+    ),
+    (
+        NodeRejected(node="a", by="me", notes="no"),
+        b'"node.rejected","node":"a","by":"me","notes":"no"}',
+    ),
+    (NodeSleeping(node="a", until=9), b'"node.sleeping","node":"a","until":9}'),
+    (
+        NodeAwaiting(node="a", event="x.*", deadline=9),
+        b'"node.awaiting","node":"a","event":"x.*","deadline":9}',
+    ),
+    (
+        NodeFannedOut(node="a", items=Raw(b"[1]"), count=1),
+        b'"node.fannedOut","node":"a","items":[1],"count":1}',
+    ),
+    (
+        NodeRequested(node="a", attempt=1, run="c", workflow="w", inputs=Raw(b"{}"), deadline=9),
+        (
+            b'"node.runRequested","node":"a","attempt":1,"run":"c","workflow":"w","inputs":{},'
+            b'"deadline":9}'
+        ),
+    ),
+    (
+        NodeStopping(node="a", attempt=1, deadline=9),
+        b'"node.stopping","node":"a","attempt":1,"deadline":9}',
+    ),
+    (
+        RunPaused(reason="why", requested_by="me"),
+        b'"run.paused","reason":"why","requestedBy":"me"}',
+    ),
+    (RunResumed(deadline=9), b'"run.resumed","deadline":9}'),
+    (
+        RunEnding(
+            stage="compensating", outcome=RunStatus.FAILED, deadline=9, open=1, undo=("a",),
+            failure=FAILURE,
+        ),
+        b'"run.ending","stage":"compensating","outcome":"FAILED","deadline":9,"open":1,'
+        b'"undo":["a"],"failure":' + FAILURE_JSON + b"}",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("event", "wire"), LATER_EVENTS)
+def test_an_event_has_exactly_these_bytes(event: Event, wire: bytes) -> None:
+    assert msgspec.json.encode(event) == b'{"type":' + wire
+    assert msgspec.json.decode(b'{"type":' + wire, type=Event) == event
+
+
+def test_every_kind_of_event_is_in_a_table_above() -> None:
+    known = [*EVENTS, *(event for event, _ in LATER_EVENTS)]
+    assert {type(event) for event in known} == set(get_args(Event))
 
 
 UNREADABLE: list[tuple[codec.Reader[Any], bytes | None, str]] = [

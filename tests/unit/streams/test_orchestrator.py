@@ -1,6 +1,7 @@
 """The orchestrator's writes: what goes out, in which batches, and what a fault leaves behind."""
 
 import asyncio
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,6 +10,7 @@ from msgspec import Raw
 from structlog.testing import capture_logs
 
 from streams import codec, outbox, topics
+from streams.blob_store import BlobStore
 from streams.errors import OperatorError
 from streams.faust_shell import Batch
 from streams.lifecycle import RunState, evolve
@@ -85,12 +87,14 @@ class FakeProducer:
 class Rig:
     """An orchestrator that owns one partition, and the producer behind it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(outbox, "AIOKafkaProducer", FakeProducer)
         self.unprepared: set[str] = set()
         out = outbox.Outbox("", "test")
         self.producer: Any = out._producer
-        self.orchestrator = Orchestrator(out, out, 1, self._plan_of, self._prepare)
+        self.orchestrator = Orchestrator(
+            out, out, 1, self._plan_of, self._prepare, BlobStore(str(tmp_path), 10**6)
+        )
         self.orchestrator.own(0, {})
         self.offset = 0
 
@@ -123,8 +127,8 @@ class Rig:
 
 
 @pytest.fixture
-def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
-    return Rig(monkeypatch)
+def rig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rig:
+    return Rig(monkeypatch, tmp_path)
 
 
 def start(run: str, **fields: Any) -> Start:

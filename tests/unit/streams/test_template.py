@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.template import Reference, Template, TemplateError, follow
+from streams.template import ROOTS, Reference, Template, TemplateError, follow
 
 VALUES = {
     "context": {
@@ -78,7 +78,9 @@ def test_rendering(value: Any, rendered: Any) -> None:
 
 
 NO_PATH = "'TEMPLATE' is not a path like context.repository.name"
-NO_OUTPUT = "'TEMPLATE' must read nodes.<id>.output or a path below it"
+NO_OUTPUT = (
+    "'TEMPLATE' must read nodes.<id>.output, a path below it, nodes.<id>.status or nodes.<id>.error"
+)
 
 MALFORMED = [
     ("{{  }}", NO_PATH),
@@ -86,10 +88,10 @@ MALFORMED = [
     ("{{ context.a b }}", NO_PATH),
     ("{{ context.a | upper }}", NO_PATH),
     ("{{ 1.a }}", NO_PATH),
-    ("x {{ env.HOME }}", "'{{ env.HOME }}' begins with 'env'; use one of context, event, nodes"),
+    ("x {{ env.HOME }}", "'{{ env.HOME }}' begins with 'env'; use one of " + ", ".join(ROOTS)),
     ("{{ nodes.a }}", NO_OUTPUT),
     ("{{ nodes }}", NO_OUTPUT),
-    ("{{ nodes.a.status }}", NO_OUTPUT),
+    ("{{ nodes.a.state }}", NO_OUTPUT),
 ]  # fmt: skip
 
 
