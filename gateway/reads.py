@@ -230,7 +230,7 @@ def _agent_run(row: Mapping[str, Any]) -> AgentRunView:
 
 
 def _approval(row: Mapping[str, Any]) -> ApprovalView:
-    answers = [_answer(moment(at), event) for _, at, event in row["answers"]]
+    answers = [_answer(moment(said["at"]), said["event"]) for said in row["answers"]]
     agreed = sum(answer.approved and bool(answer.by) for answer in answers)
     return ApprovalView(
         id=row["id"],

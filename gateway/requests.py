@@ -18,6 +18,7 @@ _JSON_TYPES: Final = re.compile(r"(?:application|text)/(?:[\w.\-]+\+)?json")
 _YAML_TYPES: Final = re.compile(r"(?:application|text)/(?:x-|vnd\.)?yaml")
 MAX_PAGE: Final = 200
 _TEXT_LIMIT: Final = 1_000
+_KEY_LIMIT: Final = 255
 
 
 def answer(view: Any, status: int = 200, headers: Any = None) -> web.Response:
@@ -88,6 +89,14 @@ def flag(given: Mapping[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise CallerError(f"{name!r} must be true or false")
     return value
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """The `Idempotency-Key` header, by which a request sent again is recognised."""
+    key = request.headers.get("Idempotency-Key") or None
+    if key is not None and len(key) > _KEY_LIMIT:
+        raise CallerError(f"Idempotency-Key has more than {_KEY_LIMIT} characters")
+    return key
 
 
 def choice(request: web.Request, name: str, kind: Any) -> Any:

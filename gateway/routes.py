@@ -18,6 +18,7 @@ from gateway import (
     feed,
     health,
     page,
+    repeating,
     run_views,
     runs,
     sql,
@@ -110,6 +111,8 @@ ROUTES: Final = (
     ),
     Route("GET", "/api/runs/{id}/payloads/{digest}", runs.get_payload),
     _order("/api/runs/{id}/cancel", control.cancel_run, run_views.ControlAccepted),
+    _order("/api/runs/{id}/retry", repeating.retry_run, run_views.RepetitionAccepted),
+    _order("/api/runs/{id}/rerun", repeating.rerun_run, run_views.RepetitionAccepted),
     _order("/api/runs/{id}/pause", control.pause_run, run_views.ControlAccepted),
     _order("/api/runs/{id}/resume", control.resume_run, run_views.ControlAccepted),
     Route(

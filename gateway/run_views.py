@@ -338,6 +338,16 @@ class RunAccepted(View, frozen=True, kw_only=True):
     status: RunStatus
 
 
+class RepetitionAccepted(View, frozen=True, kw_only=True):
+    """A run that repeats another one was accepted; `reused` results are taken over from it."""
+
+    workflow_run_id: str
+    status: RunStatus
+    origin_run: str
+    kind: str
+    reused: int
+
+
 class ControlAccepted(View, frozen=True, kw_only=True):
     """An order to a run that was accepted; `status` is the run's at that moment."""
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 import msgspec
 from aiohttp import web
 
-from gateway.requests import answer, document, json_object
+from gateway.requests import answer, document, idempotency_key, json_object
 from gateway.run_views import RunAccepted
 from gateway.services import AGENTS, CATALOG, SERVICES, STARTS, WRITER
 from gateway.views import (
@@ -28,7 +28,6 @@ from streams.trigger import DEFAULT_PROJECT, trace_context
 from streams.workflow import json_schema
 
 MANUAL_TYPE: Final = "commandcenter.manual"
-_KEY_LIMIT: Final = 255
 
 
 async def list_workflows(request: web.Request) -> web.Response:
@@ -93,9 +92,7 @@ async def trigger_workflow(request: web.Request) -> web.Response:
     """
     project, name = _named(request)
     context = await json_object(request)
-    event_id = request.headers.get("Idempotency-Key") or uuid4().hex
-    if len(event_id) > _KEY_LIMIT:
-        raise CallerError(f"Idempotency-Key has more than {_KEY_LIMIT} characters")
+    event_id = idempotency_key(request) or uuid4().hex
     active = await _active(request, project, name)
     trigger = Trigger(
         id=event_id,
