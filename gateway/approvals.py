@@ -24,16 +24,16 @@ from streams.plan import Plan
 from streams.records import Approval
 from streams.topics import INBOX
 
-_STATES: Final = ("pending", "decided")
-_DECISIONS: Final = ("approve", "reject")
+STATES: Final = ("pending", "decided")
+DECISIONS: Final = ("approve", "reject")
 _ROLES: Final = 50
 
 
 async def list_approvals(request: web.Request) -> web.Response:
     """What people were asked: what waits first, the newest first; `status` narrows."""
     state = request.query.get("status", "")
-    if state and state not in _STATES:
-        raise CallerError(f"status={state!r} is not one of {', '.join(_STATES)}")
+    if state and state not in STATES:
+        raise CallerError(f"status={state!r} is not one of {', '.join(STATES)}")
     limit = page_size(request)
     reads = request.app[READS]
     watermark = await reads.watermark()
@@ -117,8 +117,8 @@ def _said(given: Mapping[str, Any]) -> _Said:
     """The request's fields, each of which is what it has to be."""
     fields(given, "decision", "notes", "respondedBy", "roles", "inputs")
     decision = given.get("decision")
-    if decision not in _DECISIONS:
-        raise CallerError(f"'decision' must be one of {', '.join(_DECISIONS)}, not {decision!r}")
+    if decision not in DECISIONS:
+        raise CallerError(f"'decision' must be one of {', '.join(DECISIONS)}, not {decision!r}")
     by, notes = short_text(given, "respondedBy", ""), short_text(given, "notes", "")
     if not by.strip():
         raise CallerError("'respondedBy' must say who decides")

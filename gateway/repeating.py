@@ -26,7 +26,7 @@ from streams.records import Edit, Origin, Reused, RunStarted, RunStatus, Start
 from streams.topics import INBOX
 from streams.trigger import trace_context
 
-_MODES: Final = ("failed", "whole", "compensation")
+MODES: Final = ("failed", "whole", "compensation")
 _SMALL: Final = 1024
 """Bytes of an output that stays in a start that has to be made smaller."""
 _LARGEST: Final = 4 * PAYLOAD_LIMIT
@@ -42,8 +42,8 @@ async def retry_run(request: web.Request) -> web.Response:
     given = await json_object(request)
     fields(given, "mode", "requestedBy")
     mode = given.get("mode", "failed")
-    if mode not in _MODES:
-        raise CallerError(f"'mode' must be one of {', '.join(_MODES)}, not {mode!r}")
+    if mode not in MODES:
+        raise CallerError(f"'mode' must be one of {', '.join(MODES)}, not {mode!r}")
     requested_by = short_text(given, "requestedBy", "")
     told, plan = await _ended(request)
     results = Results(event for _, event in decoded(told.rows))

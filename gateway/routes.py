@@ -3,8 +3,9 @@
 The list makes both the router and `/openapi.json`, so the two cannot drift apart.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from aiohttp import web
@@ -40,6 +41,7 @@ class Route(NamedTuple):
 
     `answers` is the type of the JSON answer; without one the answer is of another kind. `takes`
     are the content types of the body, `query` the parameters it knows: others are refused.
+    `fields` are those of a JSON body with what each may be, as JSON Schema.
     """
 
     method: str
@@ -49,14 +51,20 @@ class Route(NamedTuple):
     status: int = HTTPStatus.OK
     takes: tuple[str, ...] = ()
     query: tuple[str, ...] = ()
+    fields: Mapping[str, Any] = MappingProxyType({})
 
 
 _PAGE: Final = ("limit", "cursor")
 
 
-def _order(path: str, handler: Handler, answers: Any) -> Route:
+_TEXT: Final = {"type": "string"}
+_TRUTH: Final = {"type": "boolean"}
+_OBJECT: Final = {"type": "object"}
+
+
+def _order(path: str, handler: Handler, answers: Any, **fields: Any) -> Route:
     """A route that takes an order in JSON, which is carried out later."""
-    return Route("POST", path, handler, answers, HTTPStatus.ACCEPTED, (JSON,))
+    return Route("POST", path, handler, answers, HTTPStatus.ACCEPTED, (JSON,), fields=fields)
 
 
 ROUTES: Final = (
@@ -110,11 +118,39 @@ ROUTES: Final = (
         query=("status", *_PAGE),
     ),
     Route("GET", "/api/runs/{id}/payloads/{digest}", runs.get_payload),
-    _order("/api/runs/{id}/cancel", control.cancel_run, run_views.ControlAccepted),
-    _order("/api/runs/{id}/retry", repeating.retry_run, run_views.RepetitionAccepted),
-    _order("/api/runs/{id}/rerun", repeating.rerun_run, run_views.RepetitionAccepted),
-    _order("/api/runs/{id}/pause", control.pause_run, run_views.ControlAccepted),
-    _order("/api/runs/{id}/resume", control.resume_run, run_views.ControlAccepted),
+    _order(
+        "/api/runs/{id}/cancel",
+        control.cancel_run,
+        run_views.ControlAccepted,
+        reason=_TEXT,
+        requestedBy=_TEXT,
+        force=_TRUTH,
+    ),
+    _order(
+        "/api/runs/{id}/pause",
+        control.pause_run,
+        run_views.ControlAccepted,
+        reason=_TEXT,
+        requestedBy=_TEXT,
+    ),
+    _order(
+        "/api/runs/{id}/resume", control.resume_run, run_views.ControlAccepted, requestedBy=_TEXT
+    ),
+    _order(
+        "/api/runs/{id}/retry",
+        repeating.retry_run,
+        run_views.RepetitionAccepted,
+        mode={"type": "string", "enum": repeating.MODES, "default": repeating.MODES[0]},
+        requestedBy=_TEXT,
+    ),
+    _order(
+        "/api/runs/{id}/rerun",
+        repeating.rerun_run,
+        run_views.RepetitionAccepted,
+        **{"from": _TEXT},
+        inputs=_OBJECT,
+        requestedBy=_TEXT,
+    ),
     Route(
         "GET",
         "/api/approvals",
@@ -122,7 +158,16 @@ ROUTES: Final = (
         run_views.ApprovalList,
         query=("status", "workflow", "project", *_PAGE),
     ),
-    _order("/api/approvals/{id}/decision", approvals.decide_approval, run_views.DecisionAccepted),
+    _order(
+        "/api/approvals/{id}/decision",
+        approvals.decide_approval,
+        run_views.DecisionAccepted,
+        decision={"type": "string", "enum": approvals.DECISIONS},
+        respondedBy=_TEXT,
+        notes=_TEXT,
+        roles={"type": "array", "items": _TEXT},
+        inputs={"description": "An object; for a fan-out the list of its items."},
+    ),
     Route("POST", "/api/events", events.take_event, views.EventAccepted, 202, EVENT),
     Route(
         "GET",

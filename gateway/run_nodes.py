@@ -297,6 +297,7 @@ def _pending(plan: NodePlan) -> Fields:
         "kind": kind,
         "agent": spec.agent,
         "action": spec.action,
+        "workflow": spec.workflow,
         "description": spec.description,
         "depends_on": spec.depends_on,
         "handler": plan.handler,

@@ -204,6 +204,7 @@ class NodeView(StepView, frozen=True, kw_only=True):
     kind: str = "agent"
     agent: str | None = None
     action: str | None = None
+    workflow: str | None = None
     description: str = ""
     depends_on: tuple[str, ...] = ()
     handler: bool = False

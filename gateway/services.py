@@ -17,6 +17,7 @@ from sinks.store import Store
 from streams.blob_store import BlobStore
 from streams.publishing import CatalogReader
 from streams.run import PAYLOAD_LIMIT
+from streams.workflow import MAX_NODES
 
 Check = Callable[[], Awaitable[None]]
 """Returns if a part is usable; raises `OperatorError` with the reason if it is not."""
@@ -39,6 +40,8 @@ class Services:
         hosts: Names that the server may be addressed by, besides the loopback ones.
         body_limit: Bytes of a request's body.
         blobs: Where payloads are that are too big for the log.
+        definition_limit: Bytes of a workflow definition, as canonical JSON.
+        nodes_limit: Nodes of a workflow.
     """
 
     bootstrap: str
@@ -51,6 +54,8 @@ class Services:
     checks: Mapping[str, Check] = field(default_factory=dict)
     hosts: frozenset[str] = frozenset()
     body_limit: int = PAYLOAD_LIMIT
+    definition_limit: int = 256 * 1024
+    nodes_limit: int = MAX_NODES
     clock: Callable[[], float] = time.time
 
 
