@@ -13,17 +13,25 @@ from gateway.approvals import STATES
 from gateway.problem import MEDIA_TYPE, Problem
 from gateway.requests import MAX_PAGE
 from gateway.routes import JSON, ROUTES, Route
+from streams.letters import LetterState
 from streams.records import NodeStatus, RunStatus
 from streams.workflow import json_schema
 
 _REF: Final = "#/components/schemas/{name}"
 _TEXT: Final = {"type": "string"}
+_VERSION: Final = {"type": "integer", "minimum": 1}
 _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "project": ("The project; `default` where one is needed.", _TEXT),
     "workflow": ("Only this workflow.", _TEXT),
     "status": ("Only what has this status.", _TEXT),
     "type": ("Only events of this type.", _TEXT),
-    "version": ("A version of the workflow.", {"type": "integer", "minimum": 1}),
+    "from": ("The older version; without it the one before `to`.", _VERSION),
+    "to": ("The newer version; without it the latest.", _VERSION),
+    "version": ("A version of the workflow.", _VERSION),
+    "topic": ("Only what is from this topic.", _TEXT),
+    "error": ("Only this class of errors.", _TEXT),
+    "state": ("Only letters in this state.", {"type": "string", "enum": list(LetterState)}),
+    "since": ("Only what came since then.", {"type": "string", "format": "date-time"}),
     "limit": ("How many.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
     "cursor": ("Where to go on: a `next` or `cursor` of an earlier answer.", _TEXT),
     "subject": ("A pattern of event types: `*` is one segment, `>` the rest.", _TEXT),

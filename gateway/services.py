@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.agents_view import AgentsView
+from gateway.letter_reader import LetterReader
 from gateway.live import LiveTail
 from gateway.log_follower import LogFollower
 from gateway.log_writer import LogWriter
@@ -65,4 +66,5 @@ CATALOG: Final = web.AppKey("catalog", CatalogReader)
 AGENTS: Final = web.AppKey("agents", AgentsView)
 READS: Final = web.AppKey[Reads]("reads", Reads)
 STARTS: Final = web.AppKey("starts", RecentStarts)
+LETTERS: Final = web.AppKey("letters", LetterReader)
 FOLLOWER: Final = web.AppKey("follower", LogFollower)

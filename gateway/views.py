@@ -7,8 +7,10 @@ Names are camelCase; times are RFC 3339 in UTC with milliseconds; durations are 
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from msgspec import Raw, Struct
 
+from streams.letters import LetterState
 from streams.records import RunStatus
 
 
@@ -95,6 +97,26 @@ class WorkflowDetail(View, frozen=True, kw_only=True):
     versions: list[VersionView]
 
 
+class ChangeView(View, frozen=True, kw_only=True):
+    """A path of a definition that differs: added, removed, changed or reordered; and the values."""
+
+    path: str
+    change: str
+    old: Any = msgspec.field(name="from")
+    new: Any = msgspec.field(name="to")
+
+
+class VersionDiff(View, frozen=True, kw_only=True):
+    """What changed between two versions: a unified diff of their YAML, and every path."""
+
+    name: str
+    project: str
+    old: int = msgspec.field(name="from")
+    new: int = msgspec.field(name="to")
+    diff: str
+    changes: list[ChangeView]
+
+
 class Published(View, frozen=True, kw_only=True):
     """The version that a definition has; `created` is false where it was the latest already."""
 
@@ -125,8 +147,14 @@ class EventAccepted(View, frozen=True, kw_only=True):
 
 
 class DeadLetterView(View, frozen=True, kw_only=True):
-    """A record that could not be processed: where it stood and why; its bytes in base64."""
+    """A record that could not be processed: where it stood and why; its bytes in base64.
 
+    `attempts` is how often it was tried. Where it is not `complete`, key, value and headers are
+    left out: the letter itself has them. `closedAt` and `closedBy` are of the replay or purge.
+    """
+
+    id: str
+    state: LetterState
     topic: str
     partition: int
     offset: int
@@ -134,6 +162,13 @@ class DeadLetterView(View, frozen=True, kw_only=True):
     error: str
     reason: str
     worker: str
+    attempts: int
+    replays: int
+    replayed_to: str | None
+    purge_reason: str | None
+    closed_at: datetime | None
+    closed_by: str | None
+    complete: bool
     key: str | None
     value: bytes | None
     value_text: str | None
@@ -141,9 +176,11 @@ class DeadLetterView(View, frozen=True, kw_only=True):
 
 
 class DeadLetterList(View, frozen=True, kw_only=True):
-    """The newest dead letters, newest first."""
+    """A page of dead letters, newest first; `open` is how many of all that fit are open."""
 
     dead_letters: list[DeadLetterView]
+    open: int
+    next: str | None
 
 
 class SqlAnswer(View, frozen=True, kw_only=True):

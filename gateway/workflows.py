@@ -6,12 +6,15 @@ from uuid import uuid4
 import msgspec
 from aiohttp import web
 
+from gateway import version_diff
 from gateway.requests import answer, document, idempotency_key, json_object
 from gateway.run_views import RunAccepted
 from gateway.services import AGENTS, CATALOG, SERVICES, STARTS, WRITER, Services
 from gateway.views import (
+    ChangeView,
     Published,
     Retired,
+    VersionDiff,
     VersionView,
     WorkflowDetail,
     WorkflowList,
@@ -81,6 +84,42 @@ async def get_workflow(request: web.Request) -> web.Response:
             versions=versions,
         )
     )
+
+
+async def diff_versions(request: web.Request) -> web.Response:
+    """What changed between two versions, by default between the latest and the one before it."""
+    project, name = _named(request)
+    known = request.app[CATALOG].catalog
+    new = _chosen(known, project, name, request.query.get("to"), "to")
+    given = request.query.get("from")
+    if given is None:
+        earlier = [each for each in known.versions(project, name) if _number(each) < _number(new)]
+        if not earlier:
+            raise NotFoundError(
+                f"workflow {name!r} has no version before {_number(new)} to compare with"
+            )
+        old = earlier[0]
+    else:
+        old = _chosen(known, project, name, given, "from")
+    before, after = (msgspec.json.decode(each.record.definition) for each in (old, new))
+    names = (f"{name} v{_number(old)}", f"{name} v{_number(new)}")
+    return answer(
+        VersionDiff(
+            name=name,
+            project=project,
+            old=_number(old),
+            new=_number(new),
+            diff=version_diff.diff(before, after, *names),
+            changes=[
+                ChangeView(path=each.path, change=each.kind, old=each.old, new=each.new)
+                for each in version_diff.changes(before, after)
+            ],
+        )
+    )
+
+
+def _number(published: catalog.Published) -> int:
+    return published.record.version
 
 
 async def retire_workflow(request: web.Request) -> web.Response:
@@ -191,14 +230,18 @@ async def _active(request: web.Request, project: str, name: str) -> catalog.Publ
 
 
 def _chosen(
-    known: catalog.Catalog, project: str, name: str, version: str | None
+    known: catalog.Catalog,
+    project: str,
+    name: str,
+    version: str | None,
+    parameter: str = "version",
 ) -> catalog.Published:
     if version is None:
         published = known.latest(project, name)
     elif version.isascii() and version.isdigit():
         published = known.version(project, name, int(version[:9]))
     else:
-        raise CallerError(f"version={version!r} is not a number")
+        raise CallerError(f"{parameter}={version!r} is not a number")
     if published is None:
         which = "" if version is None else f" version {version} of"
         raise NotFoundError(f"there is no{which} workflow {name!r} in project {project!r}")

@@ -3,7 +3,7 @@
 Exit codes:
 
 - 0: done;
-- 1: what was asked for failed: a run that is no SUCCESS, a check of `doctor`;
+- 1: what was asked for failed: a run that is no SUCCESS, a check of `doctor` or `verify`;
 - 2: wrong usage or bad input: an option, a file, a workflow, a query;
 - 3: something that is needed is out of reach or in the way: the gateway, Kafka, a port, a folder;
 - 130: ended by Ctrl-C (typer's doing).
@@ -28,6 +28,7 @@ from infra.commands import (
     runs,
     sql,
     trigger,
+    verify,
     workflow,
 )
 from streams.errors import (
@@ -54,6 +55,7 @@ app = typer.Typer(
 app.command()(processes.up)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.command()(verify.verify)
 app.command()(processes.worker)
 app.command()(processes.gateway)
 app.command()(processes.recorder)

@@ -11,7 +11,7 @@ import msgspec
 
 from streams.ids import COMPENSATION
 from streams.lifecycle import Fold, RunState
-from streams.payload import INLINE_LIMIT, Blobs, reference_to
+from streams.payload import INLINE_LIMIT, Blobs, Reference, reference_to
 from streams.plan import NodePlan, Plan
 from streams.records import (
     Decision,
@@ -19,6 +19,7 @@ from streams.records import (
     Event,
     Failure,
     NodeState,
+    RunEnding,
     RunHead,
     RunMessage,
     RunRequest,
@@ -75,12 +76,12 @@ class Draft:
     """Every event is applied as soon as it is emitted. `queue` are nodes that may begin now."""
 
     __slots__ = (
+        "_blobs",
         "_inline_bytes",
+        "_packed",
         "announcement",
         "at",
         "before",
-        "blob_of",
-        "blobs",
         "cancellations",
         "events",
         "fold",
@@ -106,16 +107,17 @@ class Draft:
         self.plan = plan
         self.partition = partition
         self.limits = limits
-        self.blob_of = blobs
+        self._blobs = blobs
+        self._packed: dict[str, bytes] = {}
         self.fold = Fold(before)
-        self.scope = RunScope(before.head, before.head.trigger, self.fold.nodes, blobs)
+        self.scope = RunScope(before.head, before.head.trigger, self.fold.nodes, self.blob_of)
+        self.scope.failure = self._why()
         self.queue: deque[str] = deque()
         self.events: list[Event] = []
         self.tasks: list[Task] = []
         self.cancellations: list[TaskCancellation] = []
         self.messages: list[RunMessage] = []
         self.requests: list[RunRequest] = []
-        self.blobs: list[bytes] = []
         self.listed: set[str] = set()
         self.verdict: Ending | None = None
         """How the run ends, before an event has said so."""
@@ -123,18 +125,6 @@ class Draft:
         self.forced = False
         self.announcement: Trigger | None = None
         self._inline_bytes = 0
-        if before.head.ending is not None:
-            self.say_why()
-
-    def say_why(self) -> None:
-        """Let templates refer to why the run ends."""
-        ending = self.fold.ending
-        cancelled = ending is not None and ending.outcome is RunStatus.CANCELLED
-        self.scope.failure = (
-            Failure(kind="cancelled", message=ending.reason)
-            if ending is not None and cancelled
-            else self.fold.failure
-        )
 
     @property
     def head(self) -> RunHead:
@@ -155,6 +145,21 @@ class Draft:
         """Add an event."""
         self.events.append(event)
         self.fold.apply(event)
+        if type(event) is RunEnding:
+            self.scope.failure = self._why()
+
+    def _why(self) -> Failure | None:
+        """What made the run end as it does, for templates; None before it is settled."""
+        ending = self.fold.ending
+        if ending is None:
+            return None
+        if ending.outcome is RunStatus.CANCELLED:
+            text = ending.reason or "the run was cancelled"
+            return Failure(kind="cancelled", message=text, retryable=False)
+        if self.fold.failure is None:
+            text = "the work of another run is undone"
+            return Failure(kind="compensation", message=text, retryable=False)
+        return self.fold.failure
 
     def node_plan(self, node: str) -> NodePlan | None:
         """The plan of a node, or of the one that a compensation undoes."""
@@ -172,8 +177,14 @@ class Draft:
         if size <= self.limits.inline and self._inline_bytes + size <= self.limits.decision:
             self._inline_bytes += size
             return msgspec.Raw(content)
-        self.blobs.append(content)
-        return msgspec.Raw(reference_to(content).encode())
+        reference = reference_to(content)
+        self._packed[reference.digest] = content
+        return msgspec.Raw(reference.encode())
+
+    def blob_of(self, reference: Reference) -> bytes:
+        """The content of a reference; of what this decision has packed, nobody else knows yet."""
+        packed = self._packed.get(reference.digest)
+        return self._blobs(reference) if packed is None else packed
 
     def outcome(self) -> Outcome:
         """The decision and its effects."""
@@ -201,6 +212,6 @@ class Draft:
             tuple(self.messages),
             () if ended else tuple(self.requests),
             self.announcement,
-            tuple(self.blobs),
+            tuple(self._packed.values()),
             frozenset(self.listed),
         )

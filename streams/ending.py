@@ -6,8 +6,9 @@ Rules:
 - A run that does not succeed is *compensating*: nodes that have succeeded and say what undoes them
   are undone, the last first, one after the other. What cannot be undone is named in the end.
 - A run that failed or timed out is *handling*: the nodes of `onFailure` run.
-- A stage with nothing to do is passed by without a word. While a run is stopping or later, its
-  status is as before; how it will end stands in `run.ending`.
+- A stage with nothing to do is passed by without a word. A paused run enters none before it is
+  resumed or cancelled. While a run is stopping or later, its status is as before; how it will end
+  stands in `run.ending`.
 - Each stage has the workflow's time-out again. When that passes, or somebody cancels by force, what
   is open is cancelled and the run ends.
 """
@@ -62,9 +63,8 @@ def advance(draft: Draft) -> None:
             continue
         if draft.stage == "compensating" and _undo_next(draft):
             return
-        if draft.fold.open:
+        if draft.fold.open or not _end_stage(draft):
             return
-        _end_stage(draft)
 
 
 def stop(
@@ -135,9 +135,9 @@ def force(draft: Draft) -> None:
         if state is not None and state.items is not None:
             for index in range(state.items if state.active else 0):
                 item = draft.state(node_key(node, index))
-                if item is not None and item.status not in SETTLED:
-                    draft.emit(NodeCancelled(node=node, item=item.item, attempt=item.attempt))
-        _cancel_now(draft, node, state)
+                if item is not None:
+                    _cancel_now(draft, node, item)
+        _cancel_now(draft, node, draft.state(node))
     for node in () if ending is None else ending.undo:
         key = node + COMPENSATION
         _cancel_now(draft, key, draft.state(key))
@@ -148,15 +148,19 @@ def _cancel_now(draft: Draft, node: str, state: NodeState | None) -> None:
     if state is None:
         draft.emit(NodeCancelled(node=node))
     elif state.status not in SETTLED:
-        steps.call_off(draft, state, 0, "the run was ended by force")
-        draft.emit(NodeCancelled(node=node, attempt=state.attempt))
+        if state.status is NodeStatus.RUNNING and state.items is None:
+            steps.call_off(draft, state, 0, "the run was ended by force")
+        draft.emit(NodeCancelled(node=node, item=state.item, attempt=state.attempt))
 
 
 # --- stages ---------------------------------------------------------------------------------------
 
 
-def _end_stage(draft: Draft) -> None:
-    """Nothing is open: go on to the next stage that has something to do, or end."""
+def _end_stage(draft: Draft) -> bool:
+    """Nothing is open: go on to the next stage that has something to do, or end.
+
+    False where that has to wait: a paused run begins nothing by itself.
+    """
     stage = draft.stage
     ending = draft.fold.ending or draft.verdict
     failure = draft.verdict_failure or draft.fold.failure
@@ -167,15 +171,19 @@ def _end_stage(draft: Draft) -> None:
         outcome = RunStatus.SUCCESS if failure is None else RunStatus.FAILED
         ending = Ending(stage="", outcome=outcome)
     if not draft.forced and ending.outcome is not RunStatus.SUCCESS:
+        waits = draft.paused and draft.verdict is None
         if stage in ("", "stopping") and (undo := _to_undo(draft)):
-            _enter(draft, "compensating", ending, failure, undo)
-            return
+            if not waits:
+                _enter(draft, "compensating", ending, failure, undo)
+            return not waits
         handles = ending.outcome in (RunStatus.FAILED, RunStatus.TIMED_OUT)
         if stage != "handling" and handles and draft.plan.handler_roots:
-            _enter(draft, "handling", ending, failure, ())
-            draft.queue.extend(draft.plan.handler_roots)
-            return
+            if not waits:
+                _enter(draft, "handling", ending, failure, ())
+                draft.queue.extend(draft.plan.handler_roots)
+            return not waits
     _finish(draft, ending, failure, output)
+    return True
 
 
 def _enter(
@@ -193,7 +201,6 @@ def _enter(
             requested_by=ending.requested_by,
         )
     )
-    draft.say_why()
 
 
 def compensate_only(draft: Draft) -> None:

@@ -338,6 +338,7 @@ class Fold:
                         status=NodeStatus.RUNNING,
                         attempt=1,
                         wake_at=None,
+                        inputs=UNSET,  # the items are kept by themselves: written once
                         items=event.count,
                         done=there,
                     )
@@ -389,6 +390,11 @@ class Fold:
         failure: Failure | None = None,
     ) -> None:
         before = self.nodes.get(node_key(event.node, event.item))
+        if before is None and type(event) is NodeSucceeded:
+            key = node_key(event.node, event.item)
+            raise AssertionError(f"node {key} cannot go from PENDING to SUCCESS")
+        # Of a fan-out that failed, some items may have to be undone.
+        in_turn = status is NodeStatus.SUCCESS or (before is not None and before.items is not None)
         self._put(
             NodeState(
                 node=event.node,
@@ -397,7 +403,7 @@ class Fold:
                 attempt=attempt,
                 output=output,
                 failure=failure,
-                order=self.seq if status is NodeStatus.SUCCESS else 0,
+                order=self.seq if in_turn else 0,
                 items=None if before is None else before.items,
                 done=0 if before is None else before.done,
                 failed=0 if before is None else before.failed,
@@ -455,9 +461,7 @@ class Fold:
             done=node.done + settled,
             failed=node.failed + (settled and item.status is not NodeStatus.SUCCESS),
             failure=node.failure or item.failure,
-            next_item=max(node.next_item, index + 1)
-            if not under_way and item.attempt
-            else (node.next_item),
+            next_item=node.next_item if under_way else max(node.next_item, index + 1),
         )
         self.touched.add(item.node)
 

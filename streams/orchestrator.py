@@ -38,6 +38,7 @@ from streams.records import (
     Timer,
     Trigger,
 )
+from streams.routing import REQUESTED_TYPE
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
 from streams.tracing import Tracing
@@ -62,9 +63,6 @@ _batch_seconds = Histogram(
 )
 
 ERRORS_TO_LETTERS: Final = frozenset({"unknown_run", "unknown_node"})
-REQUESTED_TYPE: Final = "commandcenter.run.requested"
-"""The type of the event by which a node starts a run of another workflow."""
-
 _BLOB_AGAIN_S: Final = 1.0
 
 PlanOf = Callable[[str, str, int], Awaitable[Plan | None]]

@@ -176,8 +176,10 @@ def _take_over(draft: Draft, message: Start) -> None:
         key = node_key(reused.node, reused.item)
         if plan is None or plan.handler or draft.state(key) is not None:
             continue
+        if reused.item is not None and plan.for_each is None:
+            continue
         draft.emit(NodeReused(node=reused.node, item=reused.item, output=reused.output, run=origin))
-    for edit in message.edits:
+    for edit in () if message.compensate else message.edits:
         if edit.node in draft.plan.nodes and draft.state(edit.node) is None:
             draft.emit(NodeEdited(node=edit.node, inputs=edit.inputs))
 
@@ -196,7 +198,8 @@ def _hear_result(draft: Draft, message: Result) -> str:
     ):
         return "late_result" if draft.node_plan(message.node) else "unknown_node"
     if message.failure is not None:
-        if message.failure.kind == "approval_required" and not state.approved:
+        approved = steps.is_approved(draft, message.node, message.item)
+        if message.failure.kind == "approval_required" and not approved:
             _ask_for_agent(draft, state, message.failure)
         else:
             steps.attempt_failed(draft, state, message.failure, message)
@@ -246,12 +249,15 @@ def _hear_progress(draft: Draft, message: Progress) -> str:
     heartbeat = plan.spec.heartbeat_timeout
     beat_by = None if heartbeat is None else draft.at + heartbeat
     if not state.begun:
+        # Without a limit that depends on the beginning, the attempt has its time from dispatch.
+        counts = heartbeat is not None or plan.spec.start_timeout is not None
+        limit = None if counts else state.deadline or state.wake_at
         draft.emit(
             NodeStarted(
                 node=message.node,
                 item=message.item,
                 attempt=message.attempt,
-                deadline=draft.at + plan.spec.attempt_timeout,
+                deadline=draft.at + plan.spec.attempt_timeout if limit is None else limit,
                 beat_by=beat_by,
                 worker=message.worker,
             )

@@ -212,6 +212,9 @@ class RunStore:
                 self.timers.cancel((run, name), old.wake_at)
             if node.wake_at is not None:
                 self.timers.set((run, name), node.wake_at)
+        if before.head.paused_at is not None and after.head.paused_at is None:
+            for wake, due in _wakes(after):  # what came due in a pause went by unheeded
+                self.timers.set(wake, due)
 
     def forgotten(self, now: int) -> list[Change]:
         """Tombstones of runs that ended long enough before `now`, some at a time; written once."""

@@ -196,9 +196,8 @@ class RunScope:
             "startedAt": head.started_at,
         }
 
-    def _failure(self) -> dict[str, Any]:
-        """Why the run ends; with empty parts where it only repeats the undoing of another one."""
-        return _failure_value(self.failure) or {"kind": "", "message": "", "node": None}
+    def _failure(self) -> dict[str, Any] | None:
+        return _failure_value(self.failure)
 
     def _read(self, payload: msgspec.Raw, where: str) -> Any:
         """The value of a payload; one that is no JSON to its depth cannot be referred to."""

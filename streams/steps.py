@@ -174,6 +174,12 @@ def approval_of(draft: Draft, node: str) -> ApprovalSpec:
     return ANYBODY if plan is None or plan.spec.approval is None else plan.spec.approval
 
 
+def is_approved(draft: Draft, node: str, item: int | None) -> bool:
+    """Whether people have agreed to the node, with all of its items, or to this one."""
+    states = (draft.state(node), draft.state(node_key(node, item)))
+    return any(state is not None and state.approved for state in states)
+
+
 def execute(draft: Draft, plan: NodePlan, item: int | None, attempt: int) -> None:
     """Begin the attempt, whatever the node is."""
     spec = plan.spec
@@ -208,7 +214,6 @@ def dispatch(draft: Draft, node: str, item: int | None, attempt: int, work: Work
         fail(draft, node, item, 0, _too_large(draft, len(content)))
         return
     inputs = draft.pack(content)
-    known = draft.state(node_key(node, item)) or draft.state(node)
     start_timeout = None if undoing else spec.start_timeout
     heartbeat = None if undoing else spec.heartbeat_timeout
     task = Task(
@@ -224,7 +229,7 @@ def dispatch(draft: Draft, node: str, item: int | None, attempt: int, work: Work
         timeout_ms=work.timeout,
         reply_partition=draft.partition,
         item=item,
-        approved=known is not None and known.approved,
+        approved=is_approved(draft, node, item),
         report=start_timeout is not None or heartbeat is not None,
         heartbeat_ms=heartbeat or 0,
         traceparent=head.traceparent,

@@ -95,6 +95,36 @@ async def test_a_definition_is_published_once_and_in_versions(gateway: Any) -> N
     assert isinstance(codec.catalog.decode(value), Definition)
 
 
+async def test_what_changed_between_two_versions(gateway: Any) -> None:
+    client = gateway.client
+    path = "/api/workflows/review/diff"
+    await problem(await client.get(path), 404)
+    for timeout in ("1h", "2h", "3h"):
+        assert (await client.post("/api/workflows", json={**DEFINITION, "timeout": timeout})).ok
+        if timeout == "1h":
+            told = await problem(await client.get(path), 404)
+            assert "no version before 1" in told["detail"]
+    answer = await (await client.get(path)).json()
+    assert {name: answer[name] for name in ("name", "project", "from", "to")} == {
+        "name": "review",
+        "project": "default",
+        "from": 2,
+        "to": 3,
+    }
+    assert answer["changes"] == [{"path": "timeout", "change": "changed", "from": "2h", "to": "3h"}]
+    assert answer["diff"].startswith("--- review v2\n+++ review v3\n")
+    assert "-timeout: 2h\n+timeout: 3h\n" in answer["diff"]
+
+    back = await (await client.get(path, params={"from": "3", "to": "1"})).json()
+    assert back["changes"] == [{"path": "timeout", "change": "changed", "from": "3h", "to": "1h"}]
+    assert (await (await client.get(path, params={"to": "2"})).json())["from"] == 1
+    same = await (await client.get(path, params={"from": "2", "to": "2"})).json()
+    assert (same["diff"], same["changes"]) == ("", [])
+    await problem(await client.get(path, params={"from": "9"}), 404)
+    told = await problem(await client.get(path, params={"to": "x"}), 400)
+    assert "to='x'" in told["detail"]
+
+
 async def test_a_publisher_who_comes_second_takes_the_next_version(gateway: Any) -> None:
     take = gateway.catalog.take
 

@@ -350,6 +350,79 @@ async def test_a_filter_that_the_stream_refuses_is_bad_input(
     assert "no such status" in capsys.readouterr().err
 
 
+LETTER = {
+    "id": "2-17",
+    "at": "2026-01-02T03:04:05.678Z",
+    "state": "OPEN",
+    "topic": "commandcenter.inbox",
+    "partition": 1,
+    "offset": 4,
+    "attempts": 2,
+    "error": "UnknownRunError",
+    "reason": "no run x",
+    "replayedTo": "commandcenter.inbox/1/9",
+}
+
+
+async def test_dead_letters_are_listed_and_all_open_ones_replayed_oldest_first(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.says("/api/dead-letters", {"deadLetters": [LETTER], "open": 1, "next": None})
+    assert await commandcenter("dead-letters", "list", "--error", "X", "--since", "2026-01-01") == 0
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.split("\t")[:3] == ["id", "when", "state"]
+    assert row.split("\t")[3:] == ["commandcenter.inbox/1/4", "2", "UnknownRunError", "no run x"]
+    assert gateway.asked[-1][1] == {"limit": "20", "error": "X", "since": "2026-01-01"}
+
+    newer = {**LETTER, "id": "0-1"}
+    gateway.says("/api/dead-letters", {"deadLetters": [newer, LETTER], "open": 2, "next": None})
+    gateway.says("/api/dead-letters/2-17/replay", LETTER, 202)
+    gateway.says("/api/dead-letters/0-1/replay", {"title": "No", "detail": "done before"}, 409)
+    assert await commandcenter("dead-letters", "replay", "--all", "--topic", "t") == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "2-17\treplayed to commandcenter.inbox/1/9",
+        "0-1\trefused: done before",
+    ]
+    assert gateway.asked[-3][1] == {"limit": "200", "state": "OPEN", "topic": "t"}
+    assert gateway.asked[-1][2] == {"again": False, "requestedBy": "commandcenter"}
+
+
+async def test_a_gateway_that_is_not_ready_ends_a_replay(gateway: FakeGateway) -> None:
+    gateway.says("/api/dead-letters/0-1/replay", {"title": "No", "detail": "Kafka is away"}, 503)
+    assert await commandcenter("dead-letters", "replay", "0-1", "0-2") == 3
+    assert len(gateway.asked) == 1
+
+
+async def test_a_purge_needs_a_reason(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await commandcenter("dead-letters", "purge", "2-17") == 2
+    assert await commandcenter("dead-letters", "purge", "2-17", "--reason", " ") == 2
+    assert gateway.asked == []
+    gateway.says("/api/dead-letters/2-17/purge", LETTER)
+    capsys.readouterr()
+    assert await commandcenter("dead-letters", "purge", "2-17", "--reason", "x", "--json") == 0
+    [result] = json.loads(capsys.readouterr().out)
+    assert (result["id"], result["done"]) == ("2-17", True)
+    assert gateway.asked[-1][2] == {"reason": "x", "purgedBy": "commandcenter"}
+
+
+async def test_the_difference_of_two_versions(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "--- review v1\n+++ review v2\n@@ -1 +1 @@\n-timeout: 1h\n+timeout: 2h\n"
+    answer = {"from": 1, "to": 2, "diff": text, "changes": []}
+    gateway.says("/api/workflows/review/diff", answer)
+    assert await commandcenter("workflow", "diff", "review", "--from", "1") == 0
+    assert capsys.readouterr().out == text
+    assert gateway.asked[-1][1] == {"project": "default", "from": "1"}
+    assert await commandcenter("workflow", "diff", "review", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == answer
+    gateway.says("/api/workflows/review/diff", {**answer, "diff": ""})
+    assert await commandcenter("workflow", "diff", "review") == 0
+    assert capsys.readouterr().out == "review v1 and v2 are the same.\n"
+
+
 async def test_sql_keeps_the_columns_in_their_order(
     gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,7 +104,7 @@ def test_a_run_that_repeats_the_undoing_alone() -> None:
         "run.ending",
         "node.dispatched b.compensate",
     ]
-    assert life.inputs("b.compensate/1") == {"id": 2, "why": ""}
+    assert life.inputs("b.compensate/1") == {"id": 2, "why": "the work of another run is undone"}
     life.done("b.compensate")
     assert life.done("a.compensate")[-1] == "run.succeeded"
 

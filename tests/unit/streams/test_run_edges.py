@@ -1,0 +1,334 @@
+"""Where the features of a run meet: pauses, endings, fan-outs, approvals, and big payloads."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from judged_run import SMALL, JudgedRun, start
+from msgspec import Raw
+
+from streams.plan import parse
+from streams.records import (
+    Approval,
+    Cancel,
+    Edit,
+    Failure,
+    Occurrence,
+    Pause,
+    Progress,
+    Result,
+    Resume,
+    Reused,
+    RunStatus,
+    Trigger,
+)
+from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
+
+
+def task(name: str, *depends_on: str, **fields: Any) -> dict[str, Any]:
+    return {"id": name, "agent": "x", "action": "do", "dependsOn": list(depends_on), **fields}
+
+
+def life(*nodes: dict[str, Any], limits: Limits = DEFAULT_LIMITS, **fields: Any) -> JudgedRun:
+    return JudgedRun(parse({"name": "w", "nodes": list(nodes), **fields}), limits)
+
+
+def started(*nodes: dict[str, Any], limits: Limits = DEFAULT_LIMITS, **fields: Any) -> JudgedRun:
+    run = life(*nodes, limits=limits, **fields)
+    run.hear(start())
+    return run
+
+
+def done(node: str, output: Any = None, item: int | None = None, attempt: int = 1) -> Result:
+    return Result(
+        run="r1", node=node, item=item, attempt=attempt, started_at=1, finished_at=2,
+        output=Raw(json.dumps(output).encode()),
+    )  # fmt: skip
+
+
+def failed(node: str, item: int | None = None, attempt: int = 1, **fields: Any) -> Result:
+    failure = Failure(**{"kind": "agent_error", "message": "boom", "retryable": False} | fields)
+    return Result(
+        run="r1", node=node, item=item, attempt=attempt, started_at=1, finished_at=2,
+        failure=failure,
+    )  # fmt: skip
+
+
+def said(run: JudgedRun) -> list[str]:
+    """The last decision's events: what happened to what."""
+    return [
+        " ".join(part for part in (type(event).__name__, getattr(event, "node", "")) if part)
+        for event in run.decisions[-1].events
+    ]
+
+
+def sent(run: JudgedRun) -> list[str]:
+    return [t.id for o in run.outcomes for t in o.tasks]
+
+
+# --- big payloads ---------------------------------------------------------------------------------
+
+
+def test_a_decision_can_look_into_what_it_has_made_itself() -> None:
+    """Two nodes wait for the event; that the first took it is seen in its output, a reference."""
+    wait = {"waitForEvent": {"event": "go"}}
+    run = started({"id": "a", **wait}, {"id": "b", **wait}, limits=SMALL)
+    event = Trigger(id="o", source="s", type="go", data=Raw(b'{"k":"%s"}' % (b"x" * 60)))
+    run.hear(Occurrence(project="default", trigger=event))
+    assert said(run) == ["NodeSucceeded a"]
+    assert len(run.outcomes[-1].blobs) == 1
+
+
+# --- starting again -------------------------------------------------------------------------------
+
+
+def test_a_run_that_only_undoes_has_no_use_for_edited_inputs() -> None:
+    undo = {"agent": "x", "action": "undo"}
+    run = life(task("a", compensate=undo), task("b", "a"))
+    reused = (Reused(node="a", output=Raw(b"1")),)
+    edits = (Edit(node="b", inputs=Raw(b"{}")),)
+    run.hear(start(reuse=reused, edits=edits, compensate=True))
+    assert said(run)[1:] == [
+        "NodeReused a",
+        "NodeSkipped b",
+        "RunEnding",
+        "NodeDispatched a.compensate",
+    ]
+    run.hear(done("a.compensate"))
+    assert run.status is RunStatus.SUCCESS
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def test_who_works_on_an_item_is_told_when_the_run_is_ended_by_force() -> None:
+    fan = task("h", forEach=[1, 2, 3], maxParallel=2)
+    run = started(task("a"), onFailure=[fan])
+    run.hear(failed("a"))
+    assert sent(run)[1:] == ["r1/h.0/1", "r1/h.1/1"]
+    run.hear(Cancel(run="r1", reason="enough", force=True))
+    assert [order.task for order in run.outcomes[-1].cancellations] == ["r1/h.0/1", "r1/h.1/1"]
+    assert run.status is RunStatus.FAILED
+
+
+def test_force_calls_off_nothing_but_what_is_under_way() -> None:
+    retry = {"initialDelay": "1h"}
+    run = started(
+        task("a"),
+        onFailure=[
+            task("again", retry=retry),
+            task("asks", approvalRequired=True),
+            {"id": "child", "workflow": "w2", "approvalRequired": True},
+            {"id": "sleeps", "delay": "1h"},
+        ],
+    )
+    run.hear(failed("a"))
+    run.hear(failed("again", retryable=True))
+    forced = run.hear(Cancel(run="r1", reason="enough", force=True))
+    assert (forced.cancellations, forced.messages) == ((), ())
+    assert run.status is RunStatus.FAILED
+
+
+def test_a_handler_knows_the_failure_at_every_one_of_its_steps() -> None:
+    why = {"inputs": {"why": "{{ failure.message }}"}}
+    run = started(task("a"), onFailure=[task("h1", **why), task("h2", "h1", **why)])
+    run.hear(failed("a"))
+    run.hear(done("h1"))
+    assert said(run) == ["NodeSucceeded h1", "NodeDispatched h2"]
+    assert [bytes(t.inputs) for t in run.outcomes[-1].tasks] == [
+        b'{"why":"node \'a\' failed: boom"}'
+    ]
+
+
+def test_what_undoes_a_node_knows_the_failure_at_every_attempt() -> None:
+    undo = {"agent": "x", "action": "undo", "inputs": {"why": "{{ failure.kind }}"}}
+    run = started(task("a", compensate=undo), task("b", "a"))
+    run.hear(done("a"))
+    run.hear(failed("b"))
+    run.hear(failed("a.compensate", retryable=True))
+    run.wake()
+    assert said(run) == ["NodeDispatched a.compensate"]
+
+
+def test_what_undoes_a_node_can_say_why_where_nothing_has_failed() -> None:
+    """A run that is cancelled, or only undoes, has a reason all the same."""
+    undo = {"agent": "x", "action": "undo", "inputs": {"why": "{{ failure.message }}"}}
+    run = started(task("a", compensate=undo), task("b", "a"))
+    run.hear(done("a"))
+    run.hear(Cancel(run="r1", reason="not today"))
+    run.hear(done("b"))
+    assert [bytes(t.inputs) for t in run.outcomes[-1].tasks] == [b'{"why":"not today"}']
+    run = life(task("a", compensate=undo))
+    run.hear(start(reuse=(Reused(node="a", output=Raw(b"1")),), compensate=True))
+    assert said(run)[-1] == "NodeDispatched a.compensate"
+
+
+def test_a_fan_out_that_failed_in_part_is_undone_in_its_turn() -> None:
+    """It ended after what it depends on, so it is undone before that."""
+    undo = {"compensate": {"agent": "x", "action": "undo"}}
+    run = started(task("a", **undo), task("fan", "a", forEach=[1, 2], **undo))
+    run.hear(done("a"))
+    run.hear(done("fan", item=0))
+    run.hear(failed("fan", item=1))
+    assert sent(run)[-1] == "r1/fan.compensate/1"
+    run.hear(done("fan.compensate"))
+    assert sent(run)[-1] == "r1/a.compensate/1"
+
+
+# --- many items -----------------------------------------------------------------------------------
+
+
+def calls(work: Callable[[], Any]) -> int:
+    """How many functions the work calls: what it costs, without a clock."""
+    counted = 0
+
+    def count(*_: Any) -> None:
+        nonlocal counted
+        counted += 1
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
+def test_a_step_of_a_large_fan_out_costs_what_one_of_a_small_one_costs() -> None:
+    """In operations, and in bytes of state that are written."""
+    (few, small), (many, large) = (cost_of_an_answer(items) for items in (100, 10_000))
+    assert many < few * 1.2
+    assert large < small * 1.2
+
+
+def cost_of_an_answer(items: int) -> tuple[int, int]:
+    """Calls, and bytes of state, of the fiftieth result of a fan-out that had to be approved."""
+    fan = task("fan", forEach=list(range(items)), inputs={"n": "{{ item }}"}, approvalRequired=True)
+    run = life(fan)
+    messages = [
+        start(),
+        Approval(run="r1", node="fan", approved=True, by="ann"),
+        *(done("fan", {"n": n}, item=n) for n in range(50)),
+    ]
+    spent, written = [], 0
+    for message in messages:
+        outcomes: list[Outcome] = []
+        before = run.state
+
+        def step(message: Any = message, outcomes: list[Outcome] = outcomes) -> None:
+            outcomes.append(decide(run.state, message, 1, run.plan, 0))
+
+        spent.append(calls(step))
+        run.state = outcomes[0].state
+        written = sum(len(value or b"") for _, value in run.store.changes(before, outcomes[0]))
+    return spent[-1], written
+
+
+def test_items_that_cannot_be_begun_cost_no_more_when_they_are_many() -> None:
+    costs = []
+    for size in (200, 2_000):
+        fan = task("fan", forEach=list(range(size)), inputs={"x": "{{ item.nothing }}"})
+        run = life(fan)
+        costs.append(calls(lambda run=run: run.decided(None, start(), 1)) / size)
+    assert costs[1] < costs[0] * 1.2
+
+
+def test_what_was_approved_for_all_items_stays_so_when_one_is_tried_again() -> None:
+    run = started(task("fan", forEach=[1], approvalRequired=True, retry={"initialDelay": "1s"}))
+    run.hear(Approval(run="r1", node="fan", approved=True, by="ann"))
+    run.hear(failed("fan", item=0, retryable=True))
+    run.wake()
+    assert [(t.id, t.approved) for t in run.outcomes[-1].tasks] == [("r1/fan.0/2", True)]
+    run.hear(failed("fan", item=0, attempt=2, kind="approval_required"))
+    assert "NodeApprovalRequested fan" not in said(run)
+
+
+# --- pauses ---------------------------------------------------------------------------------------
+
+
+def test_a_paused_run_begins_no_handler_and_undoes_nothing_before_it_is_resumed() -> None:
+    undo = {"compensate": {"agent": "x", "action": "undo"}}
+    run = started(task("a", **undo), task("b", "a"), onFailure=[task("h")])
+    run.hear(done("a"))
+    run.hear(Pause(run="r1"))
+    run.hear(failed("b"))
+    assert said(run) == ["NodeFailed b"]
+    assert (run.status, run.paused) == (RunStatus.RUNNING, True)
+    run.hear(Resume(run="r1"))
+    assert said(run) == ["RunResumed", "RunEnding", "NodeDispatched a.compensate"]
+    run.hear(done("a.compensate"))
+    run.hear(done("h"))
+    assert run.status is RunStatus.FAILED
+
+
+def test_a_paused_run_with_nothing_left_to_begin_ends() -> None:
+    run = started(task("a"))
+    run.hear(Pause(run="r1"))
+    run.hear(done("a"))
+    assert run.status is RunStatus.SUCCESS
+
+
+def test_a_paused_run_that_is_cancelled_undoes_what_it_did() -> None:
+    run = started(task("a", compensate={"agent": "x", "action": "undo"}), task("b", "a"))
+    run.hear(done("a"))
+    run.hear(Pause(run="r1"))
+    run.hear(failed("b"))
+    run.hear(Cancel(run="r1", reason="enough"))
+    assert said(run) == ["RunEnding", "NodeDispatched a.compensate"]
+    run.hear(done("a.compensate"))
+    assert run.status is RunStatus.CANCELLED
+
+
+def test_a_timer_that_a_pause_let_pass_comes_again_whatever_the_clocks_say() -> None:
+    """The clock that stamps messages may be behind the one that woke the run."""
+    run = started(task("a", retry={"initialDelay": "2s", "jitter": 0}))
+    run.hear(failed("a", retryable=True))
+    run.hear(Pause(run="r1"))
+    run.wake()
+    assert run.ignored == ["paused"]
+    run.now -= 1_000
+    run.hear(Resume(run="r1"))
+    run.wake()
+    assert said(run) == ["NodeDispatched a"]
+
+
+def test_a_run_that_came_due_in_a_pause_of_no_length_times_out_all_the_same() -> None:
+    run = started({"id": "a", "delay": "10d"}, timeout="1h")
+    run.hear(Pause(run="r1"), run.now + 3_600_000)
+    run.wake()
+    assert run.ignored == ["paused"]
+    run.hear(Resume(run="r1"))
+    run.wake()
+    assert run.status is RunStatus.TIMED_OUT
+
+
+# --- signs of life --------------------------------------------------------------------------------
+
+
+def test_progress_that_nobody_asked_for_gives_an_attempt_no_more_time() -> None:
+    """Its time-out is from dispatch to result, unless the agent has to say that it begins."""
+    for fields in ({}, {"totalTimeout": "1h"}):
+        run = started(task("a", timeout="1m", retry={"attempts": 1}, **fields))
+        begun = run.now
+        run.now += 50_000
+        run.hear(Progress(run="r1", node="a", attempt=1, percent=10.0))
+        run.wake()
+        assert run.now - begun == 60_000
+        assert run.status is RunStatus.FAILED
+
+
+def test_the_time_of_an_attempt_begins_with_the_agent_where_it_has_to_say_so() -> None:
+    run = started(task("a", timeout="1m", startTimeout="1h", retry={"attempts": 1}))
+    begun = run.now
+    run.now += 50_000
+    run.hear(Progress(run="r1", node="a", attempt=1))
+    run.wake()
+    assert run.now - begun == 110_000
+
+
+def test_results_of_items_are_not_taken_over_for_what_has_none() -> None:
+    run = life(task("a"), {"id": "b", "delay": "1s", "dependsOn": ["a"]})
+    reuse = (Reused(node="a", item=0, output=Raw(b"1")), Reused(node="b", item=3, output=Raw(b"1")))
+    run.hear(start(reuse=reuse))
+    assert said(run) == ["RunStarted", "NodeDispatched a"]
