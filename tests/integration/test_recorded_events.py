@@ -9,12 +9,16 @@ import pytest_asyncio
 from msgspec import Raw
 from story import BEGIN, Story, order
 
+from infra.verification import ask_store, of_store
 from sinks import schema
 from sinks.clickhouse import open_store
 from sinks.history import ApprovalFilter, History
+from sinks.ledger import StoreAudit
 from sinks.recording import Recording
 from sinks.store import Store
-from streams import codec
+from streams import codec, topics
+from streams.findings import Findings
+from streams.ledger import PartitionAudit
 from streams.records import (
     Approval,
     Cancel,
@@ -28,7 +32,7 @@ from streams.records import (
     Trigger,
 )
 
-TOPIC = "test.events"
+TOPIC = topics.EVENTS
 
 
 @dataclass(slots=True)
@@ -114,6 +118,21 @@ async def test_only_what_was_dispatched_is_an_attempt(store: Store) -> None:
         "/invoice/1",
     ]
     assert [bool(row["child_run"]) for row in rows] == [False] * 4 + [True, False]
+
+
+async def test_the_ledger_counts_attempts_as_the_store_does(store: Store) -> None:
+    stories = [finished(), order("waits")]
+    await recorded(store, *stories)
+    decisions = sorted((d for s in stories for d in s.decisions), key=lambda d: (d.at, d.run))
+    findings = Findings()
+    partition = PartitionAudit(0, Findings(), {}, recorded_to=len(decisions) - 1)
+    held = StoreAudit(TOPIC, 0, len(decisions) - 1, findings)
+    for offset, decision in enumerate(decisions):
+        fresh = partition.take_event(Record(offset, codec.encode(decision)))
+        assert fresh is not None
+        held.take(fresh)
+    await ask_store(of_store(store), held, 0, 0, findings)
+    assert findings.differences == []
 
 
 async def test_events_name_the_item_that_they_are_about(store: Store) -> None:
