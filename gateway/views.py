@@ -11,86 +11,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from streams.letters import LetterState
-from streams.records import NodeStatus, RunStatus
+from streams.records import RunStatus
 
 
 class View(Struct, frozen=True, kw_only=True, rename="camel"):
     """Base of all answers."""
-
-
-class TriggerView(View, frozen=True, kw_only=True):
-    """The event that started a run; `data` is left out of lists."""
-
-    id: str
-    source: str
-    type: str
-    subject: str | None = None
-    time: str | None = None
-    data: Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-class FailureView(View, frozen=True, kw_only=True):
-    """Why something did not succeed; `node` is the node that failed first, for a run."""
-
-    kind: str
-    message: str
-    node: str | None = None
-
-
-class RunView(View, frozen=True, kw_only=True):
-    """A run as lists show it. `seq` is the sequence number of an event that it includes."""
-
-    id: str
-    project: str
-    workflow: str
-    version: int
-    status: RunStatus
-    trigger: TriggerView
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    duration_ms: int | None = None
-    deadline: datetime | None = None
-    nodes: int | None = None
-    error: FailureView | None = None
-    trace_id: str | None = None
-    seq: int = 0
-
-
-class NodeView(View, frozen=True, kw_only=True):
-    """A node of a run. `attempts` is how many were begun; times are of the last one."""
-
-    id: str
-    status: NodeStatus
-    agent: str | None = None
-    action: str | None = None
-    description: str = ""
-    depends_on: tuple[str, ...] = ()
-    attempts: int = 0
-    dispatched_at: datetime | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    duration_ms: int | None = None
-    retry_at: datetime | None = None
-    worker: str | None = None
-    reason: str | None = None
-    inputs: Raw | None = None
-    output: Raw | None = None
-    error: FailureView | None = None
-
-
-class RunDetail(RunView, frozen=True, kw_only=True):
-    """A run with its nodes, in the order of the definition."""
-
-    steps: list[NodeView]
-    watermark: dict[int, int]
-
-
-class RunList(View, frozen=True, kw_only=True):
-    """A page of runs, newest first; `next` is the cursor of the next page, null on the last."""
-
-    runs: list[RunView]
-    next: str | None
-    watermark: dict[int, int]
 
 
 class EventView(View, frozen=True, kw_only=True):
@@ -112,34 +37,6 @@ class EventList(View, frozen=True, kw_only=True):
 
     events: list[EventView]
     next: str | None
-    watermark: dict[int, int]
-
-
-class AgentRunView(View, frozen=True, kw_only=True):
-    """One attempt at a node."""
-
-    task: str
-    run: str
-    node: str
-    attempt: int
-    agent: str
-    action: str
-    status: NodeStatus
-    dispatched_at: datetime | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    duration_ms: int | None = None
-    retry_at: datetime | None = None
-    worker: str | None = None
-    inputs: Raw | None = None
-    output: Raw | None = None
-    error: FailureView | None = None
-
-
-class AgentRunList(View, frozen=True, kw_only=True):
-    """Every attempt of a run, in the order in which they were dispatched."""
-
-    agent_runs: list[AgentRunView]
     watermark: dict[int, int]
 
 
@@ -235,20 +132,6 @@ class Retired(View, frozen=True, kw_only=True):
     name: str
     project: str
     version: int
-
-
-class RunAccepted(View, frozen=True, kw_only=True):
-    """A run that was accepted: it will end in exactly one terminal status."""
-
-    workflow_run_id: str
-    status: RunStatus
-
-
-class CancelAccepted(View, frozen=True, kw_only=True):
-    """A cancellation that was accepted; `status` is the run's at that moment."""
-
-    workflow_run_id: str
-    status: RunStatus
 
 
 class EventAccepted(View, frozen=True, kw_only=True):

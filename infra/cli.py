@@ -19,9 +19,11 @@ import typer
 
 from infra.commands import (
     agents,
+    approvals,
     dead_letters,
     demo,
     doctor,
+    orders,
     processes,
     runs,
     sql,
@@ -60,6 +62,14 @@ app.command()(processes.recorder)
 app.command()(trigger.trigger)
 app.add_typer(workflow.app, name="workflow")
 app.add_typer(runs.app, name="runs")
+runs.app.command()(orders.approve)
+runs.app.command()(orders.reject)
+runs.app.command()(orders.cancel)
+runs.app.command()(orders.pause)
+runs.app.command()(orders.resume)
+runs.app.command()(orders.retry)
+runs.app.command()(orders.rerun)
+app.add_typer(approvals.app, name="approvals")
 app.command()(sql.sql)
 app.add_typer(agents.app, name="agents")
 app.add_typer(dead_letters.app, name="dead-letters")

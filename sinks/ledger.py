@@ -30,10 +30,9 @@ WIDTH: Final = 1_000
 RUNS_AT_ONCE: Final = 1_000
 
 _TYPE: Final = EVENT_COLUMNS.index("type")
-_KEY: Final = tuple(
-    number for number, name in enumerate(AGENT_RUN_COLUMNS) if name in ("node", "item", "attempt")
-)
+_KEY: Final = tuple(AGENT_RUN_COLUMNS.index(name) for name in ("node", "item_number", "attempt"))
 _RUN: Final = AGENT_RUN_COLUMNS.index("run_id")
+_DISPATCHED: Final = AGENT_RUN_COLUMNS.index("dispatched_at")
 _OUTCOME: Final = AGENT_RUN_COLUMNS.index("outcome")
 _FINISHED: Final = AGENT_RUN_COLUMNS.index("finished_at")
 _CANCELLED: Final = AGENT_RUN_COLUMNS.index("cancelled_at")
@@ -77,7 +76,7 @@ class _Run:
         self.version = version
         self.status: str | None = ""
         self.finished_at = 0
-        self.open: dict[tuple[Any, ...], tuple[str, int, int]] = {}
+        self.open: dict[tuple[Any, ...], tuple[int, str, int, int]] = {}
         self.attempts: _Attempts | None = None
 
 
@@ -134,8 +133,9 @@ class StoreAudit:
         run = self._runs[decision.head.run]
         for row in rows.agent_runs:
             key = tuple(row[number] for number in _KEY)
-            outcome, finished, cancelled = run.open.get(key, ("", 0, 0))
+            dispatched, outcome, finished, cancelled = run.open.get(key, (0, "", 0, 0))
             run.open[key] = (
+                max(dispatched, row[_DISPATCHED]),
                 max(outcome, row[_OUTCOME]),
                 max(finished, row[_FINISHED]),
                 max(cancelled, row[_CANCELLED]),
@@ -300,11 +300,13 @@ def _digest(decision: DecisionRecord, number: int, kind: str) -> int:
     return int.from_bytes(md5(text.encode(), usedforsecurity=False).digest()[:8], "big")
 
 
-def _summed(attempts: Mapping[tuple[Any, ...], tuple[str, int, int]]) -> _Attempts:
+def _summed(attempts: Mapping[tuple[Any, ...], tuple[int, str, int, int]]) -> _Attempts:
     """As the view `agent_runs` tells an attempt's status and end."""
     numbers: Counter[str] = Counter()
     finished_at = 0
-    for outcome, finished, cancelled in attempts.values():
+    for dispatched, outcome, finished, cancelled in attempts.values():
+        if not dispatched:  # no attempt: a node that sleeps ends too
+            continue
         numbers[outcome or ("CANCELLED" if cancelled else "RUNNING")] += 1
         finished_at += finished if outcome else cancelled
     return _Attempts(tuple(numbers[outcome] for outcome in _OUTCOMES), finished_at)

@@ -113,6 +113,11 @@ def moment(value: str | None) -> str:
     return datetime.fromisoformat(value).astimezone().strftime("%F %T") if value else ""
 
 
+def date(milliseconds: int) -> str:
+    """A time of the log (ms since the epoch) in the local time zone, to the second."""
+    return f"{datetime.fromtimestamp(milliseconds / 1_000, UTC).astimezone():%F %T}"
+
+
 def clock(milliseconds: int) -> str:
     """A time of the log (ms since the epoch) as local time of day."""
     local = datetime.fromtimestamp(milliseconds / 1_000, UTC).astimezone()

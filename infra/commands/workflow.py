@@ -9,7 +9,13 @@ import typer
 
 from infra.commands import output
 from infra.commands.options import AsJson, Data, Project, Timeout, Url, Wait, ask, json_value
-from streams.errors import CallerError, CommandCenterError, DefinitionError, OperatorError
+from streams.errors import (
+    CallerError,
+    CommandCenterError,
+    DefinitionError,
+    OperatorError,
+    TooLargeError,
+)
 
 if TYPE_CHECKING:
     from gateway.client import GatewayClient
@@ -207,6 +213,8 @@ async def publish(client: "GatewayClient", documents: Sequence["Document"]) -> l
             if not error.problems:
                 raise
             raise WorkflowFileError(document.faults(error.problems)) from error
+        except TooLargeError as error:
+            raise TooLargeError(f"{document.file}: {error}") from error
         published.append(answer.value)
     return published
 

@@ -21,6 +21,7 @@ from sinks.clickhouse import open_store
 from sinks.recorder import Recorder
 from sinks.recording import LogRecord
 from streams import codec
+from streams.blob_store import BlobStore
 from streams.lifecycle import RunState
 from streams.outbox import partition_of
 from streams.plan import Plan, parse
@@ -113,6 +114,7 @@ async def stack(kafka: str, tmp_path: Path, request: pytest.FixtureRequest) -> A
         services = Services(
             bootstrap=kafka,
             store=store,
+            blobs=BlobStore(str(tmp_path / "blobs"), 64 * 1024 * 1024),
             tail=tail,
             follow_log=not is_tap,
             recorded=(lambda: {p: o + 1 for p, o in recorder.watermark.items()})

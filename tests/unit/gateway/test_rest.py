@@ -11,7 +11,7 @@ import pytest
 
 from gateway.routes import ROUTES
 from gateway.run_detail import EventRow
-from gateway.views import RunView, TriggerView
+from gateway.run_views import RunView, TriggerView
 from streams import codec
 from streams.ids import run_id
 from streams.records import (
@@ -190,6 +190,22 @@ async def test_a_wrong_definition_is_refused_with_paths(
     assert path in [fault["path"] for fault in found["errors"]]
     assert says in " ".join(fault["message"] for fault in found["errors"])
     assert gateway.writer.fake_producer.sent == []
+
+
+async def test_definitions_have_limits_that_are_settings(gateway: Any) -> None:
+    object.__setattr__(gateway.services, "nodes_limit", 2)
+    object.__setattr__(gateway.services, "definition_limit", 400)
+    three = {"name": "w", "nodes": [node(), node(id="b")], "onFailure": [node(id="c")]}
+    found = await problem(await gateway.client.post("/api/workflows", json=three), 422)
+    assert found["errors"][0]["path"] == "nodes"
+    assert "3 nodes (with those of onFailure), 2 may be" in found["detail"]
+    assert "COMMANDCENTER_NODES_LIMIT" in found["detail"]
+    long = {"name": "w", "nodes": [node(description="x" * 400)]}
+    found = await problem(await gateway.client.post("/api/workflows", json=long), 413)
+    assert "400 may be (COMMANDCENTER_DEFINITION_LIMIT)" in found["detail"]
+    assert gateway.writer.fake_producer.sent == []
+    fits = {"name": "w", "nodes": [node(), node(id="b")]}
+    assert (await gateway.client.post("/api/workflows", json=fits)).status == 201
 
 
 @pytest.mark.parametrize(
@@ -577,6 +593,11 @@ async def test_every_route_is_described(gateway: Any) -> None:
         operation = document["paths"][route.path][route.method.lower()]
         assert operation["summary"].endswith((".", ":")) or operation["summary"]
     assert "RunDetail" in document["components"]["schemas"]
+    rerun = document["paths"]["/api/runs/{id}/rerun"]["post"]["requestBody"]["content"]
+    fields = rerun["application/json"]["schema"]["properties"]
+    assert set(fields) == {"from", "inputs", "requestedBy"}
+    listed = document["paths"]["/api/approvals"]["get"]["parameters"][0]["schema"]["enum"]
+    assert listed == ["pending", "decided"]
     text = json.dumps(document)
     for name in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
         assert name in document["components"]["schemas"]
