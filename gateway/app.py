@@ -4,15 +4,26 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from gateway import openapi
+from gateway import dead_letters, openapi
 from gateway.agents_view import AgentsView
+from gateway.letter_reader import LetterReader
 from gateway.log_follower import LogFollower
 from gateway.log_writer import LogWriter
 from gateway.middlewares import MIDDLEWARES
 from gateway.reads import StoreReads
 from gateway.recent_starts import RecentStarts
 from gateway.routes import add_routes
-from gateway.services import AGENTS, CATALOG, FOLLOWER, READS, SERVICES, STARTS, WRITER, Services
+from gateway.services import (
+    AGENTS,
+    CATALOG,
+    FOLLOWER,
+    LETTERS,
+    READS,
+    SERVICES,
+    STARTS,
+    WRITER,
+    Services,
+)
 from gateway.stream import SOCKETS, close_all
 from sinks.history import History
 from streams.publishing import CatalogReader
@@ -22,7 +33,7 @@ def create_app(services: Services) -> web.Application:
     """The gateway as an aiohttp application; it serves what it can while Kafka is away."""
     app = new_app(services)
     app[READS] = StoreReads(History(services.store), services.recorded)
-    app.cleanup_ctx.extend([_writer, _catalog, _agents])
+    app.cleanup_ctx.extend([_writer, _catalog, _agents, _letters])
     if services.follow_log:
         app.cleanup_ctx.append(_follower)
     return app
@@ -34,6 +45,7 @@ def new_app(services: Services) -> web.Application:
     app[SERVICES] = services
     app[STARTS] = RecentStarts()
     app[SOCKETS] = set()
+    dead_letters.prepare(app)
     app.on_shutdown.append(close_all)
     add_routes(app)
     app.router.add_get("/openapi.json", openapi.describe)
@@ -52,6 +64,11 @@ async def _catalog(app: web.Application) -> AsyncIterator[None]:
 
 async def _agents(app: web.Application) -> AsyncIterator[None]:
     async with AgentsView(app[SERVICES].bootstrap) as app[AGENTS]:
+        yield
+
+
+async def _letters(app: web.Application) -> AsyncIterator[None]:
+    async with LetterReader(app[SERVICES].bootstrap) as app[LETTERS]:
         yield
 
 

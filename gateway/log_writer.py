@@ -13,7 +13,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from streams.errors import OperatorError
+from streams.errors import CallerError, OperatorError
 
 _log = structlog.get_logger(__name__)
 
@@ -81,6 +81,31 @@ class LogWriter:
             raise OperatorError(
                 f"Kafka has not confirmed the record ({why}): it may or may not have been taken."
                 " Send the same again, with the same id"
+            ) from error
+        return Place(written.topic, written.partition, written.offset)
+
+    async def put(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> Place:
+        """Write a record as it is, tombstones too, to a partition; errors as for `write`."""
+        producer = await self.producer()
+        batch = producer.create_batch()
+        batch.append(timestamp=None, key=key, value=value, headers=list(headers))
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                if partition not in await producer.partitions_for(topic):
+                    raise CallerError(f"{topic} has no partition {partition}")
+                written = await (await producer.send_batch(batch, topic, partition=partition))
+        except (KafkaError, TimeoutError) as error:
+            why = str(error) or "no answer in time"
+            raise OperatorError(
+                f"Kafka has not confirmed the record for {topic}/{partition} ({why}): it may or may"
+                " not have been taken"
             ) from error
         return Place(written.topic, written.partition, written.offset)
 

@@ -9,20 +9,29 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from gateway.approvals import STATES
 from gateway.problem import MEDIA_TYPE, Problem
 from gateway.requests import MAX_PAGE
 from gateway.routes import JSON, ROUTES, Route
-from streams.records import RunStatus
+from streams.letters import LetterState
+from streams.records import NodeStatus, RunStatus
 from streams.workflow import json_schema
 
 _REF: Final = "#/components/schemas/{name}"
 _TEXT: Final = {"type": "string"}
+_VERSION: Final = {"type": "integer", "minimum": 1}
 _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "project": ("The project; `default` where one is needed.", _TEXT),
     "workflow": ("Only this workflow.", _TEXT),
-    "status": ("Only runs with this status.", {"type": "string", "enum": list(RunStatus)}),
+    "status": ("Only what has this status.", _TEXT),
     "type": ("Only events of this type.", _TEXT),
-    "version": ("A version of the workflow.", {"type": "integer", "minimum": 1}),
+    "from": ("The older version; without it the one before `to`.", _VERSION),
+    "to": ("The newer version; without it the latest.", _VERSION),
+    "version": ("A version of the workflow.", _VERSION),
+    "topic": ("Only what is from this topic.", _TEXT),
+    "error": ("Only this class of errors.", _TEXT),
+    "state": ("Only letters in this state.", {"type": "string", "enum": list(LetterState)}),
+    "since": ("Only what came since then.", {"type": "string", "format": "date-time"}),
     "limit": ("How many.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
     "cursor": ("Where to go on: a `next` or `cursor` of an earlier answer.", _TEXT),
     "subject": ("A pattern of event types: `*` is one segment, `>` the rest.", _TEXT),
@@ -62,7 +71,7 @@ def _operation(route: Route, by_type: dict[Any, Any]) -> dict[str, Any]:
         "description": " ".join(description.split()),
         "parameters": [
             *(_parameter(name, "path", "", _TEXT) for name in re.findall(r"\{(\w+)\}", route.path)),
-            *(_parameter(name, "query", *_PARAMETERS[name]) for name in route.query),
+            *(_parameter(name, "query", *_query(route, name)) for name in route.query),
         ],
         "responses": {
             str(int(route.status)): {
@@ -81,10 +90,19 @@ def _operation(route: Route, by_type: dict[Any, Any]) -> dict[str, Any]:
         schema = (
             {"$ref": _REF.format(name="WorkflowDefinition")}
             if "application/yaml" in route.takes
-            else {"type": "object"}
+            else {"type": "object", **({"properties": dict(route.fields)} if route.fields else {})}
         )
         operation["requestBody"] = {"content": {kind: {"schema": schema} for kind in route.takes}}
     return operation
+
+
+def _query(route: Route, name: str) -> tuple[str, dict[str, Any]]:
+    """What a query parameter means there, and what it may be."""
+    description, schema = _PARAMETERS[name]
+    if name != "status":
+        return description, schema
+    of = {"ItemList": NodeStatus, "ApprovalList": STATES}.get(route.answers.__name__, RunStatus)
+    return description, {**schema, "enum": list(of)}
 
 
 def _parameter(name: str, place: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:

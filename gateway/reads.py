@@ -4,15 +4,25 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
+import msgspec
 from msgspec import Raw
 
 from gateway.recorded_log import RecordedLog
 from gateway.run_detail import EventRow
-from gateway.views import AgentRunView, FailureView, RunView, TriggerView
-from sinks.history import EventFilter, History, RunFilter
-from streams.records import NodeStatus, RunStatus
+from gateway.run_views import (
+    AgentRunView,
+    AnswerView,
+    ApprovalView,
+    FailureView,
+    RunView,
+    TriggerView,
+)
+from gateway.views import moment
+from sinks.history import ApprovalFilter, EventFilter, History, RunFilter
+from streams.records import NodeApproved, NodeRejected, NodeStatus, RunStatus
 
 _PAGE: Final = 2_000
+_said: Final = msgspec.json.Decoder(NodeApproved | NodeRejected)
 
 
 class RunQuery(NamedTuple):
@@ -41,6 +51,19 @@ class EventQuery(NamedTuple):
     limit: int = 50
 
 
+class ApprovalQuery(NamedTuple):
+    """Which approvals; what is left empty narrows nothing. `state` is pending or decided.
+
+    `before` is whether the last one seen waits, when it was asked for (ms), and its id.
+    """
+
+    project: str = ""
+    workflow: str = ""
+    state: str = ""
+    before: tuple[bool, int, str] | None = None
+    limit: int = 50
+
+
 class Reads(RecordedLog, Protocol):
     """The recorded history as the routes need it."""
 
@@ -58,6 +81,10 @@ class Reads(RecordedLog, Protocol):
 
     async def agent_runs(self, run: str) -> Sequence[AgentRunView]:
         """All attempts of a run, in the order of their dispatch."""
+        ...
+
+    async def approvals(self, query: ApprovalQuery) -> Sequence[ApprovalView]:
+        """Approvals, those that wait first, the newest first."""
         ...
 
 
@@ -124,6 +151,12 @@ class StoreReads:
         """All attempts of a run, in the order of their dispatch."""
         return [_agent_run(row) for row in await self._history.agent_runs(run)]
 
+    async def approvals(self, query: ApprovalQuery) -> Sequence[ApprovalView]:
+        """Approvals, those that wait first, the newest first."""
+        wanted = ApprovalFilter(project=query.project, workflow=query.workflow, state=query.state)
+        rows = await self._history.approvals(wanted, limit=query.limit, before=query.before)
+        return [_approval(row) for row in rows]
+
 
 def milliseconds(time: datetime | None) -> int:
     """The time in milliseconds since the epoch; 0 where there is none."""
@@ -150,6 +183,10 @@ def _run(row: Mapping[str, Any]) -> RunView:
         nodes=row["nodes"],
         error=_failure(row, row["error_node"]),
         trace_id=row["trace_id"] or None,
+        paused=row["paused"],
+        depth=row["depth"],
+        parent_run=row["parent_run"] or None,
+        origin_run=row["origin_run"] or None,
         seq=row["seq"],
     )
 
@@ -174,9 +211,11 @@ def _agent_run(row: Mapping[str, Any]) -> AgentRunView:
         task=row["task_id"],
         run=row["run_id"],
         node=row["node"],
+        item=None if row["item"] < 0 else row["item"],
         attempt=row["attempt"],
         agent=row["agent"],
         action=row["action"],
+        child_run=row["child_run"] or None,
         status=NodeStatus(row["status"]),
         dispatched_at=row["dispatched_at"],
         started_at=row["started_at"],
@@ -187,6 +226,44 @@ def _agent_run(row: Mapping[str, Any]) -> AgentRunView:
         inputs=_json(row["inputs"]),
         output=_json(row["output"]),
         error=_failure(row, ""),
+    )
+
+
+def _approval(row: Mapping[str, Any]) -> ApprovalView:
+    answers = [_answer(moment(said["at"]), said["event"]) for said in row["answers"]]
+    agreed = sum(answer.approved and bool(answer.by) for answer in answers)
+    return ApprovalView(
+        id=row["id"],
+        run=row["run_id"],
+        workflow=row["workflow"],
+        project=row["project"],
+        node=row["node"],
+        item=None if row["item"] < 0 else row["item"],
+        status=row["status"],
+        cause=row["cause"],
+        needed=row["needed"],
+        missing=0 if row["status"] == "APPROVED" else max(0, row["needed"] - agreed),
+        roles=tuple(row["roles"]),
+        requested_at=row["requested_at"],
+        deadline=row["deadline"],
+        on_deadline=row["on_deadline"],
+        decided_at=row["decided_at"],
+        waited_ms=row["waited_ms"],
+        attempt=row["attempt"],
+        inputs=Raw(row["inputs"].encode()),
+        answers=tuple(answers),
+    )
+
+
+def _answer(at: datetime, event: str) -> AnswerView:
+    said: NodeApproved | NodeRejected = _said.decode(event)
+    inputs = said.inputs if isinstance(said, NodeApproved) else None
+    return AnswerView(
+        at=at,
+        by=said.by,
+        approved=isinstance(said, NodeApproved),
+        notes=said.notes,
+        inputs=inputs if isinstance(inputs, Raw) else None,
     )
 
 

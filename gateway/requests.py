@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,8 @@ JSON: Final = "application/json"
 _JSON_TYPES: Final = re.compile(r"(?:application|text)/(?:[\w.\-]+\+)?json")
 _YAML_TYPES: Final = re.compile(r"(?:application|text)/(?:x-|vnd\.)?yaml")
 MAX_PAGE: Final = 200
+_TEXT_LIMIT: Final = 1_000
+_KEY_LIMIT: Final = 255
 
 
 def answer(view: Any, status: int = 200, headers: Any = None) -> web.Response:
@@ -63,6 +66,37 @@ async def document(request: web.Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CallerError("the body must be an object with the fields of a definition")
     return value
+
+
+def fields(given: Mapping[str, Any], *names: str) -> None:
+    """Refuse fields of a body that mean nothing: a misspelt one must not be passed over."""
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise CallerError(f"unknown field {unknown[0]!r} (there are: {', '.join(names)})")
+
+
+def short_text(given: Mapping[str, Any], name: str, usual: str) -> str:
+    """A field of a body that is a short text."""
+    value = given.get(name, usual)
+    if not isinstance(value, str) or len(value) > _TEXT_LIMIT:
+        raise CallerError(f"{name!r} must be text of at most {_TEXT_LIMIT} characters")
+    return value
+
+
+def flag(given: Mapping[str, Any], name: str) -> bool:
+    """A field of a body that is true or false; false where it is absent."""
+    value = given.get(name, False)
+    if not isinstance(value, bool):
+        raise CallerError(f"{name!r} must be true or false")
+    return value
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """The `Idempotency-Key` header, by which a request sent again is recognised."""
+    key = request.headers.get("Idempotency-Key") or None
+    if key is not None and len(key) > _KEY_LIMIT:
+        raise CallerError(f"Idempotency-Key has more than {_KEY_LIMIT} characters")
+    return key
 
 
 def choice(request: web.Request, name: str, kind: Any) -> Any:

@@ -3,13 +3,29 @@
 The list makes both the router and `/openapi.json`, so the two cannot drift apart.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
-from gateway import agents, dead_letters, events, feed, health, page, runs, sql, stream, views
+from gateway import (
+    agents,
+    approvals,
+    control,
+    dead_letters,
+    events,
+    feed,
+    health,
+    page,
+    repeating,
+    run_views,
+    runs,
+    sql,
+    stream,
+    views,
+)
 from gateway import workflows as w
 from gateway.requests import known_parameters
 
@@ -25,6 +41,7 @@ class Route(NamedTuple):
 
     `answers` is the type of the JSON answer; without one the answer is of another kind. `takes`
     are the content types of the body, `query` the parameters it knows: others are refused.
+    `fields` are those of a JSON body with what each may be, as JSON Schema.
     """
 
     method: str
@@ -34,9 +51,21 @@ class Route(NamedTuple):
     status: int = HTTPStatus.OK
     takes: tuple[str, ...] = ()
     query: tuple[str, ...] = ()
+    fields: Mapping[str, Any] = MappingProxyType({})
 
 
 _PAGE: Final = ("limit", "cursor")
+
+
+_TEXT: Final = {"type": "string"}
+_TRUTH: Final = {"type": "boolean"}
+_OBJECT: Final = {"type": "object"}
+
+
+def _order(path: str, handler: Handler, answers: Any, **fields: Any) -> Route:
+    """A route that takes an order in JSON, which is carried out later."""
+    return Route("POST", path, handler, answers, HTTPStatus.ACCEPTED, (JSON,), fields=fields)
+
 
 ROUTES: Final = (
     Route("GET", "/api/health", health.health, views.Health),
@@ -53,13 +82,20 @@ ROUTES: Final = (
         views.WorkflowDetail,
         query=("project", "version"),
     ),
+    Route(
+        "GET",
+        "/api/workflows/{name}/diff",
+        w.diff_versions,
+        views.VersionDiff,
+        query=("project", "from", "to"),
+    ),
     Route("PUT", "/api/workflows/{name}", w.put_workflow, views.Published, 201, DEFINITION),
     Route("DELETE", "/api/workflows/{name}", w.retire_workflow, views.Retired, query=("project",)),
     Route(
         "POST",
         "/api/workflows/{name}/trigger",
         w.trigger_workflow,
-        views.RunAccepted,
+        run_views.RunAccepted,
         202,
         (JSON,),
         ("project",),
@@ -68,20 +104,77 @@ ROUTES: Final = (
         "GET",
         "/api/workflows/{name}/runs",
         runs.list_workflow_runs,
-        views.RunList,
+        run_views.RunList,
         query=("status", "project", *_PAGE),
     ),
     Route(
         "GET",
         "/api/runs",
         runs.list_runs,
-        views.RunList,
+        run_views.RunList,
         query=("workflow", "status", "project", *_PAGE),
     ),
-    Route("GET", "/api/runs/{id}", runs.get_run, views.RunDetail),
-    Route("GET", "/api/runs/{id}/agent-runs", runs.list_agent_runs, views.AgentRunList),
+    Route("GET", "/api/runs/{id}", runs.get_run, run_views.RunDetail),
+    Route("GET", "/api/runs/{id}/agent-runs", runs.list_agent_runs, run_views.AgentRunList),
     Route("GET", "/api/runs/{id}/events", runs.list_run_events, views.EventList),
-    Route("POST", "/api/runs/{id}/cancel", runs.cancel_run, views.CancelAccepted, 202, (JSON,)),
+    Route(
+        "GET",
+        "/api/runs/{id}/nodes/{node}/items",
+        runs.list_items,
+        run_views.ItemList,
+        query=("status", *_PAGE),
+    ),
+    Route("GET", "/api/runs/{id}/payloads/{digest}", runs.get_payload),
+    _order(
+        "/api/runs/{id}/cancel",
+        control.cancel_run,
+        run_views.ControlAccepted,
+        reason=_TEXT,
+        requestedBy=_TEXT,
+        force=_TRUTH,
+    ),
+    _order(
+        "/api/runs/{id}/pause",
+        control.pause_run,
+        run_views.ControlAccepted,
+        reason=_TEXT,
+        requestedBy=_TEXT,
+    ),
+    _order(
+        "/api/runs/{id}/resume", control.resume_run, run_views.ControlAccepted, requestedBy=_TEXT
+    ),
+    _order(
+        "/api/runs/{id}/retry",
+        repeating.retry_run,
+        run_views.RepetitionAccepted,
+        mode={"type": "string", "enum": repeating.MODES, "default": repeating.MODES[0]},
+        requestedBy=_TEXT,
+    ),
+    _order(
+        "/api/runs/{id}/rerun",
+        repeating.rerun_run,
+        run_views.RepetitionAccepted,
+        **{"from": _TEXT},
+        inputs=_OBJECT,
+        requestedBy=_TEXT,
+    ),
+    Route(
+        "GET",
+        "/api/approvals",
+        approvals.list_approvals,
+        run_views.ApprovalList,
+        query=("status", "workflow", "project", *_PAGE),
+    ),
+    _order(
+        "/api/approvals/{id}/decision",
+        approvals.decide_approval,
+        run_views.DecisionAccepted,
+        decision={"type": "string", "enum": approvals.DECISIONS},
+        respondedBy=_TEXT,
+        notes=_TEXT,
+        roles={"type": "array", "items": _TEXT},
+        inputs={"description": "An object; for a fan-out the list of its items."},
+    ),
     Route("POST", "/api/events", events.take_event, views.EventAccepted, 202, EVENT),
     Route(
         "GET",
@@ -98,7 +191,23 @@ ROUTES: Final = (
         "/api/dead-letters",
         dead_letters.list_dead_letters,
         views.DeadLetterList,
-        query=("limit",),
+        query=("topic", "error", "state", "since", *_PAGE),
+    ),
+    Route("GET", "/api/dead-letters/{id}", dead_letters.get_dead_letter, views.DeadLetterView),
+    Route(
+        "POST",
+        "/api/dead-letters/{id}/replay",
+        dead_letters.replay_dead_letter,
+        views.DeadLetterView,
+        202,
+        (JSON,),
+    ),
+    Route(
+        "POST",
+        "/api/dead-letters/{id}/purge",
+        dead_letters.purge_dead_letter,
+        views.DeadLetterView,
+        takes=(JSON,),
     ),
     Route("GET", "/api/schemas/workflow.json", w.workflow_schema),
     Route("GET", "/", page.index),

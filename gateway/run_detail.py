@@ -4,37 +4,50 @@ Because everything of the run comes from one list of events, its parts always ag
 events do not name yet are PENDING; their agent and action come from the definition.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple
 
 import msgspec
+from msgspec import Raw
 from msgspec.structs import replace
 
 from gateway.recent_starts import AcceptedStart
-from gateway.views import FailureView, NodeView, RunDetail, TriggerView, moment
+from gateway.run_nodes import RunNodes, failure_view, milliseconds_between
+from gateway.run_views import (
+    EndingView,
+    FailureView,
+    NodeView,
+    OriginView,
+    ParentView,
+    PauseView,
+    RunDetail,
+    TriggerView,
+)
+from gateway.views import moment
 from streams.errors import UnreadableRecordError
-from streams.lifecycle import TERMINAL
+from streams.lifecycle import SETTLED, TERMINAL
 from streams.plan import Plan
 from streams.records import (
     Event,
-    Failure,
-    NodeCancelled,
-    NodeDispatched,
-    NodeFailed,
-    NodeRetrying,
-    NodeSkipped,
-    NodeStatus,
-    NodeSucceeded,
+    Origin,
+    Parent,
+    RunCancelled,
+    RunEnding,
     RunFailed,
+    RunPaused,
+    RunResumed,
     RunStarted,
     RunStatus,
+    RunSucceeded,
     RunTimedOut,
     Trigger,
 )
 from streams.trigger import trace_context
 
-_events = msgspec.json.Decoder(Event)
+_SHOWN_WAITING: Final = 100
+_events: Final = msgspec.json.Decoder(Event)
 
 
 class EventRow(NamedTuple):
@@ -52,54 +65,82 @@ class EventRow(NamedTuple):
     traceparent: str | None = None
 
 
+class Told(NamedTuple):
+    """A run as its events (`rows`) tell it, with its nodes open to further questions."""
+
+    detail: RunDetail
+    nodes: RunNodes
+    rows: Sequence[EventRow] = ()
+    plan: Plan | None = None
+
+
 def tell(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int, int]) -> RunDetail:
     """The run of these events (at least one, in order).
 
     Raises:
         UnreadableRecordError: An event is not of a known kind.
     """
+    return tell_all(rows, plan, watermark).detail
+
+
+def tell_all(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int, int]) -> Told:
+    """As `tell`, with the run's nodes."""
     first, last = rows[0], rows[-1]
-    nodes = {} if plan is None else pending_nodes(plan)
-    started: RunStarted | None = None
-    failure: Failure | None = None
-    for row in rows:
-        event = _decode(row)
-        match event:
-            case RunStarted():
-                started = event
-            case RunFailed() | RunTimedOut():
-                failure = event.failure
-            case _:
-                _apply(nodes, event, row.at)
+    nodes = RunNodes(first.run, first.workflow, first.project, plan)
+    head = _Head()
+    for row, event in decoded(rows):
+        head.apply(event, row.at)
+        nodes.apply(event, row.at)
+    started = head.started
     traceparent = trace_context(last.traceparent)
     finished_at = last.at if RunStatus(last.status) in TERMINAL else None
-    return RunDetail(
-        id=first.run,
-        project=first.project,
-        workflow=first.workflow,
-        version=first.version,
-        status=RunStatus(last.status),
-        trigger=trigger_view(None if started is None else started.trigger),
-        started_at=first.at,
-        finished_at=finished_at,
-        duration_ms=None if finished_at is None else _milliseconds(first.at, finished_at),
-        deadline=None if started is None else moment(started.deadline),
-        nodes=len(nodes) if started is None else started.nodes,
-        error=failure_view(failure),
-        trace_id=None if traceparent is None else traceparent.split("-")[1],
-        seq=last.seq,
-        steps=list(nodes.values()),
-        watermark=dict(watermark),
+    views = nodes.views()
+    parent, origin = (None, None) if started is None else (started.parent, started.origin)
+    return Told(
+        RunDetail(
+            id=first.run,
+            project=first.project,
+            workflow=first.workflow,
+            version=first.version,
+            status=RunStatus(last.status),
+            trigger=trigger_view(None if started is None else started.trigger),
+            started_at=first.at,
+            finished_at=finished_at,
+            duration_ms=None
+            if finished_at is None
+            else milliseconds_between(first.at, finished_at),
+            deadline=head.deadline,
+            nodes=len(views) if started is None else started.nodes,
+            error=head.error,
+            trace_id=None if traceparent is None else traceparent.split("-")[1],
+            paused=head.pause is not None,
+            depth=0 if started is None else started.depth,
+            parent_run=None if parent is None else parent.run,
+            origin_run=None if origin is None else origin.run,
+            seq=last.seq,
+            steps=views,
+            output=head.output,
+            waited_ms=_waited_ms(rows),
+            waiting_for=tuple(islice(nodes.waiting(), _SHOWN_WAITING)),
+            pause=head.pause,
+            ending=None if finished_at is not None else _left(head.ending, views),
+            parent=_parent_view(parent),
+            origin=_origin_view(origin),
+            uncompensated=head.uncompensated,
+            watermark=dict(watermark),
+        ),
+        nodes,
+        rows,
+        plan,
     )
 
 
-def tell_accepted(
-    accepted: AcceptedStart, plan: Plan | None, watermark: Mapping[int, int]
-) -> RunDetail:
+def tell_accepted(accepted: AcceptedStart, plan: Plan | None, watermark: Mapping[int, int]) -> Told:
     """A run of which there is nothing but its start: PENDING, with all its nodes."""
     start = accepted.start
-    steps = [] if plan is None else list(pending_nodes(plan).values())
-    return RunDetail(
+    nodes = RunNodes(start.run, start.workflow, start.project, plan)
+    steps = nodes.views()
+    detail = RunDetail(
         id=start.run,
         project=start.project,
         workflow=start.workflow,
@@ -107,25 +148,25 @@ def tell_accepted(
         status=RunStatus.PENDING,
         trigger=trigger_view(start.trigger),
         nodes=len(steps),
+        depth=start.depth,
+        origin_run=None if start.origin is None else start.origin.run,
+        origin=_origin_view(start.origin),
         steps=steps,
         watermark=dict(watermark),
         seq=-1,
     )
+    return Told(detail, nodes, (), plan)
 
 
-def pending_nodes(plan: Plan) -> dict[str, NodeView]:
-    """The nodes of a definition as they are before a run has done anything."""
-    return {
-        node.id: NodeView(
-            id=node.id,
-            status=NodeStatus.PENDING,
-            agent=node.agent,
-            action=node.action,
-            description=node.description,
-            depends_on=node.depends_on,
-        )
-        for node in plan.spec.nodes
-    }
+def decoded(rows: Sequence[EventRow]) -> Iterator[tuple[EventRow, Event]]:
+    """Each row with its event; errors as for `tell`."""
+    for row in rows:
+        try:
+            yield row, _events.decode(row.payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise UnreadableRecordError(
+                f"event {row.seq} of run {row.run} cannot be read by this release: {error}"
+            ) from error
 
 
 def trigger_view(trigger: Trigger | None) -> TriggerView:
@@ -142,85 +183,85 @@ def trigger_view(trigger: Trigger | None) -> TriggerView:
     )
 
 
-def failure_view(failure: Failure | None) -> FailureView | None:
-    """A failure as answers show it."""
-    if failure is None:
-        return None
-    return FailureView(kind=failure.kind, message=failure.message, node=failure.node)
+class _Head:
+    """What the events of the run itself say."""
+
+    def __init__(self) -> None:
+        self.started: RunStarted | None = None
+        self.deadline: datetime | None = None
+        self.error: FailureView | None = None
+        self.output: Raw | None = None
+        self.pause: PauseView | None = None
+        self.ending: EndingView | None = None
+        self.uncompensated: tuple[str, ...] = ()
+
+    def apply(self, event: Event, at: datetime) -> None:
+        match event:
+            case RunStarted():
+                self.started = event
+                self.deadline = moment(event.deadline)
+            case RunPaused():
+                self.pause = PauseView(at=at, reason=event.reason, requested_by=event.requested_by)
+            case RunResumed():
+                self.pause = None
+                self.deadline = moment(event.deadline)
+            case RunEnding():
+                self.pause = None
+                self.deadline = moment(event.deadline)
+                self.ending = EndingView(
+                    stage=event.stage,
+                    outcome=event.outcome,
+                    deadline=self.deadline,
+                    undo=event.undo,
+                    error=failure_view(event.failure),
+                    reason=event.reason,
+                    requested_by=event.requested_by,
+                )
+            case RunSucceeded():
+                self.output = event.output if isinstance(event.output, Raw) else None
+            case RunFailed() | RunTimedOut():
+                self.error = failure_view(event.failure)
+                self.uncompensated = event.uncompensated
+            case RunCancelled():
+                self.error = FailureView(kind="cancelled", message=event.reason)
+                self.uncompensated = event.uncompensated
+            case _:
+                pass
 
 
-def _decode(row: EventRow) -> Event:
-    try:
-        event: Event = _events.decode(row.payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UnreadableRecordError(
-            f"event {row.seq} of run {row.run} cannot be read by this release: {error}"
-        ) from error
-    return event
-
-
-def _apply(nodes: dict[str, NodeView], event: Any, at: datetime) -> None:
-    if not hasattr(event, "node"):
-        return
-    node = nodes.get(event.node) or NodeView(id=event.node, status=NodeStatus.PENDING)
-    changes: dict[str, Any]
-    match event:
-        case NodeDispatched():
-            changes = {
-                "status": NodeStatus.RUNNING,
-                "agent": event.agent,
-                "action": event.action,
-                "attempts": event.attempt,
-                "inputs": event.inputs,
-                "dispatched_at": at,
-                "started_at": at,
-                "finished_at": None,
-                "duration_ms": None,
-                "retry_at": None,
-                "error": None,
-            }
-        case NodeSucceeded():
-            changes = {
-                "status": NodeStatus.SUCCESS,
-                "output": event.output,
-                **_times(event, node, at),
-            }
-        case NodeRetrying():
-            changes = {
-                "status": NodeStatus.RETRYING,
-                "error": failure_view(event.failure),
-                "retry_at": moment(event.retry_at),
-                **_times(event, node, at),
-            }
-        case NodeFailed():
-            changes = {
-                "status": NodeStatus.FAILED,
-                "error": failure_view(event.failure),
-                **_times(event, node, at),
-            }
-        case NodeSkipped():
-            changes = {"status": NodeStatus.SKIPPED, "reason": event.reason}
-        case NodeCancelled():
-            changes = {"status": NodeStatus.CANCELLED, "finished_at": at}
-        case _:
-            return
-    nodes[event.node] = replace(node, **changes)
-
-
-def _times(
-    event: NodeSucceeded | NodeRetrying | NodeFailed, node: NodeView, at: datetime
-) -> dict[str, Any]:
-    """When the attempt ran: by the agent's clock, or until it was given up."""
-    if event.started_at is None or event.finished_at is None:
-        spent = None if node.started_at is None else _milliseconds(node.started_at, at)
-        return {"finished_at": at, "duration_ms": spent, "worker": event.worker or None}
-    return {
-        "started_at": moment(event.started_at),
-        "finished_at": moment(event.finished_at),
-        "duration_ms": event.finished_at - event.started_at,
-        "worker": event.worker or None,
+def _left(ending: EndingView | None, nodes: Sequence[NodeView]) -> EndingView | None:
+    """The ending, with the nodes that are still to be undone."""
+    if ending is None or not ending.undo:
+        return ending
+    done = {
+        node.id
+        for node in nodes
+        if node.compensation is not None and node.compensation.status in SETTLED
     }
+    return replace(ending, undo=tuple(name for name in ending.undo if name not in done))
 
 
-def _milliseconds(start: datetime, end: datetime) -> int:
-    return round((end - start).total_seconds() * 1000)
+def _waited_ms(rows: Sequence[EventRow]) -> int:
+    """How long the run was WAITING_APPROVAL, up to its last event."""
+    waited = 0
+    since: datetime | None = None
+    for row in rows:
+        waits = row.status == RunStatus.WAITING_APPROVAL
+        if waits and since is None:
+            since = row.at
+        elif not waits and since is not None:
+            waited += milliseconds_between(since, row.at)
+            since = None
+    return waited
+
+
+def _parent_view(parent: Parent | None) -> ParentView | None:
+    if parent is None:
+        return None
+    return ParentView(run=parent.run, node=parent.node, item=parent.item, attempt=parent.attempt)
+
+
+def _origin_view(origin: Origin | None) -> OriginView | None:
+    if origin is None:
+        return None
+    return OriginView(run=origin.run, kind=origin.kind, requested_by=origin.requested_by)

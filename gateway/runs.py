@@ -1,38 +1,32 @@
-"""Runs: lists, one run with its nodes, its events and attempts, cancelling."""
+"""Runs: lists, one run with its nodes and items, its events, attempts and payloads."""
 
 import asyncio
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from aiohttp import web
 
-from gateway.problem import ConflictError
+from gateway.paging import place, place_text
 from gateway.reads import EventQuery, RunQuery, milliseconds
-from gateway.requests import answer, choice, json_object, page_size
-from gateway.run_detail import EventRow, tell, tell_accepted
-from gateway.services import CATALOG, READS, SERVICES, STARTS, WRITER
+from gateway.requests import JSON, answer, choice, page_size
+from gateway.run_detail import EventRow, Told, tell_accepted, tell_all
+from gateway.run_views import AgentRunList, ItemList, RunDetail, RunList
+from gateway.services import CATALOG, READS, SERVICES, STARTS
 from gateway.subscription import Filter
-from gateway.views import (
-    AgentRunList,
-    CancelAccepted,
-    EventList,
-    EventView,
-    RunDetail,
-    RunList,
-)
-from streams import codec
-from streams.errors import CallerError, DefinitionError, NotFoundError
-from streams.lifecycle import TERMINAL
+from gateway.views import EventList, EventView
+from streams.blob_store import MissingContentError
+from streams.errors import DefinitionError, NotFoundError
+from streams.payload import Reference
 from streams.plan import Plan
-from streams.records import Cancel, RunStatus
-from streams.topics import INBOX
+from streams.records import NodeStatus, RunStatus
 
 RECORDED_WITHIN_S: Final = 2.0
 _LOOK_AGAIN_S: Final = 0.05
 _SNAPSHOT_RUNS: Final = 100
-_TEXT_LIMIT: Final = 1_000
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 async def list_runs(request: web.Request) -> web.Response:
@@ -71,23 +65,44 @@ async def list_agent_runs(request: web.Request) -> web.Response:
     return answer(AgentRunList(agent_runs=list(found), watermark=dict(watermark)))
 
 
-async def cancel_run(request: web.Request) -> web.Response:
-    """Stop a run; what is under way may still finish, but its result is ignored."""
-    run = request.match_info["id"]
-    given = await json_object(request)
-    unknown = sorted(set(given) - {"reason", "requestedBy"})
-    if unknown:
-        raise CallerError(f"unknown field {unknown[0]!r} (there are: reason, requestedBy)")
-    reason, requested_by = (
-        _short_text(given, "reason", "cancelled by request"),
-        _short_text(given, "requestedBy", ""),
+async def list_items(request: web.Request) -> web.Response:
+    """The items of a node with forEach, in their order; `status` narrows."""
+    run, node = request.match_info["id"], request.match_info["node"]
+    limit = page_size(request)
+    status = choice(request, "status", NodeStatus)
+    start = place(request, int) or 0
+    told = await known_run(request, run)
+    if not told.nodes.has_items(node):
+        known = ", ".join(step.id for step in told.detail.steps if step.items is not None)
+        raise NotFoundError(f"node {node!r} of run {run} has no items (with items: {known or '-'})")
+    found = list(islice(told.nodes.items(node, status, max(0, start)), limit + 1))
+    return answer(
+        ItemList(
+            node=node,
+            counts=told.nodes.counts(node),
+            items=found[:limit],
+            next=place_text(found[limit].index) if len(found) > limit else None,
+            watermark=told.detail.watermark,
+        )
     )
-    status = (await detail(request, run)).status
-    if status in TERMINAL:
-        raise ConflictError(f"run {run} has ended already: {status}")
-    cancel = Cancel(run=run, reason=reason, requested_by=requested_by)
-    await request.app[WRITER].write(INBOX, run, codec.encode(cancel))
-    return answer(CancelAccepted(workflow_run_id=run, status=status), 202)
+
+
+async def get_payload(request: web.Request) -> web.Response:
+    """The content of a payload that a run's events refer to as `{"$blob": digest, "size": …}`."""
+    run, digest = request.match_info["id"], request.match_info["digest"]
+    rows = await _known_rows(request, run)
+    reference = _reference_in(rows, digest)
+    if reference is None:
+        raise NotFoundError(f"the events of run {run} refer to no payload {digest[:80]!r}")
+    try:
+        content = await request.app[SERVICES].blobs.get(rows[0].project, reference)
+    except MissingContentError as error:
+        raise NotFoundError(str(error)) from error
+    headers = {
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return web.Response(body=content, content_type=JSON, headers=headers)
 
 
 async def list_events(request: web.Request) -> web.Response:
@@ -100,7 +115,7 @@ async def list_events(request: web.Request) -> web.Response:
             project=request.query.get("project", ""),
             workflow=request.query.get("workflow", ""),
             type=request.query.get("type", ""),
-            before=_read_cursor(request, tuple[int, str, int]),
+            before=place(request, tuple[int, str, int]),
             limit=limit + 1,
         )
     )
@@ -108,9 +123,7 @@ async def list_events(request: web.Request) -> web.Response:
     return answer(
         EventList(
             events=[event_view(row) for row in rows[:limit]],
-            next=None
-            if last is None
-            else _write_cursor((milliseconds(last.at), last.run, last.seq)),
+            next=None if last is None else place_text((milliseconds(last.at), last.run, last.seq)),
             watermark=dict(watermark),
         )
     )
@@ -136,7 +149,7 @@ async def snapshot(app: web.Application, wanted: Filter) -> Snapshot:
         rows = await reads.run_events(wanted.run)
         if not rows:
             return Snapshot({"run": None}, watermark, {})
-        run = tell(rows, plan_of(app, rows[0]), watermark)
+        run = tell_all(rows, plan_of(app, rows[0]), watermark).detail
         return Snapshot({"run": run}, watermark, {run.id: run.seq + 1})
     runs = await reads.runs(
         RunQuery(
@@ -151,16 +164,37 @@ async def snapshot(app: web.Application, wanted: Filter) -> Snapshot:
 
 async def detail(request: web.Request, run: str) -> RunDetail:
     """The run as it stands; `NotFoundError` where nobody has heard of it."""
+    return (await known_run(request, run)).detail
+
+
+async def known_run(request: web.Request, run: str) -> Told:
+    """As `detail`, with its nodes, and all its events: none where it has not begun."""
     watermark = await request.app[READS].watermark()
     rows = await _recorded(request, run)
     if rows:
-        return tell(rows, plan_of(request.app, rows[0]), watermark)
+        return tell_all(rows, plan_of(request.app, rows[0]), watermark)
     accepted = request.app[STARTS].get(run)
     if accepted is None:
         raise _unknown(run)
     start = accepted.start
     plan = _plan(request.app, start.project, start.workflow, start.version)
     return tell_accepted(accepted, plan, watermark)
+
+
+async def told_so_far(request: web.Request, run: str) -> Told:
+    """As `known_run`, with all that the streams of this gateway have told of it.
+
+    Who answers what a stream has just shown must not be told that it has not happened.
+    """
+    app = request.app
+    seen = app[SERVICES].tail.ends()
+    end = app[SERVICES].clock() + RECORDED_WITHIN_S
+    while app[SERVICES].clock() < end:
+        recorded = await app[READS].watermark()
+        if all(recorded.get(partition, 0) >= offset for partition, offset in seen.items()):
+            break
+        await asyncio.sleep(_LOOK_AGAIN_S)  # the store tells nobody when it has recorded
+    return await known_run(request, run)
 
 
 def plan_of(app: web.Application, row: EventRow) -> Plan | None:
@@ -192,7 +226,7 @@ async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:
             project=request.query.get("project", ""),
             workflow=workflow,
             status=choice(request, "status", RunStatus),
-            before=_read_cursor(request, tuple[int, str]),
+            before=place(request, tuple[int, str]),
             limit=limit + 1,
         )
     )
@@ -200,7 +234,7 @@ async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:
     return answer(
         RunList(
             runs=list(runs[:limit]),
-            next=None if last is None else _write_cursor((milliseconds(last.started_at), last.id)),
+            next=None if last is None else place_text((milliseconds(last.started_at), last.id)),
             watermark=dict(watermark),
         )
     )
@@ -237,23 +271,12 @@ def _unknown(run: str) -> NotFoundError:
     return NotFoundError(f"there is no run {run!r}")
 
 
-def _short_text(given: dict[str, Any], name: str, usual: str) -> str:
-    value = given.get(name, usual)
-    if not isinstance(value, str) or len(value) > _TEXT_LIMIT:
-        raise CallerError(f"{name!r} must be text of at most {_TEXT_LIMIT} characters")
-    return value
-
-
-def _write_cursor(place: Any) -> str:
-    return urlsafe_b64encode(msgspec.json.encode(place)).rstrip(b"=").decode()
-
-
-def _read_cursor(request: web.Request, kind: Any) -> Any:
-    text = request.query.get("cursor")
-    if text is None:
+def _reference_in(rows: Sequence[EventRow], digest: str) -> Reference | None:
+    """The reference with this digest in the run's events."""
+    if not _DIGEST.fullmatch(digest):
         return None
-    try:
-        place = msgspec.json.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=kind)
-    except (ValueError, RecursionError) as error:
-        raise CallerError("cursor is not one that a page gave as its next") from error
-    return place
+    pattern = re.compile(rb'"\$blob":"%s","size":(\d{1,12})\}' % digest.encode())
+    for row in rows:
+        if found := pattern.search(row.payload):
+            return Reference(digest, int(found[1]))
+    return None

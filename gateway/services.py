@@ -8,14 +8,17 @@ from typing import Final
 from aiohttp import web
 
 from gateway.agents_view import AgentsView
+from gateway.letter_reader import LetterReader
 from gateway.live import LiveTail
 from gateway.log_follower import LogFollower
 from gateway.log_writer import LogWriter
 from gateway.reads import Reads
 from gateway.recent_starts import RecentStarts
 from sinks.store import Store
+from streams.blob_store import BlobStore
 from streams.publishing import CatalogReader
 from streams.run import PAYLOAD_LIMIT
+from streams.workflow import MAX_NODES
 
 Check = Callable[[], Awaitable[None]]
 """Returns if a part is usable; raises `OperatorError` with the reason if it is not."""
@@ -37,10 +40,14 @@ class Services:
         checks: More parts that `/readyz` asks for, by name, such as the recorder.
         hosts: Names that the server may be addressed by, besides the loopback ones.
         body_limit: Bytes of a request's body.
+        blobs: Where payloads are that are too big for the log.
+        definition_limit: Bytes of a workflow definition, as canonical JSON.
+        nodes_limit: Nodes of a workflow.
     """
 
     bootstrap: str
     store: Store
+    blobs: BlobStore
     recorded: Callable[[], Mapping[int, int]] | None = None
     tail: LiveTail = field(default_factory=LiveTail)
     follow_log: bool = False
@@ -48,6 +55,8 @@ class Services:
     checks: Mapping[str, Check] = field(default_factory=dict)
     hosts: frozenset[str] = frozenset()
     body_limit: int = PAYLOAD_LIMIT
+    definition_limit: int = 256 * 1024
+    nodes_limit: int = MAX_NODES
     clock: Callable[[], float] = time.time
 
 
@@ -57,4 +66,5 @@ CATALOG: Final = web.AppKey("catalog", CatalogReader)
 AGENTS: Final = web.AppKey("agents", AgentsView)
 READS: Final = web.AppKey[Reads]("reads", Reads)
 STARTS: Final = web.AppKey("starts", RecentStarts)
+LETTERS: Final = web.AppKey("letters", LetterReader)
 FOLLOWER: Final = web.AppKey("follower", LogFollower)

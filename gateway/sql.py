@@ -23,7 +23,7 @@ _FIELDS: Final = ("query", "parameters", "format")
 
 
 async def ask(request: web.Request) -> web.Response:
-    """The answer to one SELECT over `events`, `runs` and `agent_runs`.
+    """The answer to one SELECT over `events`, `runs`, `agent_runs`, `approvals`.
 
     `parameters` fill `{name:Type}` in the query; `format` asks for one of ClickHouse's formats
     instead of JSON rows.

@@ -6,12 +6,15 @@ from uuid import uuid4
 import msgspec
 from aiohttp import web
 
-from gateway.requests import answer, document, json_object
-from gateway.services import AGENTS, CATALOG, SERVICES, STARTS, WRITER
+from gateway import version_diff
+from gateway.requests import answer, document, idempotency_key, json_object
+from gateway.run_views import RunAccepted
+from gateway.services import AGENTS, CATALOG, SERVICES, STARTS, WRITER, Services
 from gateway.views import (
+    ChangeView,
     Published,
     Retired,
-    RunAccepted,
+    VersionDiff,
     VersionView,
     WorkflowDetail,
     WorkflowList,
@@ -19,16 +22,21 @@ from gateway.views import (
     moment,
 )
 from streams import catalog, codec, publishing
-from streams.errors import CallerError, DefinitionError, NotFoundError
+from streams.errors import (
+    CallerError,
+    DefinitionError,
+    NotFoundError,
+    Problem,
+    TooLargeError,
+)
 from streams.ids import run_id
 from streams.plan import Plan, parse
 from streams.records import RunStatus, Start, Trigger
 from streams.topics import INBOX
 from streams.trigger import DEFAULT_PROJECT, trace_context
-from streams.workflow import json_schema
+from streams.workflow import WorkflowSpec, json_schema
 
 MANUAL_TYPE: Final = "commandcenter.manual"
-_KEY_LIMIT: Final = 255
 
 
 async def list_workflows(request: web.Request) -> web.Response:
@@ -78,6 +86,42 @@ async def get_workflow(request: web.Request) -> web.Response:
     )
 
 
+async def diff_versions(request: web.Request) -> web.Response:
+    """What changed between two versions, by default between the latest and the one before it."""
+    project, name = _named(request)
+    known = request.app[CATALOG].catalog
+    new = _chosen(known, project, name, request.query.get("to"), "to")
+    given = request.query.get("from")
+    if given is None:
+        earlier = [each for each in known.versions(project, name) if _number(each) < _number(new)]
+        if not earlier:
+            raise NotFoundError(
+                f"workflow {name!r} has no version before {_number(new)} to compare with"
+            )
+        old = earlier[0]
+    else:
+        old = _chosen(known, project, name, given, "from")
+    before, after = (msgspec.json.decode(each.record.definition) for each in (old, new))
+    names = (f"{name} v{_number(old)}", f"{name} v{_number(new)}")
+    return answer(
+        VersionDiff(
+            name=name,
+            project=project,
+            old=_number(old),
+            new=_number(new),
+            diff=version_diff.diff(before, after, *names),
+            changes=[
+                ChangeView(path=each.path, change=each.kind, old=each.old, new=each.new)
+                for each in version_diff.changes(before, after)
+            ],
+        )
+    )
+
+
+def _number(published: catalog.Published) -> int:
+    return published.record.version
+
+
 async def retire_workflow(request: web.Request) -> web.Response:
     """End the workflow for new runs; runs in progress go on, and it can be published again."""
     project, name = _named(request)
@@ -93,9 +137,7 @@ async def trigger_workflow(request: web.Request) -> web.Response:
     """
     project, name = _named(request)
     context = await json_object(request)
-    event_id = request.headers.get("Idempotency-Key") or uuid4().hex
-    if len(event_id) > _KEY_LIMIT:
-        raise CallerError(f"Idempotency-Key has more than {_KEY_LIMIT} characters")
+    event_id = idempotency_key(request) or uuid4().hex
     active = await _active(request, project, name)
     trigger = Trigger(
         id=event_id,
@@ -125,6 +167,7 @@ async def workflow_schema(_request: web.Request) -> web.Response:
 async def check_definition(request: web.Request, definition: dict[str, Any]) -> Plan:
     """The plan of a definition that can be published now; `DefinitionError` with all faults."""
     plan = parse(definition)
+    _limits(request.app[SERVICES], plan.spec)
     agents = request.app[AGENTS]
     found = agents.problems(plan.spec)
     if found:  # perhaps it registered a moment ago
@@ -136,6 +179,22 @@ async def check_definition(request: web.Request, definition: dict[str, Any]) -> 
             f"workflow {plan.spec.name!r}: {found[0].message}{more}", tuple(found)
         )
     return plan
+
+
+def _limits(services: Services, spec: WorkflowSpec) -> None:
+    size, count = len(spec.canonical()), len(spec.nodes) + len(spec.on_failure)
+    if size > services.definition_limit:
+        raise TooLargeError(
+            f"the definition of {spec.name!r} has {size:,} bytes as JSON,"
+            f" {services.definition_limit:,} may be (COMMANDCENTER_DEFINITION_LIMIT): put big"
+            " values into the event, or split the workflow"
+        )
+    if count > services.nodes_limit:
+        text = (
+            f"{count:,} nodes (with those of onFailure), {services.nodes_limit:,} may be"
+            " (COMMANDCENTER_NODES_LIMIT): use forEach, or split the workflow"
+        )
+        raise DefinitionError(f"workflow {spec.name!r}: {text}", (Problem(("nodes",), text),))
 
 
 async def _publish(request: web.Request, definition: dict[str, Any]) -> web.Response:
@@ -171,14 +230,18 @@ async def _active(request: web.Request, project: str, name: str) -> catalog.Publ
 
 
 def _chosen(
-    known: catalog.Catalog, project: str, name: str, version: str | None
+    known: catalog.Catalog,
+    project: str,
+    name: str,
+    version: str | None,
+    parameter: str = "version",
 ) -> catalog.Published:
     if version is None:
         published = known.latest(project, name)
     elif version.isascii() and version.isdigit():
         published = known.version(project, name, int(version[:9]))
     else:
-        raise CallerError(f"version={version!r} is not a number")
+        raise CallerError(f"{parameter}={version!r} is not a number")
     if published is None:
         which = "" if version is None else f" version {version} of"
         raise NotFoundError(f"there is no{which} workflow {name!r} in project {project!r}")

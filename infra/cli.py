@@ -3,7 +3,7 @@
 Exit codes:
 
 - 0: done;
-- 1: what was asked for failed: a run that is no SUCCESS, a check of `doctor`;
+- 1: what was asked for failed: a run that is no SUCCESS, a check of `doctor` or `verify`;
 - 2: wrong usage or bad input: an option, a file, a workflow, a query;
 - 3: something that is needed is out of reach or in the way: the gateway, Kafka, a port, a folder;
 - 130: ended by Ctrl-C (typer's doing).
@@ -19,13 +19,16 @@ import typer
 
 from infra.commands import (
     agents,
+    approvals,
     dead_letters,
     demo,
     doctor,
+    orders,
     processes,
     runs,
     sql,
     trigger,
+    verify,
     workflow,
 )
 from streams.errors import (
@@ -52,12 +55,21 @@ app = typer.Typer(
 app.command()(processes.up)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.command()(verify.verify)
 app.command()(processes.worker)
 app.command()(processes.gateway)
 app.command()(processes.recorder)
 app.command()(trigger.trigger)
 app.add_typer(workflow.app, name="workflow")
 app.add_typer(runs.app, name="runs")
+runs.app.command()(orders.approve)
+runs.app.command()(orders.reject)
+runs.app.command()(orders.cancel)
+runs.app.command()(orders.pause)
+runs.app.command()(orders.resume)
+runs.app.command()(orders.retry)
+runs.app.command()(orders.rerun)
+app.add_typer(approvals.app, name="approvals")
 app.command()(sql.sql)
 app.add_typer(agents.app, name="agents")
 app.add_typer(dead_letters.app, name="dead-letters")

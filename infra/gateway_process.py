@@ -9,6 +9,7 @@ import asyncio
 import gc
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Final, Self
 
 import structlog
@@ -26,6 +27,7 @@ from sinks.recorder import Recorder
 from sinks.recording import DeadLetterBox, LogRecord
 from sinks.store import Store
 from streams import dead_letters, topics
+from streams.blob_store import BlobStore
 from streams.errors import OperatorError
 from streams.outbox import Outbox, Parcel
 
@@ -46,21 +48,25 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
         store = await _open(settings, bootstrap, stack)
         tail = LiveTail()
         log_id = await cluster_id(bootstrap)
+        services = Services(
+            bootstrap=bootstrap,
+            store=store,
+            blobs=BlobStore(settings.blob_url, settings.payload_limit),
+            tail=tail,
+            log_id=log_id,
+            definition_limit=settings.definition_limit,
+            nodes_limit=settings.nodes_limit,
+        )
         if settings.store.startswith("chdb:"):
             recorder = await _recorder(bootstrap, store, stack, group=None, tail=tail)
-            services = Services(
-                bootstrap=bootstrap,
-                store=store,
+            services = replace(
+                services,
                 recorded=lambda: _next_offsets(recorder.watermark),
-                tail=tail,
-                log_id=log_id,
                 checks={"recorder": lambda: _check(recorder)},
             )
             work = stack.enter_context(_Running(recorder)).task
         else:
-            services = Services(
-                bootstrap=bootstrap, store=store, tail=tail, follow_log=True, log_id=log_id
-            )
+            services = replace(services, follow_log=True)
             work = None
         await stack.enter_async_context(serving(services, settings.host, settings.port))
         # As in the worker: what start-up made stays, and records make few cycles.

@@ -18,6 +18,8 @@ import structlog
 import uvloop
 
 from agents.execution import Execution
+from agents.orders import OrderReader
+from agents.payloads import Payloads
 from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from infra import telemetry
@@ -33,9 +35,9 @@ from streams.faust_shell import EngineApp
 from streams.orchestrator import Orchestrator
 from streams.outbox import Outbox, Parcel
 from streams.publishing import CatalogReader
-from streams.records import AgentRecord
+from streams.records import AgentRecord, TaskCancellation
 from streams.router import Router
-from streams.run import PAYLOAD_LIMIT, Limits
+from streams.run import Limits
 
 _log = structlog.get_logger(__name__)
 
@@ -81,18 +83,23 @@ async def run_worker(
         definitions = await stack.enter_async_context(CatalogReader(bootstrap))
         await definitions.ready()
         await _register(outbox, registry, name)
-        execution = Execution(registry, now_ms=_now_ms, worker=name, max_output_bytes=PAYLOAD_LIMIT)
+        execution = Execution(registry, Payloads(blobs), now_ms=_now_ms, worker=name)
         stack.callback(execution.close)
 
         tracing = telemetry.tracing()
 
+        runtimes: dict[str, AgentRuntime] = {}
+
         def handlers(app: EngineApp) -> dict[str, AgentRuntime]:
-            return {
-                name: AgentRuntime(
+            for name, agent in registry.agents.items():
+                runtimes[name] = AgentRuntime(
                     app, results, execution, name, partitions, agent.concurrency, tracing
                 )
-                for name, agent in registry.agents.items()
-            }
+            return runtimes
+
+        def obey(order: TaskCancellation) -> None:
+            if order.agent in runtimes:
+                runtimes[order.agent].cancel(order)
 
         engine = Engine(
             bootstrap,
@@ -122,6 +129,8 @@ async def run_worker(
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
+        orders = await stack.enter_async_context(OrderReader(bootstrap, _now_ms, obey))
+        await orders.ready()
         await engine.start()
         try:
             await _serve(engine, stop)

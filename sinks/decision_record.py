@@ -55,6 +55,8 @@ class DecisionRecord(NamedTuple):
 
 _LIMITS: Final = {
     "attempt": COUNT_LIMIT,
+    "item": COUNT_LIMIT - 1,
+    "depth": COUNT_LIMIT,
     "nodes": COUNT_LIMIT,
     "deadline": TIME_LIMIT,
     "retry_at": TIME_LIMIT,

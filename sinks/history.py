@@ -40,6 +40,14 @@ class EventFilter(NamedTuple):
     since: int = 0
 
 
+class ApprovalFilter(NamedTuple):
+    """Which approvals; empty lets everything through. `state`: `pending` or `decided`."""
+
+    project: str = ""
+    workflow: str = ""
+    state: str = ""
+
+
 class DecisionFilter(NamedTuple):
     """Which decisions; what is left empty lets everything through. Status: the run's after it."""
 
@@ -62,6 +70,7 @@ class StoredDecision(NamedTuple):
 EVERYTHING: Final = DecisionFilter()
 ALL_RUNS: Final = RunFilter()
 ALL_EVENTS: Final = EventFilter()
+ALL_APPROVALS: Final = ApprovalFilter()
 
 
 class History:
@@ -131,6 +140,27 @@ class History:
             before_at=before_at,
             before_run=before_run,
             before_seq=min(before_seq, _LAST_SEQ),
+            **wanted._asdict(),
+        )
+
+    async def approvals(
+        self,
+        wanted: ApprovalFilter = ALL_APPROVALS,
+        *,
+        limit: int = 50,
+        before: tuple[bool, int, str] | None = None,
+    ) -> list[Row]:
+        """A page of approvals, those that wait first, the newest first.
+
+        `before` is (whether it waits, requested_at, id) of the last one seen.
+        """
+        before_waits, before_at, before_id = before or (True, TIME_LIMIT - 1, "")
+        return await self._rows(
+            "approvals_page",
+            limit=limit,
+            before_waits=int(before_waits),
+            before_at=before_at,
+            before_id=before_id,
             **wanted._asdict(),
         )
 

@@ -1,8 +1,10 @@
 """Decisions to rows: pure, one pass, in the order of the log.
 
 Rules:
-- Each event becomes one row of `events`. A start or a change of status becomes a part of its run in
-  `runs_log`; a dispatch, an end or a cancellation a part of its attempt in `agent_runs_log`.
+- Each event becomes one row of `events`. A start, a change of status or a pause becomes a part of
+  its run in `runs_log`; a dispatch, an end or a cancellation a part of its attempt in
+  `agent_runs_log`. What is no attempt (a node that sleeps, say) ends like one: the view leaves out
+  what was never dispatched.
 - A column of a part is left unset (0, empty) where the part does not say it: see the schema.
 - A decision whose sequence numbers are recorded already is a duplicate and makes no rows; one that
   leaves some out is recorded, and counted as a gap.
@@ -10,21 +12,28 @@ Rules:
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from msgspec import Raw
 
 from sinks.decision_record import DecisionRecord
 from sinks.known_runs import KnownRuns, Recorded
+from streams.ids import task_id
 from streams.records import (
     Event,
+    NodeApprovalRequested,
     NodeCancelled,
     NodeDispatched,
     NodeFailed,
+    NodeRequested,
     NodeRetrying,
+    NodeStarted,
     NodeSucceeded,
     RunCancelled,
+    RunEnding,
     RunFailed,
+    RunPaused,
+    RunResumed,
     RunStarted,
     RunSucceeded,
     RunTimedOut,
@@ -40,6 +49,7 @@ EVENT_COLUMNS: Final = (
     "version",
     "node",
     "attempt",
+    "item",
     "agent",
     "action",
     "worker",
@@ -64,7 +74,12 @@ RUN_COLUMNS: Final = (
     "trigger_id",
     "trigger_subject",
     "trace_id",
+    "depth",
+    "parent_run",
+    "origin_run",
+    "origin_kind",
     "latest",
+    "pause",
 )
 AGENT_RUN_COLUMNS: Final = (
     "run_started_at",
@@ -74,9 +89,11 @@ AGENT_RUN_COLUMNS: Final = (
     "version",
     "node",
     "attempt",
+    "item_number",
     "task_id",
     "agent",
     "action",
+    "child_run",
     "dispatched_at",
     "deadline",
     "started_at",
@@ -92,9 +109,27 @@ AGENT_RUN_COLUMNS: Final = (
 )
 
 _TYPES: Final = {kind: str(kind.__struct_config__.tag) for kind in Event.__args__}
-_NOBODY: Final = ("", 0, "", "", "")
+_NOBODY: Final = ("", 0, -1, "", "", "")
+_DECIDED_BY_PEOPLE: Final = frozenset({"rejected", "approval_expired"})
 
 Row = tuple[Any, ...]
+
+Attempt = (
+    NodeDispatched
+    | NodeRequested
+    | NodeSucceeded
+    | NodeRetrying
+    | NodeFailed
+    | NodeApprovalRequested
+    | NodeCancelled
+)
+"""Events that tell of an attempt, where they are about one."""
+
+_ATTEMPTS: Final = get_args(Attempt)
+_NO_START: Final[Row] = (0, 0, "", "", "", "", "", 0, "", "", "")
+_SAME_STATUS: Final[Row] = (0, "", 0, "", "", "")
+_NOT_SENT: Final[Row] = ("", "", "", "", 0, 0)
+"""Task, agent, action, child run, time of dispatch and deadline, in parts of other events."""
 
 
 @dataclass(slots=True)
@@ -173,33 +208,43 @@ def _events(rows: Projection, record: DecisionRecord, topic: str) -> None:
 
 
 def _who(event: Event) -> Row:
-    """Node, attempt, agent, action and worker, as far as the event names them."""
+    """Node, attempt, item, agent, action and worker, as far as the event names them."""
     match event:
         case NodeDispatched():
-            return (event.node, event.attempt, event.agent, event.action, "")
-        case NodeSucceeded() | NodeRetrying() | NodeFailed():
-            return (event.node, event.attempt, "", "", event.worker)
+            return (event.node, event.attempt, _item(event), event.agent, event.action, "")
+        case NodeSucceeded() | NodeRetrying() | NodeFailed() | NodeStarted():
+            return (event.node, event.attempt, _item(event), "", "", event.worker)
         case NodeCancelled():
-            return (event.node, event.attempt, "", "", "")
+            return (event.node, event.attempt, _item(event), "", "", "")
         case RunStarted() | RunSucceeded() | RunFailed() | RunTimedOut() | RunCancelled():
             return _NOBODY
         case _:
-            return (getattr(event, "node", ""), getattr(event, "attempt", 0), "", "", "")
+            item = getattr(event, "item", None)
+            place = -1 if item is None else item
+            return (getattr(event, "node", ""), getattr(event, "attempt", 0), place, "", "", "")
+
+
+def _item(event: Attempt | NodeStarted | NodeCancelled) -> int:
+    return -1 if event.item is None else event.item
 
 
 def _parts(rows: Projection, record: DecisionRecord, run_started_at: int) -> None:
     head = record.head
     run = (run_started_at, head.run, head.project, head.workflow, head.version)
-    start: Row = (0, 0, "", "", "", "", "")
+    start: Row = _NO_START
+    pause: Row = (0, 0)
     finished_at, error = 0, ("", "", "")
-    for event in record.events:
+    for seq, event in enumerate(record.events, head.seq):
         match event:
-            case NodeDispatched() | NodeSucceeded() | NodeRetrying() | NodeFailed():
-                rows.agent_runs.append((*run, event.node, event.attempt, *_attempt(event, head.at)))
-            case NodeCancelled(attempt=attempt) if attempt:
-                rows.agent_runs.append((*run, event.node, attempt, *_cancelled(head.at)))
+            case _ if isinstance(event, _ATTEMPTS):
+                if (attempt := _attempt(event, head.run, head.at)) is not None:
+                    rows.agent_runs.append((*run, *attempt))
             case RunStarted():
                 start = _start(event, head.traceparent)
+            case RunPaused():
+                pause = (seq, 1)
+            case RunResumed() | RunEnding():
+                pause = (seq, 0)
             case RunSucceeded():
                 finished_at = head.at
             case RunFailed(failure=failure) | RunTimedOut(failure=failure):
@@ -212,7 +257,9 @@ def _parts(rows: Projection, record: DecisionRecord, run_started_at: int) -> Non
                 pass
     if head.status is not head.previous:
         latest = (record.next_seq - 1, head.status.value, finished_at, *error)
-        rows.runs.append((*run, *start, latest))
+        rows.runs.append((*run, *start, latest, pause))
+    elif pause[0]:
+        rows.runs.append((*run, *start, _SAME_STATUS, pause))
 
 
 def _start(event: RunStarted, traceparent: str | None) -> Row:
@@ -226,25 +273,47 @@ def _start(event: RunStarted, traceparent: str | None) -> Row:
         trigger.id,
         trigger.subject or "",
         ids[1] if len(ids) > 1 else "",
+        event.depth,
+        "" if event.parent is None else event.parent.run,
+        "" if event.origin is None else event.origin.run,
+        "" if event.origin is None else event.origin.kind,
     )
 
 
-def _attempt(event: NodeDispatched | NodeSucceeded | NodeRetrying | NodeFailed, at: int) -> Row:
-    """From task_id on. The end of an attempt that nobody answered is when it was given up."""
+def _attempt(event: Attempt, run: str, at: int) -> Row | None:
+    """From node on; None where the event does not speak of an attempt.
+
+    The end of an attempt that nobody answered is when it was given up.
+    """
+    number = 0 if event.item is None else event.item + 1
+    key = (event.node, event.attempt, number)
     match event:
         case NodeDispatched():
-            sent = (event.task, event.agent, event.action, at, event.deadline)
-            return (*sent, 0, 0, 0, 0, "", "", "", "", str(event.inputs, "utf-8"), "")
+            sent = (event.task, event.agent, event.action, "", at, event.deadline)
+            return (*key, *sent, 0, 0, 0, 0, "", "", "", "", str(event.inputs, "utf-8"), "")
+        case NodeRequested():
+            task = task_id(run, event.node, event.item, event.attempt)
+            sent = (task, "", "", event.run, at, event.deadline)
+            return (*key, *sent, 0, 0, 0, 0, "", "", "", "", str(event.inputs, "utf-8"), "")
         case NodeSucceeded():
+            if not isinstance(event.output, Raw):  # a fan-out: its items were attempted
+                return None
             times = (event.started_at, event.finished_at, 0, 0)
-            output = str(event.output, "utf-8") if isinstance(event.output, Raw) else ""
-            return ("", "", "", 0, 0, *times, "SUCCESS", "", "", event.worker, "", output)
+            output = str(event.output, "utf-8")
+            return (*key, *_NOT_SENT, *times, "SUCCESS", "", "", event.worker, "", output)
         case NodeRetrying() | NodeFailed():
+            if not event.attempt or event.failure.kind in _DECIDED_BY_PEOPLE:
+                return None
             retry_at = event.retry_at if isinstance(event, NodeRetrying) else 0
             times = (event.started_at or 0, event.finished_at or at, retry_at, 0)
             why = ("FAILED", event.failure.kind, event.failure.message)
-            return ("", "", "", 0, 0, *times, *why, event.worker, "", "")
-
-
-def _cancelled(at: int) -> Row:
-    return ("", "", "", 0, 0, 0, 0, 0, at, "", "", "", "", "", "")
+            return (*key, *_NOT_SENT, *times, *why, event.worker, "", "")
+        case NodeApprovalRequested():
+            if not event.attempt:  # nothing was attempted yet
+                return None
+            why = ("FAILED", "approval_required", "the agent acts only if a person has agreed")
+            return (*key, *_NOT_SENT, 0, at, 0, 0, *why, "", "", "")
+        case NodeCancelled():
+            if not event.attempt:
+                return None
+            return (*key, *_NOT_SENT, 0, 0, 0, at, "", "", "", "", "", "")

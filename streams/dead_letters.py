@@ -1,16 +1,17 @@
 """What cannot be processed: kept with its coordinates, its bytes and the reason (law 5).
 
-A dead letter is on its topic before the offset of the record it is about is committed.
+A dead letter is on its topic before the offset of the record it is about is committed. What is on
+that topic besides, and how a letter is replayed, is in `streams.letters`.
 """
 
 import socket
 import time
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter
 
-from streams import codec
+from streams import letters
 from streams.ids import spread
 from streams.outbox import Parcel
 from streams.records import DeadLetter
@@ -19,17 +20,13 @@ from streams.topics import DEAD_LETTERS
 _log = structlog.get_logger(__name__)
 _count = Counter("commandcenter_dead_letters_total", "Records not processed.", ["topic", "error"])
 
-VALUE_LIMIT = 6 * 1024 * 1024
-"""Bytes of the original that a dead letter keeps; a longer value is cut, and the reason says so."""
+_KEY_BYTES: Final = 64 * 1024
+"""The record on the topic has the original's key, unless that is longer; the letter has it all."""
 
 
 def put(parcel: Parcel, partitions: int, record: Any, error: Exception) -> None:
     """Add the dead letter for an aiokafka `ConsumerRecord` to what is sent next."""
-    value, reason = record.value, str(error) or type(error).__name__
-    if value is not None and len(value) > VALUE_LIMIT:
-        reason += f" (value of {len(value):,} bytes, cut to {VALUE_LIMIT:,})"
-        value = value[:VALUE_LIMIT]
-    name = type(error).__name__
+    name, reason = type(error).__name__, str(error) or type(error).__name__
     letter = DeadLetter(
         topic=record.topic,
         partition=record.partition,
@@ -39,10 +36,13 @@ def put(parcel: Parcel, partitions: int, record: Any, error: Exception) -> None:
         reason=reason,
         worker=socket.gethostname(),
         key=record.key,
-        value=value,
+        value=record.value,
         headers=tuple((k, v or b"") for k, v in record.headers),
+        attempts=letters.attempts_of(record.headers),
     )
-    where = f"{record.topic}/{record.partition}/{record.offset}"
-    parcel.add(DEAD_LETTERS, spread(where, partitions), record.key, codec.encode(letter))
+    where = letters.place(letter)
+    key = record.key if record.key is None or len(record.key) <= _KEY_BYTES else None
+    for value in letters.write(letter):
+        parcel.add(DEAD_LETTERS, spread(where, partitions), key, value)
     _count.labels(record.topic, name).inc()
-    _log.warning("dead letter", source=where, error=name, reason=reason)
+    _log.warning("dead letter", source=where, error=name, reason=reason, attempt=letter.attempts)

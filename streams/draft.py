@@ -75,6 +75,31 @@ class Outcome(NamedTuple):
 class Draft:
     """Every event is applied as soon as it is emitted. `queue` are nodes that may begin now."""
 
+    __slots__ = (
+        "_blobs",
+        "_inline_bytes",
+        "_packed",
+        "announcement",
+        "at",
+        "before",
+        "blobs",
+        "cancellations",
+        "events",
+        "fold",
+        "forced",
+        "limits",
+        "listed",
+        "messages",
+        "partition",
+        "plan",
+        "queue",
+        "requests",
+        "scope",
+        "tasks",
+        "verdict",
+        "verdict_failure",
+    )
+
     def __init__(
         self, before: RunState, at: int, plan: Plan, partition: int, limits: Limits, blobs: Blobs
     ) -> None:
@@ -122,7 +147,7 @@ class Draft:
         """Add an event."""
         self.events.append(event)
         self.fold.apply(event)
-        if isinstance(event, RunEnding):
+        if type(event) is RunEnding:
             self.scope.failure = self._why()
 
     def _why(self) -> Failure | None:
@@ -140,7 +165,8 @@ class Draft:
 
     def node_plan(self, node: str) -> NodePlan | None:
         """The plan of a node, or of the one that a compensation undoes."""
-        return self.plan.nodes.get(node.removesuffix(COMPENSATION))
+        plan = self.plan.nodes.get(node)
+        return plan or self.plan.nodes.get(node.removesuffix(COMPENSATION))
 
     def state(self, key: str) -> NodeState | None:
         """A node's or item's state; None while it is PENDING."""

@@ -192,7 +192,7 @@ class Fold:
 
     def apply(self, event: Event) -> None:
         """Take in the next event."""
-        if isinstance(event, _RUN_EVENTS):
+        if type(event) in _RUN_EVENTS:
             self._apply_to_run(cast("RunEvent", event))
         else:
             self._apply_to_node(cast("NodeEvent", event))
@@ -390,6 +390,9 @@ class Fold:
         failure: Failure | None = None,
     ) -> None:
         before = self.nodes.get(node_key(event.node, event.item))
+        if before is None and type(event) is NodeSucceeded:
+            key = node_key(event.node, event.item)
+            raise AssertionError(f"node {key} cannot go from PENDING to SUCCESS")
         # Of a fan-out that failed, some items may have to be undone.
         in_turn = status is NodeStatus.SUCCESS or (before is not None and before.items is not None)
         self._put(
@@ -511,7 +514,7 @@ RunEvent = (
 )
 """Events of the run itself."""
 
-_RUN_EVENTS: Final = get_args(RunEvent)
+_RUN_EVENTS: Final = frozenset(get_args(RunEvent))
 
 NodeEvent = (
     NodeReused

@@ -39,6 +39,7 @@ from streams.records import (
     Timer,
     Trigger,
 )
+from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
 from streams.tracing import Tracing
@@ -63,11 +64,6 @@ _batch_seconds = Histogram(
 )
 
 ERRORS_TO_LETTERS: Final = frozenset({"unknown_run", "unknown_node"})
-REQUESTED_TYPE: Final = "commandcenter.run.requested"
-"""The type of the event by which a node starts a run of another workflow."""
-CALLED_OFF_TYPE: Final = "commandcenter.run.calledOff"
-"""The type of the event that cancels such a run: it takes the same way, so it cannot overtake."""
-
 _BLOB_AGAIN_S: Final = 1.0
 
 PlanOf = Callable[[str, str, int], Awaitable[Plan | None]]

@@ -747,8 +747,12 @@ class AgentRecord(_Value, frozen=True, kw_only=True):
     v: Literal[1] = FORMAT
 
 
-class DeadLetter(_Value, frozen=True, kw_only=True):
-    """A record that could not be processed: where it stood, why, and its original bytes."""
+class DeadLetter(_Value, tag_field="type", tag="letter", frozen=True, kw_only=True):
+    """A record that could not be processed: where it stood, why, and its original bytes.
+
+    `attempts` counts how often it was tried. With `parts` the original stands in so many records
+    before this one (`streams.letters`), and is left out here.
+    """
 
     topic: str
     partition: int
@@ -760,4 +764,6 @@ class DeadLetter(_Value, frozen=True, kw_only=True):
     key: bytes | None = None
     value: bytes | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
+    attempts: int = 1
+    parts: int = 0
     v: Literal[1] = FORMAT

@@ -16,15 +16,14 @@ import structlog
 from streams import codec, dead_letters, topics
 from streams.blob_store import BlobStore
 from streams.catalog import Catalog, Match
-from streams.ending import FINISHED_TYPE, finished_source
+from streams.ending import FINISHED_TYPE
 from streams.errors import CallerError, CommandCenterError, OperatorError, TooLargeError
-from streams.expression import event_values
 from streams.faust_shell import Batch
 from streams.ids import run_id
-from streams.orchestrator import CALLED_OFF_TYPE, REQUESTED_TYPE
 from streams.outbox import Outbox, Parcel, partition_of
 from streams.payload import INLINE_LIMIT, reference_to
 from streams.records import Cancel, Failure, Occurrence, Result, RunRequest, Start, Trigger
+from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE, judge
 from streams.run import PAYLOAD_LIMIT, Limits
 from streams.tracing import traceparent_of
 from streams.trigger import IncomingEvent, from_kafka
@@ -125,7 +124,7 @@ class Router:
         matches = [
             match
             for match in self._catalog.matching(event.project, event.trigger.type)
-            if not _is_its_own_end(match, event) and _passes(match, event)
+            if _is_started(match, event)
         ]
         awaited = self._catalog.is_awaited(event.project, event.trigger.type)
         if matches or awaited:
@@ -221,17 +220,8 @@ def _cancel(event: IncomingEvent) -> Cancel:
     return message
 
 
-def _is_its_own_end(match: Match, event: IncomingEvent) -> bool:
-    """A workflow is not started by the end of its own runs: that would never end."""
-    trigger = event.trigger
-    return trigger.type == FINISHED_TYPE and trigger.source == finished_source(match.name)
-
-
-def _passes(match: Match, event: IncomingEvent) -> bool:
-    condition = match.plan.filter
-    if condition is None:
-        return True
-    verdict = condition.check({"event": event_values(event.trigger)})
+def _is_started(match: Match, event: IncomingEvent) -> bool:
+    verdict = judge(match.name, match.plan, event)
     if verdict.reason:
         _log.info(
             "a filter could not be told",
@@ -239,4 +229,4 @@ def _passes(match: Match, event: IncomingEvent) -> bool:
             event=event.trigger.id,
             why=verdict.reason,
         )
-    return verdict.matched
+    return verdict.starts

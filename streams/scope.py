@@ -49,6 +49,11 @@ class RunScope:
 
     def __call__(self, reference: Reference) -> Any:
         """The value referred to; `TemplateError` if there is none."""
+        path = reference.path
+        if path[0] == "nodes":
+            return self._part_of_node(reference)
+        if path[0] == "context" and len(path) > 1:
+            return follow(self._context(), reference, 1)
         return self._find(reference, _MISSING, 0)
 
     def is_output(self, node: str, event: Mapping[str, Any]) -> bool:
@@ -103,8 +108,13 @@ class RunScope:
         return follow(index if root == "index" else item, reference, 1, self._opened)
 
     def _part_of_node(self, reference: Reference) -> Any:
-        _, name, part, *below = reference.path
+        path = reference.path
+        name, part = path[1], path[2]
         state = self._nodes.get(name)
+        if part == "output" and state is not None and state.status is NodeStatus.SUCCESS:
+            decoded = self._decoded.get(name, _MISSING)
+            if decoded is not _MISSING:
+                return follow(decoded, reference, 3)
         if part == "status":
             return NodeStatus.PENDING if state is None else state.status
         if part == "error":
@@ -116,7 +126,7 @@ class RunScope:
             return self._of_items(name, state.items, reference)
         if not isinstance(state.output, msgspec.Raw):
             return follow(None, reference, 3)
-        if not below and as_reference(state.output) is not None:
+        if len(path) == 3 and as_reference(state.output) is not None:
             return msgspec.json.decode(state.output)
         return follow(self._output(name, state), reference, 3, self._opened)
 

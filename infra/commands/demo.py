@@ -13,7 +13,7 @@ import typer
 
 from infra.commands import output
 from infra.commands.options import AsJson, DataDir, settings
-from infra.commands.runs import print_run
+from infra.commands.run_text import print_run
 from streams.errors import CallerError
 
 if TYPE_CHECKING:

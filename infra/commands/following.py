@@ -8,12 +8,18 @@ from datetime import datetime
 from typing import Any, Final
 
 from gateway.client import GatewayClient, path
-from infra.commands.output import clock, duration, text
+from infra.commands.output import clock
+from infra.commands.sentences import sentence, subject
 from streams.errors import CommandCenterError
 
 ENDED: Final = frozenset({"SUCCESS", "FAILED", "CANCELLED", "TIMED_OUT"})
 
-_NODE_ENDED: Final = frozenset({"node.succeeded", "node.failed", "node.skipped", "node.cancelled"})
+_NODE_ENDED: Final = frozenset(
+    {"node.succeeded", "node.reused", "node.failed", "node.skipped", "node.cancelled"}
+)
+_NODE_BEGINS: Final = frozenset(
+    {"node.dispatched", "node.runRequested", "node.sleeping", "node.awaiting"}
+)
 _RECORDED_WITHIN_S: Final = 15.0
 _LOOK_AGAIN_S: Final = 0.05
 
@@ -58,14 +64,23 @@ class RunRow:
             kind = event["type"]
             if kind == "run.started":
                 self.nodes, self.started_at = event["nodes"], decision["at"]
-            elif kind in _NODE_ENDED and self.ended_nodes is not None:
-                self.ended_nodes += 1
-            if kind == "node.dispatched":
-                self.doing = event["node"]
+            elif kind in _NODE_ENDED and self.ended_nodes is not None and _is_node(event):
+                self.ended_nodes = min(self.nodes, self.ended_nodes + 1)
+            if kind in _NODE_BEGINS:
+                self.doing = subject(event)
+            elif kind == "node.approvalRequested":
+                self.doing = f"{subject(event)} waits for approval"
+            elif kind == "run.ending":
+                self.doing = event["stage"]
             elif "failure" in event:
-                self.doing = f"{event.get('node', '')} {event['failure']['message']}".strip()
+                self.doing = f"{subject(event)} {event['failure']['message']}".strip()
         if self.has_ended:
             self.finished_at = decision["at"]
+
+
+def _is_node(event: Mapping[str, Any]) -> bool:
+    """Whether an event is about a node itself: not about an item of it, nor about its undoing."""
+    return "item" not in event and not event["node"].endswith(".compensate")
 
 
 def row_of(run: Mapping[str, Any]) -> RunRow:
@@ -155,26 +170,7 @@ def lines_of(decision: Mapping[str, Any]) -> Iterator[str]:
     """A decision as lines of text, one for each event."""
     head = f"{clock(decision['at'])}  {decision['run']}  {decision['workflow']}"
     for event in decision["events"]:
-        yield f"{head}  {event['type']}{_particulars(event)}"
-
-
-def _particulars(event: Mapping[str, Any]) -> str:
-    parts = []
-    if "node" in event:
-        parts.append(event["node"])
-    if event["type"] == "node.dispatched":
-        parts.append(f"→ {event['agent']} {event['action']}")
-    if event.get("attempt", 1) > 1:
-        parts.append(f"attempt {event['attempt']}")
-    if event.get("startedAt") and event.get("finishedAt"):
-        parts.append(f"in {duration(event['finishedAt'] - event['startedAt'])}")
-    if "failure" in event:
-        parts.append(f"{event['failure']['kind']}: {text(event['failure']['message'])}")
-    if "reason" in event:
-        parts.append(text(event["reason"]))
-    if "trigger" in event:
-        parts.append(f"by {text(event['trigger']['type'])} from {text(event['trigger']['source'])}")
-    return "".join(f"  {part}" for part in parts)
+        yield f"{head}  {sentence(event)}"
 
 
 def _statuses(

@@ -71,9 +71,9 @@ def settings(**flags: object) -> "Settings":
         raise CallerError(str(error)) from error
 
 
-def json_value(given: str) -> Any:
+def json_value(given: str, option: str = "--data") -> Any:
     """The value of an option that takes JSON or a file's name; `CallerError` if it is none."""
-    where = "--data"
+    where = option
     if given.startswith("@"):
         where = given[1:]
         try:

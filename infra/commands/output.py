@@ -18,6 +18,13 @@ STYLES: Final = {
     "high": "red",
     "medium": "yellow",
 }
+_DIFF_STYLES: Final = (
+    ("+++", "bold"),
+    ("---", "bold"),
+    ("@@", "cyan"),
+    ("+", "green"),
+    ("-", "red"),
+)
 _WORD: Final = 12
 
 
@@ -43,6 +50,20 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], none: 
         Console().print(table(columns, cells))
     else:
         print(none)
+
+
+def print_diff(diff: str) -> None:
+    """A unified diff; on a terminal with its colours."""
+    if not sys.stdout.isatty():
+        print(diff, end="")
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for line in diff.splitlines():
+        style = next((style for start, style in _DIFF_STYLES if line.startswith(start)), "")
+        console.print(Text(text(line), style=style), soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
@@ -90,6 +111,11 @@ def duration(milliseconds: float | None) -> str:
 def moment(value: str | None) -> str:
     """A time of an answer (RFC 3339) in the local time zone, to the second."""
     return datetime.fromisoformat(value).astimezone().strftime("%F %T") if value else ""
+
+
+def date(milliseconds: int) -> str:
+    """A time of the log (ms since the epoch) in the local time zone, to the second."""
+    return f"{datetime.fromtimestamp(milliseconds / 1_000, UTC).astimezone():%F %T}"
 
 
 def clock(milliseconds: int) -> str:

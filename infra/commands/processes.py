@@ -43,7 +43,7 @@ def worker(
     data directory.
     """
     chosen = settings(data=data_dir)
-    bootstrap = _bootstrap(chosen)
+    bootstrap = bootstrap_of(chosen)
 
     import uvloop
 
@@ -69,7 +69,7 @@ def gateway(
 ) -> None:
     """Run a gateway: HTTP, websockets, the page, and the recorder of the history."""
     chosen = settings(data=data_dir, port=port)
-    bootstrap = _bootstrap(chosen)
+    bootstrap = bootstrap_of(chosen)
 
     import uvloop
 
@@ -89,7 +89,7 @@ def gateway(
 def recorder(data_dir: DataDir = None) -> None:
     """Run a recorder into a ClickHouse server; with the embedded store the gateway does it."""
     chosen = settings(data=data_dir)
-    bootstrap = _bootstrap(chosen)
+    bootstrap = bootstrap_of(chosen)
 
     import uvloop
 
@@ -141,7 +141,7 @@ async def _up(chosen: "Settings", *, verbose: bool, as_json: bool) -> None:
     say("Stopped.")
 
 
-def _bootstrap(chosen: "Settings") -> str:
+def bootstrap_of(chosen: "Settings") -> str:
     """The Kafka to use."""
     if chosen.kafka:
         return chosen.kafka

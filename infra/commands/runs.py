@@ -1,4 +1,4 @@
-"""`commandcenter runs …`: lists, one run, watching runs live, cancelling."""
+"""`commandcenter runs …`: lists, one run and its items, watching runs live."""
 
 import sys
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gateway.client import GatewayClient
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Runs: list, show, watch, cancel."
+    no_args_is_help=True, rich_markup_mode=None, help="Runs: look at them, and act on them."
 )
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
@@ -29,6 +29,7 @@ _REFRESHES_PER_S: Final = 8
 _LAST_CHARACTERS: Final = 60
 _WIDE: Final = 110
 _SHORT_ID: Final = 8
+_PAGE: Final = 200
 
 
 @app.command("list")
@@ -56,7 +57,7 @@ def list_runs(
             (
                 run["id"],
                 f"{run['workflow']} v{run['version']}",
-                run["status"],
+                run["status"] + (" (paused)" if run.get("paused") else ""),
                 output.moment(run.get("startedAt")),
                 output.duration(run.get("durationMs")),
                 run["trigger"]["type"],
@@ -76,8 +77,10 @@ def show(run: RunId, url: Url = "", as_json: AsJson = False) -> None:
     detail = ask(url, lambda client: client.get(path("runs", run)))
     if as_json:
         output.print_json(detail)
-    else:
-        print_run(detail)
+        return
+    from infra.commands.run_text import print_run
+
+    print_run(detail)
 
 
 @app.command()
@@ -110,55 +113,66 @@ def watch(
 
 
 @app.command()
-def cancel(
+def items(
     run: RunId,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept with the run.")] = (
-        "cancelled on the command line"
-    ),
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A node with forEach.")],
+    status: Annotated[
+        str | None, typer.Option(metavar="STATUS", help="Only items in this status.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 50,
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
-    """Stop a run: what is under way may still finish, but its result is ignored."""
+    """The items of a node, in their order."""
+    answer = ask(url, lambda client: _items(client, run, node, status, limit))
+    if as_json:
+        output.print_json(answer)
+        return
+    from infra.commands.run_text import counts, remark
+    from infra.commands.sentences import payload_text
+
+    output.print_table(
+        ("ITEM", "STATUS", "ATTEMPTS", "DURATION", "VALUE", "OUTPUT", "REMARK"),
+        [
+            (
+                item["index"],
+                item["status"],
+                item["attempts"],
+                output.duration(item.get("durationMs")),
+                _cut(payload_text(item.get("item"))),
+                _cut(payload_text(item.get("output"))),
+                remark(item),
+            )
+            for item in answer["items"]
+        ],
+        "No such items.",
+    )
+    if sys.stdout.isatty():
+        print(counts(answer["counts"]) + ("; --limit shows more" if answer["next"] else ""))
+
+
+async def _items(
+    client: "GatewayClient", run: str, node: str, status: str | None, limit: int
+) -> dict[str, Any]:
+    """As many items as are wanted, of as many pages as that takes."""
     from gateway.client import path
 
-    answer = ask(url, lambda client: client.post(path("runs", run, "cancel"), {"reason": reason}))
-    if as_json:
-        output.print_json(answer.value)
-    else:
-        print(f"Run {run} is being cancelled (it was {answer.value['status']}).")
-
-
-def print_run(detail: Mapping[str, Any]) -> None:
-    """A run and its steps for people."""
-    trigger = detail["trigger"]
-    print(f"Run       {detail['id']}")
-    print(f"Workflow  {detail['workflow']} v{detail['version']}")
-    print(f"Status    {detail['status']}")
-    about = f" about {output.text(trigger['subject'])}" if trigger.get("subject") else ""
-    source = output.text(trigger["source"])
-    print(f"Trigger   {output.text(trigger['type'])} from {source}{about}")
-    print(f"Started   {output.moment(detail.get('startedAt')) or 'not yet'}")
-    print(f"Duration  {output.duration(detail.get('durationMs')) or 'goes on'}")
-    if error := detail.get("error"):
-        print(f"Error     {error['kind']}: {output.text(error['message'])}")
-    print()
-    output.print_table(*step_table(detail), "No steps.")
-
-
-def step_table(detail: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """The steps of a run as columns and rows."""
-    rows: list[tuple[object, ...]] = [
-        (
-            step["id"],
-            f"{step.get('agent') or '?'} {step.get('action') or ''}".strip(),
-            step["status"],
-            step.get("attempts"),
-            output.duration(step.get("durationMs")),
-            (step.get("error") or {}).get("message") or step.get("reason"),
+    found: dict[str, Any] = {"next": None}
+    shown: list[Any] = []
+    while True:
+        found = await client.get(
+            path("runs", run, "nodes", node, "items"),
+            status=status,
+            limit=min(_PAGE, limit - len(shown)),
+            cursor=found["next"],
         )
-        for step in detail["steps"]
-    ]
-    return ("STEP", "ACTION", "STATUS", "ATTEMPTS", "DURATION", "REMARK"), rows
+        shown += found["items"]
+        if found["next"] is None or len(shown) >= limit:
+            return {**found, "items": shown}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LAST_CHARACTERS else f"{text[:_LAST_CHARACTERS]}…"
 
 
 async def _watch(

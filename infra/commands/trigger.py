@@ -57,7 +57,7 @@ def report(runs: Sequence[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         output.print_json({"runs": runs})
     else:
-        from infra.commands.runs import print_run
+        from infra.commands.run_text import print_run
 
         for number, run in enumerate(runs):
             if number:

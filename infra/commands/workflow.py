@@ -9,7 +9,13 @@ import typer
 
 from infra.commands import output
 from infra.commands.options import AsJson, Data, Project, Timeout, Url, Wait, ask, json_value
-from streams.errors import CallerError, CommandCenterError, DefinitionError, OperatorError
+from streams.errors import (
+    CallerError,
+    CommandCenterError,
+    DefinitionError,
+    OperatorError,
+    TooLargeError,
+)
 
 if TYPE_CHECKING:
     from gateway.client import GatewayClient
@@ -18,7 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Workflows: apply, list, show, trigger, validate.",
+    help="Workflows: apply, diff, list, show, trigger, validate.",
 )
 
 Files = Annotated[
@@ -28,12 +34,6 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name."
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _QUICKLY_S = 2.0
-_FIELDS = {
-    name: place
-    for place, name in enumerate(
-        ("name", "id", "description", "project", "agent", "action", "trigger", "dependsOn")
-    )
-}
 
 
 @app.command()
@@ -132,14 +132,39 @@ def show(
     if as_json:
         output.print_json(answer)
         return
-    import yaml
+    from gateway.version_diff import text
 
     state = "active" if answer["active"] else "starts no new runs"
     print(f"# {name} v{answer['version']}, {state}; versions: ", end="")
     print(", ".join(str(each["version"]) for each in answer["versions"]))
-    print(
-        yaml.safe_dump(_readable(answer["definition"]), sort_keys=False, allow_unicode=True), end=""
-    )
+    print(text(answer["definition"]), end="")
+
+
+@app.command()
+def diff(
+    name: Name,
+    old: Annotated[
+        int | None,
+        typer.Option("--from", metavar="VERSION", min=1, help="Not the one before the newer one."),
+    ] = None,
+    new: Annotated[
+        int | None, typer.Option("--to", metavar="VERSION", min=1, help="Not the latest.")
+    ] = None,
+    project: Project = "default",
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """What changed between two versions of a workflow, by default the last two."""
+    from gateway.client import path
+
+    wanted = {"project": project, "from": old, "to": new}
+    answer = ask(url, lambda client: client.get(path("workflows", name, "diff"), **wanted))
+    if as_json:
+        output.print_json(answer)
+    elif not answer["diff"]:
+        print(f"{name} v{answer['from']} and v{answer['to']} are the same.")
+    else:
+        output.print_diff(answer["diff"])
 
 
 @app.command()
@@ -176,15 +201,6 @@ def trigger(
         print(f"Run {accepted['workflowRunId']} is {accepted['status']}.")
 
 
-def _readable(definition: dict[str, Any]) -> dict[str, Any]:
-    """A definition with its fields in the order in which people write them."""
-
-    def ordered(value: dict[str, Any]) -> dict[str, Any]:
-        return dict(sorted(value.items(), key=lambda item: _FIELDS.get(item[0], len(_FIELDS))))
-
-    return ordered({**definition, "nodes": [ordered(node) for node in definition["nodes"]]})
-
-
 async def publish(client: "GatewayClient", documents: Sequence["Document"]) -> list[dict[str, Any]]:
     """Publish definitions in order; `WorkflowFileError` has the lines of what is refused."""
     from infra.workflow_file import WorkflowFileError
@@ -197,6 +213,8 @@ async def publish(client: "GatewayClient", documents: Sequence["Document"]) -> l
             if not error.problems:
                 raise
             raise WorkflowFileError(document.faults(error.problems)) from error
+        except TooLargeError as error:
+            raise TooLargeError(f"{document.file}: {error}") from error
         published.append(answer.value)
     return published
 

@@ -21,6 +21,7 @@ from sinks.clickhouse import open_store
 from sinks.recorder import Recorder
 from sinks.recording import LogRecord
 from streams import codec
+from streams.blob_store import BlobStore
 from streams.lifecycle import RunState
 from streams.outbox import partition_of
 from streams.plan import Plan, parse
@@ -113,6 +114,7 @@ async def stack(kafka: str, tmp_path: Path, request: pytest.FixtureRequest) -> A
         services = Services(
             bootstrap=kafka,
             store=store,
+            blobs=BlobStore(str(tmp_path / "blobs"), 64 * 1024 * 1024),
             tail=tail,
             follow_log=not is_tap,
             recorded=(lambda: {p: o + 1 for p, o in recorder.watermark.items()})
@@ -280,13 +282,14 @@ async def test_an_event_is_on_the_triggers_topic_before_it_is_accepted(stack: St
 
 
 async def test_the_newest_dead_letters(stack: Stack) -> None:
+    error = f"E{uuid4().hex}"  # other tests leave letters on the shared log
     for number in range(3):
         letter = DeadLetter(
             topic=TRIGGERS,
             partition=0,
             offset=number,
             at=4_000_000_000_000 + number,
-            error="CallerError",
+            error=error,
             reason=f"reason {number}",
             worker="w",
             key=b"k",
@@ -294,7 +297,7 @@ async def test_the_newest_dead_letters(stack: Stack) -> None:
             headers=(("ce_id", b"1"),),
         )
         await stack.producer.send_and_wait(DEAD_LETTERS, codec.encode(letter), key=b"k%d" % number)
-    status, answer = await stack.call("GET", "/api/dead-letters?limit=2")
+    status, answer = await stack.call("GET", f"/api/dead-letters?limit=2&error={error}")
     assert status == 200
     assert [letter["reason"] for letter in answer["deadLetters"]] == ["reason 2", "reason 1"]
     assert answer["deadLetters"][0]["value"] == "/w=="

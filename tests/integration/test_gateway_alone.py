@@ -7,6 +7,7 @@ import pytest
 
 from gateway.server import serving
 from gateway.services import Services
+from streams.blob_store import BlobStore
 from streams.errors import OperatorError
 
 
@@ -24,6 +25,7 @@ def services() -> Services:
     return Services(
         bootstrap=f"127.0.0.1:{port}",
         store=AnsweringStore(),  # type: ignore[arg-type]  # only what this test needs
+        blobs=BlobStore("/nowhere", 1024),
     )
 
 

@@ -94,7 +94,7 @@ class Run:
         )
 
     def cancel(self) -> "Run":
-        return self.hear(lambda run: Cancel(run=run, reason="not wanted"))
+        return self.hear(lambda run: Cancel(run=run, reason="not wanted", force=True))
 
 
 def good(name: str, at: int) -> Run:

@@ -116,6 +116,29 @@ async def test_the_schema_can_be_applied_again(store: Store) -> None:
     assert (await store.query("SELECT count() FROM runs")).rows[0] == (1,)
 
 
+async def test_tables_of_an_earlier_release_are_taken_over_with_their_rows(store: Store) -> None:
+    for view in ("runs", "agent_runs", "approvals"):
+        await store.command(f"DROP VIEW {view}")
+    for table in ("events", "runs_log", "agent_runs_log"):
+        await store.command(f"DROP TABLE {table}")
+    for statement in schema.statements():
+        if "CREATE TABLE" in statement:  # as they were first made: columns came by ALTER
+            await store.command(statement)
+    await store.command("INSERT INTO events (run_id, type) VALUES ('r', 'run.started')")
+    await store.command("INSERT INTO runs_log (started_at, run_id) VALUES (1, 'r')")
+    await store.command(
+        "INSERT INTO agent_runs_log (run_started_at, run_id, node, attempt, dispatched_at)"
+        " VALUES (1, 'r', 'n', 1, 5)"
+    )
+    for _ in range(2):
+        await schema.apply(store)
+    attempts = await store.query("SELECT node, item, attempt, child_run FROM agent_runs")
+    assert attempts.rows == [("n", -1, 1, "")]
+    assert (await store.query("SELECT item FROM events")).rows == [(-1,)]
+    runs = await store.query("SELECT paused, depth, parent_run FROM runs")
+    assert runs.rows == [(False, 0, "")]
+
+
 async def test_every_column_and_table_says_what_it_is(store: Store) -> None:
     silent = await store.query(
         "SELECT table, name FROM system.columns WHERE database = currentDatabase() AND comment = ''"

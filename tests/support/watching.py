@@ -5,7 +5,7 @@ from typing import Any
 import aiohttp
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streams import codec, topics
+from streams import letters, topics
 from streams.lifecycle import TERMINAL
 from streams.records import DeadLetter
 
@@ -47,7 +47,8 @@ async def dead_letters(bootstrap: str, partitions: int, count: int) -> list[Dead
         found: list[DeadLetter] = []
         while len(found) < count:
             for records in (await consumer.getmany(timeout_ms=1000)).values():
-                found += [codec.dead_letters.decode(record.value) for record in records]
+                all_records = [letters.read(record.value) for record in records]
+                found += [letter for letter in all_records if isinstance(letter, DeadLetter)]
         return found
     finally:
         await consumer.stop()

@@ -2,4 +2,4 @@
 SELECT *
 FROM agent_runs
 WHERE run_id = {run:String}
-ORDER BY coalesce(dispatched_at, finished_at), node, attempt
+ORDER BY dispatched_at, node, item, attempt

@@ -34,3 +34,13 @@ ENGINE = ReplacingMergeTree
 ORDER BY (partition, offset, seq)
 SETTINGS non_replicated_deduplication_window = 100, merge_selector_base = 20
 COMMENT 'Every event of every run, exactly once, as it stands on the log';
+;
+
+ALTER TABLE events
+    ADD COLUMN IF NOT EXISTS item Int32 DEFAULT -1
+        COMMENT 'Item of the node that it is about, from 0; -1 where it is about none' AFTER attempt
+;
+
+-- What few events are asked for by type: without such events a granule is passed by.
+ALTER TABLE events
+    ADD INDEX IF NOT EXISTS events_by_type type TYPE set(0) GRANULARITY 1

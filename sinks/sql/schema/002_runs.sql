@@ -32,6 +32,18 @@ ORDER BY (started_at, run_id, project, workflow, version) -- the last three foll
 SETTINGS merge_selector_base = 20
 COMMENT 'Parts of runs; read the view runs';
 
+ALTER TABLE runs_log
+    ADD COLUMN IF NOT EXISTS depth SimpleAggregateFunction(max, UInt32)
+        COMMENT 'How many runs are above it: those that started it',
+    ADD COLUMN IF NOT EXISTS parent_run SimpleAggregateFunction(max, String)
+        COMMENT 'Run that it is a step of',
+    ADD COLUMN IF NOT EXISTS origin_run SimpleAggregateFunction(max, String)
+        COMMENT 'Run that it repeats',
+    ADD COLUMN IF NOT EXISTS origin_kind SimpleAggregateFunction(max, LowCardinality(String))
+        COMMENT 'How it repeats it',
+    ADD COLUMN IF NOT EXISTS pause SimpleAggregateFunction(max, Tuple(seq UInt32, paused UInt8))
+        COMMENT 'Whether it is paused, after the last event that said so';
+
 CREATE OR REPLACE VIEW runs
 (
     run_id String COMMENT 'Id of the run, derived from the workflow and the event that started it',
@@ -42,6 +54,7 @@ CREATE OR REPLACE VIEW runs
     started_at DateTime64(3, 'UTC') COMMENT 'When the run started',
     finished_at Nullable(DateTime64(3, 'UTC')) COMMENT 'When it ended; NULL while it goes on',
     duration_ms Nullable(Int64) COMMENT 'Milliseconds from start to end; NULL while it goes on',
+    paused Bool COMMENT 'Whether it begins nothing more until it is resumed',
     nodes UInt32 COMMENT 'How many nodes its workflow has',
     trigger_type LowCardinality(String) COMMENT 'Type of the event that started it',
     trigger_source String COMMENT 'Source of that event',
@@ -50,6 +63,10 @@ CREATE OR REPLACE VIEW runs
     error_kind String COMMENT 'Why it did not succeed, one word; empty if it did',
     error_node String COMMENT 'Node that failed first; empty if none',
     error_message String COMMENT 'Why it did not succeed, a sentence; empty if it did',
+    depth UInt32 COMMENT 'How many runs are above it: those that started it, as a step or by their end',
+    parent_run String COMMENT 'Run that it is a step of; empty if it is none',
+    origin_run String COMMENT 'Run that it repeats; empty if it repeats none',
+    origin_kind LowCardinality(String) COMMENT 'How it repeats that: retry, rerun or compensation',
     deadline DateTime64(3, 'UTC') COMMENT 'When it times out',
     trace_id String COMMENT 'OpenTelemetry trace; empty if it has none',
     seq UInt32 COMMENT 'Sequence number of the event that gave it its status'
@@ -63,6 +80,7 @@ AS SELECT
     started_at,
     nullIf(newest.finished_at, toDateTime64(0, 3, 'UTC')) AS finished_at,
     dateDiff('millisecond', started_at, finished_at) AS duration_ms,
+    (newest_pause.paused AND finished_at IS NULL)::Bool AS paused,
     nodes::UInt32 AS nodes,
     trigger_type::LowCardinality(String) AS trigger_type,
     trigger_source::String AS trigger_source,
@@ -71,9 +89,17 @@ AS SELECT
     newest.error_kind AS error_kind,
     newest.error_node AS error_node,
     newest.error_message AS error_message,
+    depth::UInt32 AS depth,
+    parent_run::String AS parent_run,
+    origin_run::String AS origin_run,
+    origin_kind::LowCardinality(String) AS origin_kind,
     deadline::DateTime64(3, 'UTC') AS deadline,
     trace_id::String AS trace_id,
     newest.seq AS seq
 -- materialize: a subcolumn of `latest` read on its own would come from any of the parts
-FROM (SELECT *, materialize(latest) AS newest FROM runs_log FINAL)
+FROM
+(
+    SELECT *, materialize(latest) AS newest, materialize(pause) AS newest_pause
+    FROM runs_log FINAL
+)
 COMMENT 'One row per run, as it stands now';

@@ -1,5 +1,6 @@
 -- What is known of an attempt at a node, in parts: its dispatch, its end, its cancellation. As with
--- runs_log every column is set by one part only, so parts may come twice and in any order.
+-- runs_log every column is set by one part only, so parts may come twice and in any order. Without a
+-- dispatch it was no attempt: nodes that sleep or wait, and fan-outs themselves, end like others.
 CREATE TABLE IF NOT EXISTS agent_runs_log
 (
     run_started_at DateTime64(3, 'UTC') CODEC(Delta, LZ4) COMMENT 'When the run started',
@@ -32,19 +33,32 @@ ORDER BY (run_started_at, run_id, node, attempt, project, workflow, version) -- 
 SETTINGS merge_selector_base = 20
 COMMENT 'Parts of attempts; read the view agent_runs';
 
+-- A column can join the key of a table that has rows only if it has no default but 0.
+ALTER TABLE agent_runs_log
+    ADD COLUMN IF NOT EXISTS item_number UInt32
+        COMMENT 'Item of the node, from 1; 0: the attempt is at the node itself' AFTER attempt,
+    MODIFY ORDER BY
+        (run_started_at, run_id, node, attempt, project, workflow, version, item_number);
+
+ALTER TABLE agent_runs_log
+    ADD COLUMN IF NOT EXISTS child_run SimpleAggregateFunction(max, String)
+        COMMENT 'Run that was started as this attempt';
+
 CREATE OR REPLACE VIEW agent_runs
 (
-    task_id String COMMENT 'Id of the task, the agent''s idempotency key; empty if it could not be dispatched',
+    task_id String COMMENT 'Id of the task, the agent''s idempotency key',
     run_id String COMMENT 'Run that the attempt belongs to',
-    node LowCardinality(String) COMMENT 'Node of the workflow',
-    attempt UInt32 COMMENT 'Attempt at the node, from 1; 0 if it could not be dispatched',
+    node LowCardinality(String) COMMENT 'Node of the workflow; of what undoes it, with .compensate behind',
+    item Int32 COMMENT 'Item of the node, from 0; -1 where it has none',
+    attempt UInt32 COMMENT 'Attempt at the node or item, from 1',
     project LowCardinality(String) COMMENT 'Project of the run',
     workflow LowCardinality(String) COMMENT 'Workflow of the run',
     version UInt32 COMMENT 'Version of the workflow',
-    agent LowCardinality(String) COMMENT 'Agent that was asked',
+    agent LowCardinality(String) COMMENT 'Agent that was asked; empty where a run was started',
     action LowCardinality(String) COMMENT 'Its action',
+    child_run String COMMENT 'Run that was started; empty where an agent was asked',
     status LowCardinality(String) COMMENT 'RUNNING SUCCESS FAILED or CANCELLED (the run ended without it)',
-    dispatched_at Nullable(DateTime64(3, 'UTC')) COMMENT 'When the task was sent to the agent',
+    dispatched_at Nullable(DateTime64(3, 'UTC')) COMMENT 'When the task was sent, or the run asked for',
     started_at Nullable(DateTime64(3, 'UTC')) COMMENT 'When the agent began; NULL until an answer came',
     finished_at Nullable(DateTime64(3, 'UTC')) COMMENT 'When the agent ended, or the attempt was given up',
     duration_ms Nullable(Int64) COMMENT 'Milliseconds that the agent worked; NULL if it never answered',
@@ -62,12 +76,14 @@ SELECT
     task_id::String AS task_id,
     run_id,
     node,
+    toInt32(item_number) - 1 AS item,
     attempt,
     project,
     workflow,
     version,
     agent::LowCardinality(String) AS agent,
     action::LowCardinality(String) AS action,
+    child_run::String AS child_run,
     multiIf(outcome != '', outcome, cancelled_at != unset, 'CANCELLED', 'RUNNING')::LowCardinality(String) AS status,
     nullIf(a.dispatched_at, unset) AS dispatched_at,
     nullIf(a.started_at, unset) AS started_at,
@@ -82,4 +98,5 @@ SELECT
     nullIf(a.deadline, unset) AS deadline,
     run_started_at
 FROM agent_runs_log AS a FINAL
+WHERE a.dispatched_at != unset
 COMMENT 'One row per attempt at a node, as it stands now';

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,11 +12,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from gateway.agents_view import AgentsView
 from gateway.app import new_app
 from gateway.log_writer import Place
-from gateway.reads import EventQuery, RunQuery
+from gateway.reads import ApprovalQuery, EventQuery, RunQuery
 from gateway.run_detail import EventRow
+from gateway.run_views import AgentRunView, ApprovalView, RunView
 from gateway.services import AGENTS, CATALOG, READS, WRITER, Services
-from gateway.views import AgentRunView, RunView
 from streams import codec
+from streams.blob_store import BlobStore
 from streams.catalog import Catalog
 from streams.errors import OperatorError
 from streams.records import AgentRecord
@@ -31,9 +33,13 @@ class FakeReads:
         self.run_views: list[RunView] = []
         self.asked: list[Any] = []
         self.attempts: list[AgentRunView] = []
+        self.approval_views: list[ApprovalView] = []
         self.on_read: Callable[[], Awaitable[None]] | None = None
+        self.on_watermark: Callable[[], Awaitable[None]] | None = None
 
     async def watermark(self) -> Mapping[int, int]:
+        if self.on_watermark is not None:
+            await self.on_watermark()
         return dict(self.recorded)
 
     async def decisions(
@@ -56,6 +62,10 @@ class FakeReads:
 
     async def agent_runs(self, run: str) -> Sequence[AgentRunView]:
         return [attempt for attempt in self.attempts if attempt.run == run]
+
+    async def approvals(self, query: ApprovalQuery) -> Sequence[ApprovalView]:
+        self.asked.append(query)
+        return self.approval_views[: query.limit]
 
 
 class FakeProducer:
@@ -130,11 +140,13 @@ class FakeStore:
 class Gateway:
     """The client, and the fakes behind it."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         self.store = FakeStore()
+        self.blobs = BlobStore(str(folder), 64 * 1024 * 1024)
         self.services = Services(
             bootstrap="nowhere:1",
             store=self.store,  # type: ignore[arg-type]  # only what these tests need
+            blobs=self.blobs,
             log_id="log",
             **settings,
         )
@@ -163,8 +175,8 @@ class Gateway:
 
 
 @pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    gateway = Gateway()
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    gateway = Gateway(tmp_path)
     gateway.serve_agent("scanner", "scan")
     await gateway.client.start_server()
     yield gateway

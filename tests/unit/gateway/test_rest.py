@@ -11,7 +11,7 @@ import pytest
 
 from gateway.routes import ROUTES
 from gateway.run_detail import EventRow
-from gateway.views import RunView, TriggerView
+from gateway.run_views import RunView, TriggerView
 from streams import codec
 from streams.ids import run_id
 from streams.records import (
@@ -95,6 +95,36 @@ async def test_a_definition_is_published_once_and_in_versions(gateway: Any) -> N
     assert isinstance(codec.catalog.decode(value), Definition)
 
 
+async def test_what_changed_between_two_versions(gateway: Any) -> None:
+    client = gateway.client
+    path = "/api/workflows/review/diff"
+    await problem(await client.get(path), 404)
+    for timeout in ("1h", "2h", "3h"):
+        assert (await client.post("/api/workflows", json={**DEFINITION, "timeout": timeout})).ok
+        if timeout == "1h":
+            told = await problem(await client.get(path), 404)
+            assert "no version before 1" in told["detail"]
+    answer = await (await client.get(path)).json()
+    assert {name: answer[name] for name in ("name", "project", "from", "to")} == {
+        "name": "review",
+        "project": "default",
+        "from": 2,
+        "to": 3,
+    }
+    assert answer["changes"] == [{"path": "timeout", "change": "changed", "from": "2h", "to": "3h"}]
+    assert answer["diff"].startswith("--- review v2\n+++ review v3\n")
+    assert "-timeout: 2h\n+timeout: 3h\n" in answer["diff"]
+
+    back = await (await client.get(path, params={"from": "3", "to": "1"})).json()
+    assert back["changes"] == [{"path": "timeout", "change": "changed", "from": "3h", "to": "1h"}]
+    assert (await (await client.get(path, params={"to": "2"})).json())["from"] == 1
+    same = await (await client.get(path, params={"from": "2", "to": "2"})).json()
+    assert (same["diff"], same["changes"]) == ("", [])
+    await problem(await client.get(path, params={"from": "9"}), 404)
+    told = await problem(await client.get(path, params={"to": "x"}), 400)
+    assert "to='x'" in told["detail"]
+
+
 async def test_a_publisher_who_comes_second_takes_the_next_version(gateway: Any) -> None:
     take = gateway.catalog.take
 
@@ -160,6 +190,22 @@ async def test_a_wrong_definition_is_refused_with_paths(
     assert path in [fault["path"] for fault in found["errors"]]
     assert says in " ".join(fault["message"] for fault in found["errors"])
     assert gateway.writer.fake_producer.sent == []
+
+
+async def test_definitions_have_limits_that_are_settings(gateway: Any) -> None:
+    object.__setattr__(gateway.services, "nodes_limit", 2)
+    object.__setattr__(gateway.services, "definition_limit", 400)
+    three = {"name": "w", "nodes": [node(), node(id="b")], "onFailure": [node(id="c")]}
+    found = await problem(await gateway.client.post("/api/workflows", json=three), 422)
+    assert found["errors"][0]["path"] == "nodes"
+    assert "3 nodes (with those of onFailure), 2 may be" in found["detail"]
+    assert "COMMANDCENTER_NODES_LIMIT" in found["detail"]
+    long = {"name": "w", "nodes": [node(description="x" * 400)]}
+    found = await problem(await gateway.client.post("/api/workflows", json=long), 413)
+    assert "400 may be (COMMANDCENTER_DEFINITION_LIMIT)" in found["detail"]
+    assert gateway.writer.fake_producer.sent == []
+    fits = {"name": "w", "nodes": [node(), node(id="b")]}
+    assert (await gateway.client.post("/api/workflows", json=fits)).status == 201
 
 
 @pytest.mark.parametrize(
@@ -547,6 +593,11 @@ async def test_every_route_is_described(gateway: Any) -> None:
         operation = document["paths"][route.path][route.method.lower()]
         assert operation["summary"].endswith((".", ":")) or operation["summary"]
     assert "RunDetail" in document["components"]["schemas"]
+    rerun = document["paths"]["/api/runs/{id}/rerun"]["post"]["requestBody"]["content"]
+    fields = rerun["application/json"]["schema"]["properties"]
+    assert set(fields) == {"from", "inputs", "requestedBy"}
+    listed = document["paths"]["/api/approvals"]["get"]["parameters"][0]["schema"]["enum"]
+    assert listed == ["pending", "decided"]
     text = json.dumps(document)
     for name in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
         assert name in document["components"]["schemas"]

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import WSServerHandshakeError, hdrs
 
 from gateway import cursor, stream
-from gateway.views import RunView, TriggerView
+from gateway.run_views import RunView, TriggerView
 from streams import codec
 from streams.records import (
     Decision,

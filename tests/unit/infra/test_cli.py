@@ -1,21 +1,17 @@
 """The command line against a gateway of the test's own, that answers as the real one does."""
 
-import asyncio
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
+from command_line import FakeGateway, Socket, commandcenter
 
-from infra.cli import main
 from streams.ids import run_id
 
 DEFINITION = """\
@@ -49,64 +45,6 @@ RUN = {
         }
     ],
 }
-
-Socket = web.WebSocketResponse
-
-
-class FakeGateway:
-    """Answers what a test says, and keeps what it was asked."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, tuple[int, Any]] = {}
-        self.asked: list[tuple[str, dict[str, str], Any]] = []
-        self.subscribed: list[dict[str, Any]] = []
-        self.sockets: list[Callable[[Socket, list[dict[str, Any]]], Any]] = []
-        self.posted = asyncio.Event()
-        self.url = ""
-
-    def says(self, path: str, value: Any, status: int = 200) -> None:
-        self.answers[path] = (status, value)
-
-    async def http(self, request: web.Request) -> web.Response:
-        body = await request.json() if request.can_read_body else None
-        self.asked.append((f"{request.method} {request.path}", dict(request.query), body))
-        if request.method == "POST":
-            self.posted.set()
-        status, value = self.answers.get(request.path, (404, {"title": "x", "detail": "nothing"}))
-        return web.json_response(value, status=status)
-
-    async def stream(self, request: web.Request) -> Socket:
-        """The next of `sockets` is given the websocket and what the client subscribed to."""
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        frames = [await socket.receive_json()]
-        self.subscribed += frames
-        await self.sockets.pop(0)(socket, frames)
-        await socket.close()
-        return socket
-
-
-@pytest.fixture
-async def gateway(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeGateway]:
-    fake = FakeGateway()
-    app = web.Application()
-    app.router.add_get("/api/stream", fake.stream)
-    app.router.add_route("*", "/{path:.*}", fake.http)
-    async with TestServer(app) as server:
-        fake.url = str(server.make_url("")).rstrip("/")
-        monkeypatch.setenv("COMMANDCENTER_URL", fake.url)
-        yield fake
-
-
-async def commandcenter(*arguments: str | Path) -> int:
-    """Run the command line in a thread of its own: its exit code."""
-
-    def run() -> int:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        return int(ended.value.code or 0)
-
-    return await asyncio.to_thread(run)
 
 
 def decision(run: str, status: str, *events: dict[str, Any]) -> dict[str, Any]:
@@ -245,6 +183,16 @@ async def test_what_the_gateway_refuses_has_its_line(
     assert capsys.readouterr().err == f"Error: {file}:4:12: no agent is called that\n"
 
 
+async def test_a_definition_that_is_too_large_is_told_with_its_file(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(DEFINITION)
+    gateway.says("/api/workflows", {"title": "No", "detail": "300 bytes, 200 may be"}, 413)
+    assert await commandcenter("workflow", "apply", file) == 2
+    assert capsys.readouterr().err == f"Error: {file}: 300 bytes, 200 may be\n"
+
+
 async def test_validate_knows_the_built_in_agents_and_those_of_a_gateway(
     gateway: FakeGateway, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -375,8 +323,8 @@ async def test_watching_goes_on_where_the_connection_broke(
     gateway.sockets += [breaks, goes_on]
     assert await commandcenter("runs", "watch", "r1") == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first.endswith("review  run.started  by repo.push from ci")
-    assert second.endswith("review  node.succeeded  scan  in 38 ms")
+    assert first.endswith("review  run started by repo.push from ci")
+    assert second.endswith("review  scan succeeded in 38 ms")
     assert [frame.get("cursor") for frame in gateway.subscribed] == [None, "b"]
 
 
@@ -400,6 +348,79 @@ async def test_a_filter_that_the_stream_refuses_is_bad_input(
     gateway.sockets.append(refuse)
     assert await commandcenter("runs", "watch", "--status", "LATE") == 2
     assert "no such status" in capsys.readouterr().err
+
+
+LETTER = {
+    "id": "2-17",
+    "at": "2026-01-02T03:04:05.678Z",
+    "state": "OPEN",
+    "topic": "commandcenter.inbox",
+    "partition": 1,
+    "offset": 4,
+    "attempts": 2,
+    "error": "UnknownRunError",
+    "reason": "no run x",
+    "replayedTo": "commandcenter.inbox/1/9",
+}
+
+
+async def test_dead_letters_are_listed_and_all_open_ones_replayed_oldest_first(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.says("/api/dead-letters", {"deadLetters": [LETTER], "open": 1, "next": None})
+    assert await commandcenter("dead-letters", "list", "--error", "X", "--since", "2026-01-01") == 0
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.split("\t")[:3] == ["id", "when", "state"]
+    assert row.split("\t")[3:] == ["commandcenter.inbox/1/4", "2", "UnknownRunError", "no run x"]
+    assert gateway.asked[-1][1] == {"limit": "20", "error": "X", "since": "2026-01-01"}
+
+    newer = {**LETTER, "id": "0-1"}
+    gateway.says("/api/dead-letters", {"deadLetters": [newer, LETTER], "open": 2, "next": None})
+    gateway.says("/api/dead-letters/2-17/replay", LETTER, 202)
+    gateway.says("/api/dead-letters/0-1/replay", {"title": "No", "detail": "done before"}, 409)
+    assert await commandcenter("dead-letters", "replay", "--all", "--topic", "t") == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "2-17\treplayed to commandcenter.inbox/1/9",
+        "0-1\trefused: done before",
+    ]
+    assert gateway.asked[-3][1] == {"limit": "200", "state": "OPEN", "topic": "t"}
+    assert gateway.asked[-1][2] == {"again": False, "requestedBy": "commandcenter"}
+
+
+async def test_a_gateway_that_is_not_ready_ends_a_replay(gateway: FakeGateway) -> None:
+    gateway.says("/api/dead-letters/0-1/replay", {"title": "No", "detail": "Kafka is away"}, 503)
+    assert await commandcenter("dead-letters", "replay", "0-1", "0-2") == 3
+    assert len(gateway.asked) == 1
+
+
+async def test_a_purge_needs_a_reason(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await commandcenter("dead-letters", "purge", "2-17") == 2
+    assert await commandcenter("dead-letters", "purge", "2-17", "--reason", " ") == 2
+    assert gateway.asked == []
+    gateway.says("/api/dead-letters/2-17/purge", LETTER)
+    capsys.readouterr()
+    assert await commandcenter("dead-letters", "purge", "2-17", "--reason", "x", "--json") == 0
+    [result] = json.loads(capsys.readouterr().out)
+    assert (result["id"], result["done"]) == ("2-17", True)
+    assert gateway.asked[-1][2] == {"reason": "x", "purgedBy": "commandcenter"}
+
+
+async def test_the_difference_of_two_versions(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "--- review v1\n+++ review v2\n@@ -1 +1 @@\n-timeout: 1h\n+timeout: 2h\n"
+    answer = {"from": 1, "to": 2, "diff": text, "changes": []}
+    gateway.says("/api/workflows/review/diff", answer)
+    assert await commandcenter("workflow", "diff", "review", "--from", "1") == 0
+    assert capsys.readouterr().out == text
+    assert gateway.asked[-1][1] == {"project": "default", "from": "1"}
+    assert await commandcenter("workflow", "diff", "review", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == answer
+    gateway.says("/api/workflows/review/diff", {**answer, "diff": ""})
+    assert await commandcenter("workflow", "diff", "review") == 0
+    assert capsys.readouterr().out == "review v1 and v2 are the same.\n"
 
 
 async def test_sql_keeps_the_columns_in_their_order(

@@ -1,6 +1,6 @@
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from sinks import decision_record
 from sinks.decision_record import DecisionRecord
@@ -18,14 +18,20 @@ from streams.records import (
     Decision,
     Event,
     Failure,
+    NodeApprovalRequested,
+    NodeApproved,
     NodeCancelled,
     NodeDispatched,
     NodeFailed,
+    NodeRequested,
     NodeRetrying,
     NodeSkipped,
     NodeSucceeded,
     RunCancelled,
+    RunEnding,
     RunFailed,
+    RunPaused,
+    RunResumed,
     RunStarted,
     RunStatus,
     RunSucceeded,
@@ -112,6 +118,7 @@ def test_each_event_is_a_row_with_its_place_and_its_own_text() -> None:
         "version": 3,
         "node": "scan",
         "attempt": 1,
+        "item": -1,
         "agent": "scanner",
         "action": "scan",
         "worker": "",
@@ -142,7 +149,12 @@ def test_the_start_of_a_run_is_a_part_of_it() -> None:
         "trigger_id": "e-1",
         "trigger_subject": "main",
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "depth": 0,
+        "parent_run": "",
+        "origin_run": "",
+        "origin_kind": "",
         "latest": (1, "RUNNING", 0, "", "", ""),
+        "pause": (0, 0),
     }
 
 
@@ -257,6 +269,81 @@ def test_only_an_attempt_that_was_begun_can_be_cancelled_and_a_skipped_node_has_
         )
     )
     assert cancelled == RUN | {"node": "a", "attempt": 2, "cancelled_at": 100}
+
+
+def test_an_item_has_attempts_of_its_own() -> None:
+    event = structs.replace(dispatched("a"), item=0)
+    done = NodeSucceeded(node="a", item=4, attempt=1, output=Raw(b"1"), started_at=1, finished_at=2)
+    whole = NodeSucceeded(node="a", attempt=1, started_at=1, finished_at=2)
+    record = decided(0, 100, STARTED, event, done, whole, previous=PENDING)
+    first, second = agent_runs(record)
+    assert (first["item_number"], second["item_number"]) == (1, 5)
+    items = [row["item"] for row in named(EVENT_COLUMNS, projected(record).events)]
+    assert items == [-1, 0, 4, -1]
+
+
+def test_a_run_that_is_asked_for_is_an_attempt_without_an_agent() -> None:
+    event = NodeRequested(
+        node="a", attempt=1, run="child", workflow="w", inputs=Raw(b"{}"), deadline=300
+    )
+    [row] = agent_runs(decided(0, 100, STARTED, event, previous=PENDING))
+    assert row == RUN | {
+        "node": "a",
+        "attempt": 1,
+        "task_id": "r/a/1",
+        "child_run": "child",
+        "dispatched_at": 100,
+        "deadline": 300,
+        "inputs": "{}",
+    }
+
+
+def test_what_people_decide_ends_no_attempt() -> None:
+    def failed(kind: str) -> NodeFailed:
+        return NodeFailed(node="a", attempt=1, failure=Failure(kind=kind, message="no"))
+
+    asked = NodeApprovalRequested(
+        node="a",
+        inputs=Raw(b"{}"),
+        needed=1,
+        deadline=900,
+        on_deadline="reject",
+        cause="workflow",
+    )
+    events = (asked, failed("rejected"), failed("approval_expired"))
+    assert agent_runs(decided(0, 100, STARTED, *events, previous=PENDING)) == []
+    refused = structs.replace(asked, cause="agent", attempt=1)
+    [row] = agent_runs(decided(0, 100, STARTED, refused, previous=PENDING))
+    assert (row["attempt"], row["finished_at"], row["error_kind"]) == (1, 100, "approval_required")
+
+
+def test_a_pause_is_a_part_of_the_run_with_the_number_of_its_event() -> None:
+    start = decided(0, 100, STARTED, dispatched("a"), previous=PENDING)
+    parts = projected(
+        start,
+        decided(2, 110, RunPaused()),
+        decided(3, 120, RunResumed(deadline=950)),
+        decided(4, 130, RunEnding(stage="stopping", outcome=RunStatus.CANCELLED, deadline=990)),
+    )
+    rows = named(RUN_COLUMNS, parts.runs)
+    assert [row["pause"] for row in rows] == [(0, 0), (2, 1), (3, 0), (4, 0)]
+    assert {row["latest"] for row in rows[1:]} == {(0, "", 0, "", "", "")}
+
+
+def test_each_move_to_waiting_and_back_is_a_part_of_the_run() -> None:
+    waiting = RunStatus.WAITING_APPROVAL
+    asked = NodeApproved(node="a", by="ann", missing=0)
+    parts = projected(
+        decided(0, 100, STARTED, previous=PENDING),
+        decided(1, 110, asked, status=waiting),
+        decided(2, 120, asked, previous=waiting),
+    )
+    rows = named(RUN_COLUMNS, parts.runs)
+    assert [row["latest"][:2] for row in rows] == [
+        (0, "RUNNING"),
+        (1, "WAITING_APPROVAL"),
+        (2, "RUNNING"),
+    ]
 
 
 def test_a_decision_that_is_recorded_already_makes_no_rows() -> None:

@@ -222,7 +222,8 @@ WIRE: list[tuple[codec.Reader[Any], Any, bytes]] = [
             headers=(("h", b"1"),),
         ),
         (
-            b'{"v":1,"topic":"t","partition":1,"offset":2,"at":3,"error":"E","reason":"why",'
+            b'{"v":1,"type":"letter","topic":"t","partition":1,"offset":2,"at":3,"error":"E",'
+            b'"reason":"why",'
             b'"worker":"h","key":"/w==","value":"","headers":[["h","MQ=="]]}'
         ),
     ),

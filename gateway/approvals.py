@@ -1,0 +1,168 @@
+"""Approvals: what waits for people, and what they say.
+
+An approval is named `<run>:<node>`, or `<run>:<node>.<item>` for an item of a fan-out. What is
+wrong with a decision is told here, before it is written: the run itself would pass over it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, Raw
+
+from gateway.paging import place, place_text
+from gateway.problem import ConflictError, ForbiddenError
+from gateway.reads import ApprovalQuery, milliseconds
+from gateway.requests import answer, fields, json_object, page_size, short_text
+from gateway.run_views import ApprovalList, ApprovalView, DecisionAccepted
+from gateway.runs import told_so_far
+from gateway.services import READS, WRITER
+from streams import codec
+from streams.errors import CallerError, NotFoundError
+from streams.plan import Plan
+from streams.records import Approval
+from streams.topics import INBOX
+
+STATES: Final = ("pending", "decided")
+DECISIONS: Final = ("approve", "reject")
+_ROLES: Final = 50
+
+
+async def list_approvals(request: web.Request) -> web.Response:
+    """What people were asked: what waits first, the newest first; `status` narrows."""
+    state = request.query.get("status", "")
+    if state and state not in STATES:
+        raise CallerError(f"status={state!r} is not one of {', '.join(STATES)}")
+    limit = page_size(request)
+    reads = request.app[READS]
+    watermark = await reads.watermark()
+    found = await reads.approvals(
+        ApprovalQuery(
+            project=request.query.get("project", ""),
+            workflow=request.query.get("workflow", ""),
+            state=state,
+            before=place(request, tuple[bool, int, str]),
+            limit=limit + 1,
+        )
+    )
+    last = found[limit - 1] if len(found) > limit else None
+    return answer(
+        ApprovalList(
+            approvals=list(found[:limit]),
+            next=None if last is None else place_text(_place(last)),
+            watermark=dict(watermark),
+        )
+    )
+
+
+async def decide_approval(request: web.Request) -> web.Response:
+    """Say what a person decided: `decision` approve or reject, `respondedBy`, `notes`, `roles`.
+
+    A rejection needs `notes`. `inputs` replace those that were asked about; they stay in the
+    history beside the old ones. Where several people have to agree, each of them decides once.
+    """
+    name = request.match_info["id"]
+    said = _said(await json_object(request))
+    asked = _asked(name)
+    told = await told_so_far(request, asked.run)
+    approval = told.nodes.approval(asked.node, asked.item)
+    if approval is None:
+        raise NotFoundError(f"there is no approval {name!r}: nobody was asked about it")
+    _check(approval, said, told.plan)
+    message = Approval(
+        run=asked.run,
+        node=asked.node,
+        item=asked.item,
+        approved=said.approves,
+        by=said.by,
+        roles=said.roles,
+        notes=said.notes,
+        inputs=UNSET if said.inputs is None else Raw(msgspec.json.encode(said.inputs)),
+    )
+    await request.app[WRITER].write(INBOX, asked.run, codec.encode(message))
+    return answer(
+        DecisionAccepted(
+            approval=name,
+            workflow_run_id=asked.run,
+            decision="approve" if said.approves else "reject",
+        ),
+        202,
+    )
+
+
+class _Said(NamedTuple):
+    """What a request says."""
+
+    approves: bool
+    by: str
+    notes: str
+    roles: tuple[str, ...]
+    inputs: Any
+
+
+class _Asked(NamedTuple):
+    """What an approval is about."""
+
+    run: str
+    node: str
+    item: int | None
+
+
+def _place(approval: ApprovalView) -> tuple[bool, int, str]:
+    return (approval.status == "PENDING", milliseconds(approval.requested_at), approval.id)
+
+
+def _said(given: Mapping[str, Any]) -> _Said:
+    """The request's fields, each of which is what it has to be."""
+    fields(given, "decision", "notes", "respondedBy", "roles", "inputs")
+    decision = given.get("decision")
+    if decision not in DECISIONS:
+        raise CallerError(f"'decision' must be one of {', '.join(DECISIONS)}, not {decision!r}")
+    by, notes = short_text(given, "respondedBy", ""), short_text(given, "notes", "")
+    if not by.strip():
+        raise CallerError("'respondedBy' must say who decides")
+    if decision == "reject" and not notes.strip():
+        raise CallerError("a rejection needs 'notes': say why")
+    if decision == "reject" and given.get("inputs") is not None:
+        raise CallerError("'inputs' go with an approval: a rejected node gets none")
+    roles = given.get("roles", [])
+    if (
+        not isinstance(roles, list)
+        or len(roles) > _ROLES
+        or not all(isinstance(role, str) for role in roles)
+    ):
+        raise CallerError(f"'roles' must be a list of at most {_ROLES} texts")
+    return _Said(decision == "approve", by, notes, tuple(roles), given.get("inputs"))
+
+
+def _asked(name: str) -> _Asked:
+    run, _, key = name.partition(":")
+    node, dot, item = key.partition(".")
+    if not run or not node or (dot and not (item.isascii() and item.isdigit())):
+        raise NotFoundError(
+            f"{name!r} names no approval: it is <run>:<node> or <run>:<node>.<item>"
+        )
+    return _Asked(run, node, int(item[:9]) if dot else None)
+
+
+def _check(approval: ApprovalView, said: _Said, plan: Plan | None) -> None:
+    if approval.status != "PENDING":
+        people = ", ".join(answer.by for answer in approval.answers if answer.by)
+        by = f" by {people}" if people else ""
+        raise ConflictError(f"it was decided already: {approval.status}{by}")
+    if approval.roles and not set(approval.roles) & set(said.roles):
+        needed = ", ".join(approval.roles)
+        has = ", ".join(said.roles) or "none"
+        raise ForbiddenError(
+            f"only people with one of the roles {needed} may decide (given: {has})"
+        )
+    if said.approves and any(answer.by == said.by for answer in approval.answers):
+        raise ConflictError(f"{said.by} has approved it already; {approval.missing} more must")
+    if said.inputs is None:
+        return
+    node = None if plan is None else plan.nodes.get(approval.node)
+    is_list = approval.item is None and node is not None and node.for_each is not None
+    if not isinstance(said.inputs, list if is_list else dict):
+        what = "a list: the node's items" if is_list else "a JSON object"
+        raise CallerError(f"'inputs' must be {what}")

@@ -1,0 +1,207 @@
+"""Retry and rerun: a new run of the same workflow version, linked to the one that it repeats."""
+
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+from aiohttp import web
+from msgspec import Raw, structs
+
+from gateway.problem import ConflictError
+from gateway.repetition import Outputs, Repetition, Results
+from gateway.requests import answer, fields, idempotency_key, json_object, short_text
+from gateway.run_detail import Told, decoded
+from gateway.run_views import RepetitionAccepted
+from gateway.runs import told_so_far
+from gateway.services import SERVICES, STARTS, WRITER
+from streams import codec
+from streams.blob_store import BlobStore, MissingContentError
+from streams.draft import PAYLOAD_LIMIT
+from streams.errors import CallerError, TooLargeError
+from streams.ids import run_id
+from streams.lifecycle import TERMINAL
+from streams.payload import as_reference
+from streams.plan import Plan
+from streams.records import Edit, Origin, Reused, RunStarted, RunStatus, Start
+from streams.topics import INBOX
+from streams.trigger import trace_context
+
+MODES: Final = ("failed", "whole", "compensation")
+_SMALL: Final = 1024
+"""Bytes of an output that stays in a start that has to be made smaller."""
+_LARGEST: Final = 4 * PAYLOAD_LIMIT
+
+
+async def retry_run(request: web.Request) -> web.Response:
+    """Repeat a run that has ended, as a new run of the same version; `mode` says how.
+
+    `failed` (the default) does again what did not succeed, and what depends on that; results of
+    the rest are taken over. `whole` does everything again. `compensation` undoes what the run could
+    not undo. The same `Idempotency-Key` gives the same run.
+    """
+    given = await json_object(request)
+    fields(given, "mode", "requestedBy")
+    mode = given.get("mode", "failed")
+    if mode not in MODES:
+        raise CallerError(f"'mode' must be one of {', '.join(MODES)}, not {mode!r}")
+    requested_by = short_text(given, "requestedBy", "")
+    told, plan = await _ended(request)
+    results = Results(event for _, event in decoded(told.rows))
+    if mode == "whole":
+        taken = results.whole()
+    elif mode == "failed":
+        if told.detail.status is RunStatus.SUCCESS:
+            raise ConflictError(f"nothing failed in run {told.detail.id}: its retry is mode whole")
+        taken = results.repeated(plan)
+    else:
+        if not results.uncompensated:
+            raise ConflictError(f"run {told.detail.id} left nothing that could not be undone")
+        taken = results.undone(plan)
+    kind = "compensation" if mode == "compensation" else "retry"
+    return await _repeat(request, told, taken, kind, requested_by)
+
+
+async def rerun_run(request: web.Request) -> web.Response:
+    """Repeat a run that has ended from one node on, `from`, as a new run of the same version.
+
+    That node and all that depends on it are done again, and what did not succeed; other results are
+    taken over. `inputs`, by node, replace those that the definition makes for what is done again.
+    """
+    given = await json_object(request)
+    fields(given, "from", "inputs", "requestedBy")
+    requested_by = short_text(given, "requestedBy", "")
+    told, plan = await _ended(request)
+    node = given.get("from")
+    steps = [spec.id for spec in plan.spec.nodes]
+    if node not in steps:
+        raise CallerError(f"'from' must be a node of the run ({', '.join(steps)}), not {node!r}")
+    results = Results(event for _, event in decoded(told.rows))
+    chosen = frozenset({node})
+    inputs = _inputs(given.get("inputs", {}), plan, results.again(plan, chosen))
+    return await _repeat(
+        request, told, results.repeated(plan, chosen, inputs), "rerun", requested_by
+    )
+
+
+def _inputs(given: Any, plan: Plan, again: frozenset[str]) -> dict[str, Raw]:
+    """The inputs of a rerun, each of which its node can take."""
+    if not isinstance(given, dict):
+        raise CallerError("'inputs' must be a JSON object: node → its inputs")
+    for node, value in given.items():
+        if node not in again:
+            names = ", ".join(name for name in plan.nodes if name in again)
+            raise CallerError(f"inputs: {node!r} is not done again (done again: {names})")
+        spec = plan.nodes[node].spec
+        if spec.agent is None and spec.workflow is None:
+            raise CallerError(
+                f"inputs: {node!r} has none: it neither asks an agent nor runs another"
+            )
+        is_list = spec.for_each is not None
+        if not isinstance(value, list if is_list else dict):
+            what = "a list: the node's items" if is_list else "a JSON object"
+            raise CallerError(f"inputs: those of {node!r} must be {what}")
+    return {node: Raw(msgspec.json.encode(value)) for node, value in given.items()}
+
+
+async def _ended(request: web.Request) -> tuple[Told, Plan]:
+    run = request.match_info["id"]
+    told = await told_so_far(request, run)
+    if told.detail.status not in TERMINAL:
+        raise ConflictError(
+            f"run {run} goes on ({told.detail.status}): only runs that have ended are repeated"
+        )
+    if told.plan is None:
+        raise ConflictError(
+            f"version {told.detail.version} of workflow {told.detail.workflow!r} cannot be read by"
+            " this release"
+        )
+    return told, told.plan
+
+
+async def _repeat(
+    request: web.Request, told: Told, taken: Repetition, kind: str, requested_by: str
+) -> web.Response:
+    app = request.app
+    old = told.detail
+    started = next(event for _, event in decoded(told.rows) if isinstance(event, RunStarted))
+    key = idempotency_key(request) or uuid4().hex
+    blobs = app[SERVICES].blobs
+    start = Start(
+        run=run_id(old.project, old.workflow, f"/api/runs/{old.id}/{kind}", key),
+        project=old.project,
+        workflow=old.workflow,
+        version=old.version,
+        trigger=started.trigger,
+        depth=started.depth,
+        origin=Origin(run=old.id, kind=kind, requested_by=requested_by),
+        reuse=await _reuse(blobs, old.project, taken),
+        edits=taken.edits,
+        compensate=kind == "compensation",
+        traceparent=trace_context(request.headers.get("traceparent")),
+    )
+    start = await _fitting(blobs, start)
+    await app[WRITER].write(INBOX, start.run, codec.encode(start))
+    app[STARTS].add(start, int(app[SERVICES].clock() * 1000))
+    return answer(
+        RepetitionAccepted(
+            workflow_run_id=start.run,
+            status=RunStatus.PENDING,
+            origin_run=old.id,
+            kind=kind,
+            reused=taken.results,
+        ),
+        202,
+        {"Location": f"/api/runs/{start.run}"},
+    )
+
+
+async def _reuse(blobs: BlobStore, project: str, taken: Repetition) -> tuple[Reused, ...]:
+    reuse: list[Reused] = []
+    for node, output in taken.nodes:
+        whole = output if isinstance(output, Raw) else await _one_list(blobs, project, output)
+        reuse.append(Reused(node=node, output=whole))
+    reuse += [Reused(node=node, item=item, output=output) for node, item, output in taken.items]
+    return tuple(reuse)
+
+
+async def _one_list(blobs: BlobStore, project: str, outputs: Outputs) -> Raw:
+    """The items' outputs as their node's, whole: nobody looks for references inside of a list."""
+    whole = []
+    for output in outputs:
+        reference = as_reference(output)
+        try:
+            content = output if reference is None else await blobs.get(project, reference)
+        except MissingContentError as error:
+            raise ConflictError(f"a result cannot be taken over: {error}") from error
+        whole.append(Raw(content))
+    return Raw(msgspec.json.encode(whole))
+
+
+async def _fitting(blobs: BlobStore, start: Start) -> Start:
+    """The start, with its larger payloads by reference where it would be too large."""
+    if len(codec.encode(start)) <= PAYLOAD_LIMIT:
+        return start
+
+    async def small(payload: Raw) -> Raw:
+        content = bytes(payload)
+        if len(content) <= _SMALL:
+            return payload
+        return Raw((await blobs.put(start.project, content)).encode())
+
+    fitting = structs.replace(
+        start,
+        trigger=structs.replace(start.trigger, data=await small(start.trigger.data)),
+        reuse=tuple(
+            [
+                Reused(node=each.node, item=each.item, output=await small(each.output))
+                for each in start.reuse
+            ]
+        ),
+        edits=tuple([Edit(node=e.node, inputs=await small(e.inputs)) for e in start.edits]),
+    )
+    size = len(codec.encode(fitting))
+    if size > _LARGEST:
+        raise TooLargeError(
+            f"the results to take over have {size:,} bytes, {_LARGEST:,} may be: retry it whole"
+        )
+    return fitting

@@ -1,0 +1,160 @@
+"""What a run that repeats another one takes over from it, told from that one's events.
+
+Rules:
+- Done again is what failed, was cancelled, never began, or was undone, and (`rerun`) what a person
+  chose; and all that depends on it, since it may come to something else now.
+- Taken over is every other result. Of a fan-out that failed in part, the items that succeeded.
+- Inputs that a person gave to a node stay, unless others are given now.
+- A run that only undoes takes over what it needs for that: results that are not undone yet.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from msgspec import Raw
+
+from streams.ids import COMPENSATION
+from streams.plan import Plan
+from streams.records import (
+    Edit,
+    Event,
+    NodeCancelled,
+    NodeEdited,
+    NodeFailed,
+    NodeFannedOut,
+    NodeReused,
+    NodeSkipped,
+    NodeSucceeded,
+    RunCancelled,
+    RunFailed,
+    RunTimedOut,
+)
+
+_NULL: Final = Raw(b"null")
+
+Outputs = tuple[Raw, ...]
+"""Of the items of a fan-out, in their order; null for those that have none."""
+
+
+class Repetition(NamedTuple):
+    """What is taken over, in the order in which it was done.
+
+    `nodes` have one output, or those of their items; `items` are of nodes that are done again.
+    """
+
+    nodes: tuple[tuple[str, Raw | Outputs], ...]
+    items: tuple[tuple[str, int, Raw], ...]
+    edits: tuple[Edit, ...]
+
+    @property
+    def results(self) -> int:
+        """How many nodes and items are not done again."""
+        return len(self.nodes) + len(self.items)
+
+
+class Results:
+    """What a run came to: the outputs of its nodes and items, and what became of the rest."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._outputs: dict[str, Raw | None] = {}
+        self._items: dict[str, dict[int, Raw]] = {}
+        self._counts: dict[str, int] = {}
+        self._skipped: set[str] = set()
+        self._undone: set[str] = set()
+        self._edits: dict[str, Raw] = {}
+        self.uncompensated: tuple[str, ...] = ()
+        for event in events:
+            self._apply(event)
+
+    def again(self, plan: Plan, chosen: frozenset[str] = frozenset()) -> frozenset[str]:
+        """The nodes that are done again: `chosen`, what did not succeed, and what depends on it."""
+        open_ = {node.id for node in plan.spec.nodes} - set(self._outputs) - self._skipped
+        return _with_dependents(plan, open_ | self._undone | chosen)
+
+    def repeated(
+        self, plan: Plan, chosen: frozenset[str] = frozenset(), inputs: Mapping[str, Raw] = {}
+    ) -> Repetition:
+        """What is taken over where `again` is done again, with `inputs` for some of that."""
+        again = self.again(plan, chosen)
+        anew = chosen | self._undone | _below(plan, again)
+        items = tuple(
+            (node, index, output)
+            for node, outputs in self._items.items()
+            if node in again and node not in anew
+            for index, output in sorted(outputs.items())
+        )
+        nodes = tuple(
+            (node, self._output(node))
+            for node in self._outputs
+            if node not in again and _is_step(plan, node)
+        )
+        edits = {node: raw for node, raw in self._edits.items() if node in again} | dict(inputs)
+        return Repetition(nodes, items, tuple(Edit(node=n, inputs=i) for n, i in edits.items()))
+
+    def whole(self) -> Repetition:
+        """Nothing is taken over but the inputs that a person gave."""
+        edits = tuple(Edit(node=node, inputs=raw) for node, raw in self._edits.items())
+        return Repetition((), (), edits)
+
+    def undone(self, plan: Plan) -> Repetition:
+        """What a run needs that only undoes: results that are not undone yet."""
+        partly = [node for node in self.uncompensated if node not in self._outputs]
+        nodes = [*self._outputs, *partly]
+        kept = [node for node in nodes if node not in self._undone and _is_step(plan, node)]
+        return Repetition(tuple((node, self._output(node)) for node in kept), (), ())
+
+    def _apply(self, event: Event) -> None:
+        match event:
+            case NodeSucceeded() | NodeReused():
+                self._succeeded(event)
+            case NodeFannedOut():
+                self._counts[event.node] = event.count
+            case NodeSkipped():
+                self._skipped.add(event.node)
+            case NodeFailed() | NodeCancelled():
+                self._skipped.discard(event.node)
+            case NodeEdited():
+                self._edits[event.node] = event.inputs
+            case RunFailed() | RunTimedOut() | RunCancelled():
+                self.uncompensated = event.uncompensated
+            case _:
+                pass
+
+    def _succeeded(self, event: NodeSucceeded | NodeReused) -> None:
+        output = event.output if isinstance(event.output, Raw) else None
+        if event.node.endswith(COMPENSATION):
+            self._undone.add(event.node.removesuffix(COMPENSATION))
+        elif event.item is not None:
+            self._items.setdefault(event.node, {})[event.item] = output or _NULL
+        else:
+            self._outputs[event.node] = output
+
+    def _output(self, node: str) -> Raw | Outputs:
+        output = self._outputs.get(node)
+        if output is not None:
+            return output
+        items = self._items.get(node, {})
+        return tuple(items.get(index, _NULL) for index in range(self._counts.get(node, 0)))
+
+
+def _is_step(plan: Plan, node: str) -> bool:
+    """Whether it is a node of the run itself, not of its failure handler."""
+    known = plan.nodes.get(node)
+    return known is not None and not known.handler
+
+
+def _below(plan: Plan, nodes: frozenset[str]) -> frozenset[str]:
+    """The nodes that depend on some of these."""
+    return _with_dependents(plan, {n for name in nodes for n in plan.nodes[name].dependents})
+
+
+def _with_dependents(plan: Plan, nodes: Iterable[str]) -> frozenset[str]:
+    """The nodes, and all that depend on them, however far."""
+    found: set[str] = set()
+    left = [name for name in nodes if _is_step(plan, name)]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left.extend(plan.nodes[name].dependents)
+    return frozenset(found)

@@ -1,0 +1,204 @@
+"""`commandcenter runs …`, orders: cancel, pause, resume, retry, rerun, approve, reject."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
+
+import typer
+
+from infra.commands import output
+from infra.commands.options import AsJson, Url, ask, json_value
+from streams.errors import CallerError
+
+if TYPE_CHECKING:
+    from gateway.client import GatewayClient
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept with the run.")]
+Node = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NODE]", help="The node that waits (NODE.3: its item 3), if several do."
+    ),
+]
+By = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        metavar="NAME",
+        help="Who says so; it is kept with the run.",
+        show_default="who is logged in here",
+    ),
+]
+Roles = Annotated[
+    list[str] | None,
+    typer.Option("--role", metavar="ROLE", help="A role of whoever decides; may come repeatedly."),
+]
+Key = Annotated[
+    str | None, typer.Option("--id", metavar="ID", help="The same id starts nothing twice.")
+]
+
+
+def cancel(
+    run: RunId,
+    reason: Reason = "cancelled on the command line",
+    force: Annotated[
+        bool, typer.Option("--force", help="At once: no time to end, nothing is undone any more.")
+    ] = False,
+    by: By = "",
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Stop a run: agents at work are told and have the workflow's grace to end."""
+    body = {"reason": reason, "force": force, "requestedBy": by or _user()}
+    answer = _post(url, body, "runs", run, "cancel")
+    _say(answer, as_json, f"Run {run} is being cancelled (it was {answer['status']}).")
+
+
+def pause(
+    run: RunId, reason: Reason = "", by: By = "", url: Url = "", as_json: AsJson = False
+) -> None:
+    """Begin nothing more in a run until it is resumed; what is under way goes on."""
+    body = {"reason": reason, "requestedBy": by or _user()}
+    _say(_post(url, body, "runs", run, "pause"), as_json, f"Run {run} is being paused.")
+
+
+def resume(run: RunId, by: By = "", url: Url = "", as_json: AsJson = False) -> None:
+    """Let a paused run go on."""
+    body = {"requestedBy": by or _user()}
+    _say(_post(url, body, "runs", run, "resume"), as_json, f"Run {run} goes on.")
+
+
+def retry(
+    run: RunId,
+    whole: Annotated[bool, typer.Option("--whole", help="Do everything again.")] = False,
+    compensation: Annotated[
+        bool, typer.Option("--compensation", help="Undo what the run could not undo.")
+    ] = False,
+    key: Key = None,
+    by: By = "",
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Repeat a run that has ended, as a new one: what succeeded is not done again."""
+    if whole and compensation:
+        raise CallerError("--whole and --compensation do not go together")
+    mode = "whole" if whole else "compensation" if compensation else "failed"
+    body = {"mode": mode, "requestedBy": by or _user()}
+    _say_repeated(_post(url, body, "runs", run, "retry", key=key), as_json)
+
+
+def rerun(
+    run: RunId,
+    node: Annotated[
+        str, typer.Option("--from", metavar="NODE", help="This node, and all that depends on it.")
+    ],
+    inputs: Annotated[
+        str | None,
+        typer.Option(
+            "--inputs",
+            metavar="JSON|@FILE",
+            help="Inputs for NODE instead of those that the workflow makes.",
+        ),
+    ] = None,
+    key: Key = None,
+    by: By = "",
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Repeat a run that has ended from a node on, as a new run, also with other inputs."""
+    body: dict[str, Any] = {"from": node, "requestedBy": by or _user()}
+    if inputs is not None:
+        body["inputs"] = {node: json_value(inputs, "--inputs")}
+    _say_repeated(_post(url, body, "runs", run, "rerun", key=key), as_json)
+
+
+def approve(
+    run: RunId,
+    node: Node = None,
+    notes: Annotated[str, typer.Option(metavar="TEXT", help="What is to be said.")] = "",
+    inputs: Annotated[
+        str | None,
+        typer.Option("--inputs", metavar="JSON|@FILE", help="Inputs instead of those asked about."),
+    ] = None,
+    role: Roles = None,
+    by: By = "",
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Agree to what a run asks."""
+    body: dict[str, Any] = {"decision": "approve", "notes": notes}
+    if inputs is not None:
+        body["inputs"] = json_value(inputs, "--inputs")
+    _decide(run, node, {**body, "roles": role or [], "respondedBy": by or _user()}, url, as_json)
+
+
+def reject(
+    run: RunId,
+    notes: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is needed.")],
+    node: Node = None,
+    role: Roles = None,
+    by: By = "",
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Refuse what a run asks."""
+    body = {"decision": "reject", "notes": notes, "roles": role or []}
+    _decide(run, node, {**body, "respondedBy": by or _user()}, url, as_json)
+
+
+def _decide(run: str, node: str | None, body: Mapping[str, Any], url: str, as_json: bool) -> None:
+    async def work(client: "GatewayClient") -> Any:
+        from gateway.client import path
+
+        name = f"{run}:{node}" if node else await _the_one(client, run)
+        return (await client.post(path("approvals", name, "decision"), body)).value
+
+    answer = ask(url, work)
+    what = "approved" if answer["decision"] == "approve" else "rejected"
+    node = answer["approval"].partition(":")[2]
+    _say(answer, as_json, f"{node} of run {run} is {what} by {body['respondedBy']}.")
+
+
+async def _the_one(client: "GatewayClient", run: str) -> str:
+    """The one approval that a run waits for."""
+    from gateway.client import path
+
+    waiting = (await client.get(path("runs", run)))["waitingFor"]
+    if not waiting:
+        raise CallerError(f"run {run} waits for no approval")
+    if len(waiting) > 1:
+        names = ", ".join(name.partition(":")[2] for name in waiting)
+        raise CallerError(f"run {run} waits for several approvals; say which: {names}")
+    return str(waiting[0])
+
+
+def _post(url: str, body: Any, *parts: str, key: str | None = None) -> Any:
+    from gateway.client import path
+
+    # A key of its own by default: the client may send again what it got no answer to.
+    headers = {"Idempotency-Key": key or str(uuid4())}
+    return ask(url, lambda client: client.post(path(*parts), body, headers=headers)).value
+
+
+def _say(answer: Any, as_json: bool, text: str) -> None:
+    if as_json:
+        output.print_json(answer)
+    else:
+        print(text)
+
+
+def _say_repeated(answer: Mapping[str, Any], as_json: bool) -> None:
+    run, reused = answer["workflowRunId"], answer["reused"]
+    taken = f"; {reused:,} results are taken over" if reused else ""
+    _say(answer, as_json, f"Run {run} repeats run {answer['originRun']}{taken}.")
+
+
+def _user() -> str:
+    """Who is logged in here."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise CallerError("say who you are: --by NAME") from error

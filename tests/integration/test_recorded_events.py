@@ -1,0 +1,301 @@
+"""What the store says of runs with every kind of node and event: rows, attempts, approvals."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from msgspec import Raw
+from story import BEGIN, Story, order
+
+from infra.verification import ask_store, of_store
+from sinks import schema
+from sinks.clickhouse import open_store
+from sinks.history import ApprovalFilter, History
+from sinks.ledger import StoreAudit
+from sinks.recording import Recording
+from sinks.store import Store
+from streams import codec, topics
+from streams.findings import Findings
+from streams.ledger import PartitionAudit
+from streams.records import (
+    Approval,
+    Cancel,
+    Failure,
+    Occurrence,
+    Origin,
+    Parent,
+    Pause,
+    Resume,
+    Reused,
+    Trigger,
+)
+
+TOPIC = topics.EVENTS
+
+
+@dataclass(slots=True)
+class Record:
+    offset: int
+    value: bytes | None
+    partition: int = 0
+    topic: str = TOPIC
+    timestamp: int = 0
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
+    store = await open_store(f"chdb://{tmp_path_factory.mktemp('store')}")
+    try:
+        await schema.apply(store)
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+async def store(engine: Store) -> Store:
+    for table in ("events", "runs_log", "agent_runs_log"):
+        await engine.command(f"TRUNCATE TABLE {table}")
+    return engine
+
+
+async def _no_letters(record: Any, error: Exception) -> None:
+    raise AssertionError(f"offset {record.offset} is unreadable: {error}")
+
+
+async def recorded(store: Store, *stories: Story) -> History:
+    """Record the stories' decisions, one record a batch, the first half of them twice."""
+    decisions = sorted((d for s in stories for d in s.decisions), key=lambda d: (d.at, d.run))
+    values = [codec.encode(decision) for decision in decisions]
+    values += values[: len(values) // 2]
+    recording = Recording(store, TOPIC, _no_letters)
+    await recording.resume([0])
+    for offset, value in enumerate(values):
+        await recording.record([Record(offset, value)])
+    assert recording.counts.gaps == recording.counts.conflicts == 0
+    return History(store, TOPIC)
+
+
+async def attempts(history: History, run: str) -> list[tuple[Any, ...]]:
+    names = ("node", "item", "attempt", "status", "agent", "error_kind")
+    return [tuple(row[name] for name in names) for row in await history.agent_runs(run)]
+
+
+def finished() -> Story:
+    """An order that comes to its end."""
+    story = order()
+    story.wake("nap", after=1_000)
+    event = Trigger(id="p", source="/bank", type="payment.received", data=Raw(b'{"sum":3}'))
+    story.hear(Occurrence(project="default", trigger=event))
+    for by in ("ann", "bob"):
+        story.hear(Approval(run=story.run, node="book", approved=True, by=by, roles=("lead",)))
+    story.answer("book", {"ref": 1}).answer("pack", "A", item=0)
+    story.hear(Pause(run=story.run)).answer("pack", "B", item=1).hear(Resume(run=story.run))
+    story.answer("pack", "C", item=2)
+    return story.answer("invoice", {"no": 7}).answer("send", None)
+
+
+async def test_only_what_was_dispatched_is_an_attempt(store: Store) -> None:
+    story = finished()
+    history = await recorded(store, story)
+    assert await attempts(history, story.run) == [
+        ("book", -1, 1, "SUCCESS", "carrier", ""),
+        ("pack", 0, 1, "SUCCESS", "packer", ""),
+        ("pack", 1, 1, "SUCCESS", "packer", ""),
+        ("pack", 2, 1, "SUCCESS", "packer", ""),
+        ("invoice", -1, 1, "SUCCESS", "", ""),
+        ("send", -1, 1, "SUCCESS", "carrier", ""),
+    ]
+    rows = await history.agent_runs(story.run)
+    assert [row["output"] for row in rows][1:4] == ['"A"', '"B"', '"C"']
+    assert [row["inputs"] for row in rows][1:4] == [f'{{"line":"{line}"}}' for line in "abc"]
+    assert [row["task_id"].removeprefix(story.run) for row in rows][3:5] == [
+        "/pack.2/1",
+        "/invoice/1",
+    ]
+    assert [bool(row["child_run"]) for row in rows] == [False] * 4 + [True, False]
+
+
+async def test_the_ledger_counts_attempts_as_the_store_does(store: Store) -> None:
+    stories = [finished(), order("waits")]
+    await recorded(store, *stories)
+    decisions = sorted((d for s in stories for d in s.decisions), key=lambda d: (d.at, d.run))
+    findings = Findings()
+    partition = PartitionAudit(0, Findings(), {}, recorded_to=len(decisions) - 1)
+    held = StoreAudit(TOPIC, 0, len(decisions) - 1, findings)
+    for offset, decision in enumerate(decisions):
+        fresh = partition.take_event(Record(offset, codec.encode(decision)))
+        assert fresh is not None
+        held.take(fresh)
+    await ask_store(of_store(store), held, 0, 0, findings)
+    assert findings.differences == []
+
+
+async def test_events_name_the_item_that_they_are_about(store: Store) -> None:
+    story = finished()
+    await recorded(store, story)
+    rows = await store.query_readonly(
+        "SELECT item, count() FROM events WHERE node = 'pack' GROUP BY item ORDER BY item"
+    )
+    assert rows.rows == [(-1, 2), (0, 2), (1, 2), (2, 2)]
+
+
+async def test_a_run_says_whether_it_is_paused_and_what_it_belongs_to(store: Store) -> None:
+    paused, resumed, ended = order("paused"), order("resumed"), order("ended")
+    for story in (paused, resumed, ended):
+        story.hear(Pause(run=story.run))
+    resumed.hear(Resume(run=resumed.run))
+    ended.hear(Cancel(run=ended.run, reason="no"))
+    child = Story(resumed.plan.spec.model_dump(by_alias=True, exclude_defaults=True), event="child")
+    child.start(
+        {"to": "Rome", "lines": []},
+        depth=2,
+        parent=Parent(run="p", node="n", attempt=1),
+        origin=Origin(run="o", kind="retry"),
+    )
+    history = await recorded(store, paused, resumed, ended, child)
+    told = {row["run_id"]: row for row in await history.runs()}
+    assert [told[s.run]["paused"] for s in (paused, resumed, ended)] == [True, False, False]
+    names = ("depth", "parent_run", "origin_run", "origin_kind")
+    assert tuple(told[child.run][name] for name in names) == (2, "p", "o", "retry")
+    assert tuple(told[paused.run][name] for name in names) == (0, "", "", "")
+
+
+WAITS = {
+    "name": "deploy",
+    "nodes": [
+        {
+            "id": "deploy",
+            "agent": "deployer",
+            "action": "deploy",
+            "approvalRequired": {"roles": ["lead"]},
+            "inputs": {"to": "{{ context.to }}"},
+        }
+    ],
+}
+
+
+async def test_the_status_of_a_run_goes_to_waiting_and_back(store: Store) -> None:
+    story = Story(WAITS).start({"to": "prod"})
+    history = await recorded(store, story)
+    assert [row["status"] for row in await history.runs()] == ["WAITING_APPROVAL"]
+    await store.command("TRUNCATE TABLE events")
+    story.hear(Approval(run=story.run, node="deploy", approved=True, by="ann", roles=("lead",)))
+    history = await recorded(store, story)
+    assert [row["status"] for row in await history.runs()] == ["RUNNING"]
+
+
+async def test_approvals_are_told_from_the_events(store: Store) -> None:
+    stories = {
+        name: Story(WAITS, event=name, at=BEGIN + 1_000 * n).start({"to": name})
+        for n, name in enumerate(("waits", "approved", "rejected", "expired", "cancelled"))
+    }
+    approved, rejected = stories["approved"], stories["rejected"]
+    approved.hear(
+        Approval(
+            run=approved.run,
+            node="deploy",
+            approved=True,
+            by="ann",
+            notes="go",
+            roles=("lead",),
+            inputs=Raw(b'{"to":"stage"}'),
+        )
+    ).fail("deploy")
+    rejected.hear(
+        Approval(
+            run=rejected.run, node="deploy", approved=False, by="bob", notes="no", roles=("lead",)
+        )
+    )
+    stories["expired"].wake("deploy", after=86_400_000)
+    cancelled = stories["cancelled"]
+    cancelled.hear(Cancel(run=cancelled.run, reason="x"))
+    history = await recorded(store, *stories.values())
+
+    rows = await history.approvals()
+    by_run = {story.run: name for name, story in stories.items()}
+    assert [(by_run[row["run_id"]], row["status"]) for row in rows] == [
+        ("waits", "PENDING"),
+        ("cancelled", "CANCELLED"),
+        ("expired", "EXPIRED"),
+        ("rejected", "REJECTED"),
+        ("approved", "APPROVED"),
+    ]
+    waits, told = rows[0], rows[4]
+    assert waits["id"] == f"{stories['waits'].run}:deploy"
+    assert (waits["roles"], waits["needed"], waits["cause"]) == (["lead"], 1, "workflow")
+    assert (waits["inputs"], waits["on_deadline"]) == ('{"to":"waits"}', "reject")
+    assert (waits["decided_at"], told["waited_ms"]) == (None, 10)
+    assert (told["deadline"] - told["requested_at"]).days == 1
+    assert ['"by":"ann"' in answer["event"] for answer in told["answers"]] == [True]
+
+    pages: list[dict[str, Any]] = []
+    while page := await history.approvals(limit=2, before=_key(pages)):
+        pages += page
+    assert pages == rows
+    assert len(await history.approvals(ApprovalFilter(state="pending"))) == 1
+    assert len(await history.approvals(ApprovalFilter(state="decided", workflow="deploy"))) == 4
+    assert await history.approvals(ApprovalFilter(workflow="other")) == []
+
+
+def _key(rows: list[dict[str, Any]]) -> tuple[bool, int, str] | None:
+    if not rows:
+        return None
+    last = rows[-1]
+    at = round(last["requested_at"].timestamp() * 1000)
+    return (last["status"] == "PENDING", at, last["id"])
+
+
+async def test_an_agent_that_will_not_act_alone_has_ended_its_attempt(store: Store) -> None:
+    definition = {"name": "w", "nodes": [{"id": "n", "agent": "a", "action": "do"}]}
+    refuses = Failure(kind="approval_required", message="ask somebody", retryable=False)
+    asked = Story(definition, event="asked").start().answer("n", failure=refuses)
+    no = Story(definition, event="no").start().answer("n", failure=refuses).reject("n")
+    yes = Story(definition, event="yes").start().answer("n", failure=refuses).approve("n")
+    yes.answer("n", 1, attempt=2)
+    history = await recorded(store, asked, no, yes)
+    refused = ("n", -1, 1, "FAILED", "a", "approval_required")
+    assert await attempts(history, asked.run) == [refused]
+    assert await attempts(history, no.run) == [refused]
+    assert await attempts(history, yes.run) == [refused, ("n", -1, 2, "SUCCESS", "a", "")]
+
+
+async def test_what_undoes_a_node_is_an_attempt_of_its_own(store: Store) -> None:
+    story = order()
+    for by in ("ann", "bob"):
+        story.hear(Approval(run=story.run, node="book", approved=True, by=by, roles=("lead",)))
+    story.answer("book", {"ref": 1}).hear(Cancel(run=story.run, reason="no"))
+    for item in (0, 1):
+        failure = Failure(kind="cancelled", message="stopped", retryable=False)
+        story.answer("pack", item=item, failure=failure)
+    story.answer("book.compensate", None)
+    history = await recorded(store, story)
+    assert (await attempts(history, story.run))[-1] == (
+        "book.compensate",
+        -1,
+        1,
+        "SUCCESS",
+        "carrier",
+        "",
+    )
+    [run] = await history.runs()
+    assert (run["status"], run["error_kind"]) == ("CANCELLED", "cancelled")
+
+
+async def test_reused_results_are_no_attempts(store: Store) -> None:
+    story = order("again")
+    again = Story(story.plan.spec.model_dump(by_alias=True, exclude_defaults=True), event="re")
+    again.start(
+        {"to": "Rome", "lines": ["a"]},
+        origin=Origin(run=story.run, kind="retry"),
+        reuse=(
+            Reused(node="book", output=Raw(b"1")),
+            Reused(node="pack", item=0, output=Raw(b"2")),
+        ),
+    )
+    history = await recorded(store, again)
+    assert [row[0] for row in await attempts(history, again.run)] == ["invoice"]

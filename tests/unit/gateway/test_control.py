@@ -1,0 +1,63 @@
+"""Orders to runs over REST: cancel, pause, resume."""
+
+from typing import Any
+
+from story import Story
+
+from streams import codec
+from streams.records import Cancel, Message, Pause, Resume
+
+DEFINITION: dict[str, Any] = {
+    "name": "w",
+    "nodes": [{"id": "n", "agent": "scanner", "action": "scan"}],
+}
+
+
+def shown(gateway: Any, story: Story) -> Story:
+    gateway.reads.rows[story.run] = story.rows()
+    return story
+
+
+async def order(gateway: Any, run: str, what: str, **said: Any) -> tuple[int, dict[str, Any]]:
+    response = await gateway.client.post(f"/api/runs/{run}/{what}", json=said)
+    return response.status, await response.json()
+
+
+def written(gateway: Any) -> list[Message]:
+    return [codec.messages.decode(value) for _, _, value, _ in gateway.writer.written]
+
+
+async def test_orders_reach_the_run(gateway: Any) -> None:
+    story = shown(gateway, Story(DEFINITION).start())
+    run = story.run
+    status, body = await order(gateway, run, "pause", reason="lunch", requestedBy="ann")
+    assert (status, body) == (202, {"workflowRunId": run, "status": "RUNNING"})
+    assert (await order(gateway, run, "cancel", force=True))[0] == 202
+    shown(gateway, story.hear(Pause(run=run)))
+    assert (await order(gateway, run, "resume", requestedBy="bob"))[0] == 202
+    assert written(gateway) == [
+        Pause(run=run, reason="lunch", requested_by="ann"),
+        Cancel(run=run, reason="cancelled by request", force=True),
+        Resume(run=run, requested_by="bob"),
+    ]
+
+
+async def test_an_order_that_does_not_fit_is_refused(gateway: Any) -> None:
+    story = shown(gateway, Story(DEFINITION).start())
+    run = story.run
+    status, body = await order(gateway, run, "resume")
+    assert (status, body["detail"]) == (409, f"run {run} is not paused")
+    assert (await order(gateway, run, "cancel", force="yes"))[0] == 400
+    assert (await order(gateway, run, "pause", colour="red"))[0] == 400
+    shown(gateway, story.hear(Pause(run=run)))
+    assert (await order(gateway, run, "pause"))[0] == 409
+    shown(gateway, story.hear(Cancel(run=run, reason="no")))
+    status, body = await order(gateway, run, "pause")
+    assert (status, "is ending (stopping)" in body["detail"]) == (409, True)
+    assert (await order(gateway, run, "cancel"))[0] == 202
+    shown(gateway, story.hear(Cancel(run=run, reason="now")))
+    for what in ("cancel", "pause", "resume"):
+        status, body = await order(gateway, run, what)
+        assert (status, body["detail"]) == (409, f"run {run} has ended already: CANCELLED")
+        assert (await order(gateway, "nobody", what))[0] == 404
+    assert len(written(gateway)) == 1
