@@ -1,6 +1,8 @@
 # Everything a person or a CI does with this checkout. Needs Python 3.11+, make and git.
 
 PYTHON ?= python3
+SEEDS ?= 1000
+FROM ?= 0
 UV_VERSION := 0.13.9
 
 VENV := .venv
@@ -11,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format lock bench clean
+.PHONY: help setup run demo test check simulate mutate format lock bench clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -33,6 +35,13 @@ check: setup ## Format, lint, types, import rules and tests: what must pass befo
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest
+
+simulate: setup ## Play SEEDS random histories of the engine under faults, from seed FROM
+	$(PY) tests/simulation/simulator.py --seeds $(SEEDS) --from $(FROM)
+
+mutate: setup ## Break the run core in every small way, and see which tests notice
+	$(VENV)/bin/mutmut run
+	$(VENV)/bin/mutmut results
 
 format: setup ## Format the code and mend what ruff can mend
 	$(VENV)/bin/ruff format

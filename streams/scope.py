@@ -53,7 +53,7 @@ class RunScope:
         if path[0] == "nodes":
             return self._part_of_node(reference)
         if path[0] == "context" and len(path) > 1:
-            return follow(self._context(), reference, 1)
+            return follow(self._context(), reference, 1, self._opened)
         return self._find(reference, _MISSING, 0)
 
     def is_output(self, node: str, event: Mapping[str, Any]) -> bool:
@@ -111,10 +111,11 @@ class RunScope:
         path = reference.path
         name, part = path[1], path[2]
         state = self._nodes.get(name)
-        if part == "output" and state is not None and state.status is NodeStatus.SUCCESS:
+        below = len(path) > 3  # the whole may be meant as the reference that it is
+        if below and part == "output" and state is not None and state.status is NodeStatus.SUCCESS:
             decoded = self._decoded.get(name, _MISSING)
             if decoded is not _MISSING:
-                return follow(decoded, reference, 3)
+                return follow(decoded, reference, 3, self._opened)
         if part == "status":
             return NodeStatus.PENDING if state is None else state.status
         if part == "error":
@@ -126,7 +127,7 @@ class RunScope:
             return self._of_items(name, state.items, reference)
         if not isinstance(state.output, msgspec.Raw):
             return follow(None, reference, 3)
-        if len(path) == 3 and as_reference(state.output) is not None:
+        if not below and as_reference(state.output) is not None:
             return msgspec.json.decode(state.output)
         return follow(self._output(name, state), reference, 3, self._opened)
 

@@ -404,3 +404,20 @@ def test_a_reference_inside_a_value_can_be_looked_into_as_well() -> None:
         "n": 7,
         "all": json.loads(reference_to(content).encode()),
     }
+
+
+def test_a_big_payload_stays_a_reference_where_a_part_of_it_was_looked_at_before() -> None:
+    content = json.dumps({"n": 7, "x": "y" * 60}).encode()
+    inputs = {"n": "{{ nodes.a.output.n }}", "all": "{{ nodes.a.output }}"}
+    run = started(task("a"), task("b", "a", inputs=inputs), limits=SMALL._replace(inline=150))
+    run.blobs[reference_to(content).digest] = content
+    run.hear(
+        Result(
+            run="r1", node="a", attempt=1, started_at=1, finished_at=2,
+            output=Raw(reference_to(content).encode()),
+        )
+    )  # fmt: skip
+    assert json.loads(bytes(run.outcomes[-1].tasks[0].inputs)) == {
+        "n": 7,
+        "all": json.loads(reference_to(content).encode()),
+    }
