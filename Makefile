@@ -8,6 +8,9 @@ UV_VERSION := 0.13.9
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+# An environment of its own: mutmut wants a newer click than faust allows.
+MUTATION := $(VENV)/mutation
+MUTMUT_VERSION := 3.8.1
 # Prefer a uv that is there already; else one of our own, in a nested environment because
 # `uv pip sync` removes from .venv whatever is not locked.
 UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
@@ -40,8 +43,11 @@ simulate: setup ## Play SEEDS random histories of the engine under faults, from 
 	$(PY) tests/simulation/simulator.py --seeds $(SEEDS) --from $(FROM)
 
 mutate: setup ## Break the run core in every small way, and see which tests notice
-	$(VENV)/bin/mutmut run
-	$(VENV)/bin/mutmut results
+	@test -x $(MUTATION)/bin/mutmut || { $(UV) venv --quiet --clear $(MUTATION) && \
+		$(UV) pip sync --quiet --python $(MUTATION)/bin/python --require-hashes requirements.lock && \
+		$(UV) pip install --quiet --python $(MUTATION)/bin/python mutmut==$(MUTMUT_VERSION); }
+	$(MUTATION)/bin/mutmut run
+	@$(MUTATION)/bin/mutmut results
 
 format: setup ## Format the code and mend what ruff can mend
 	$(VENV)/bin/ruff format

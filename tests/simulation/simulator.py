@@ -539,11 +539,12 @@ class World:
         return states
 
 
-def check(seed: int, faults: Faults = ALL_FAULTS, say: Say | None = None) -> None:
-    """Run one history; the error that it raises names the seed."""
+def check(seed: int, faults: Faults = ALL_FAULTS, say: Say | None = None) -> int:
+    """Run one history; the error that it raises names the seed. Gives how many events it has."""
     with capture_logs() as logs:
         try:
-            World(seed, faults, say).run()
+            world = World(seed, faults, say)
+            world.run()
         except Exception as error:
             error.add_note(
                 f"seed {seed}: python tests/simulation/simulator.py --from {seed} --seeds 1 --trace"
@@ -551,24 +552,31 @@ def check(seed: int, faults: Faults = ALL_FAULTS, say: Say | None = None) -> Non
             raise
     if errors := [entry for entry in logs if entry["log_level"] == "error"]:
         raise laws.LawBrokenError(f"seed {seed}: an error was logged: {errors[0]}")
+    return sum(state.head.seq for state in laws.check_events(world.log).values())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=None, help="how many histories")
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seconds", type=float, default=None, help="stop after so much CPU time")
     parser.add_argument("--trace", action="store_true", help="say every step")
     arguments = parser.parse_args()
     say = (lambda text: sys.stdout.write(text + "\n")) if arguments.trace else None
     seeds = arguments.seeds or (1 if arguments.trace else 1_000)
     begun = time.process_time()
+    played = events = 0
     for seed in range(arguments.first, arguments.first + seeds):
         try:
-            check(seed, say=say)
+            events += check(seed, say=say)
         except Exception:  # noqa: BLE001  # whatever it is, the seed is what the user needs
             traceback.print_exc()
             return 1
-    sys.stdout.write(f"{seeds} histories, {time.process_time() - begun:.1f} s CPU\n")
+        played += 1
+        spent = time.process_time() - begun
+        if arguments.seconds is not None and spent > arguments.seconds:
+            break
+    sys.stdout.write(f"{played} histories, {events} events, {spent:.1f} s CPU\n")
     return 0
 
 
