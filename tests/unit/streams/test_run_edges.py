@@ -15,6 +15,8 @@ from streams.records import (
     Cancel,
     Edit,
     Failure,
+    NodeApprovalRequested,
+    NodeFailed,
     Occurrence,
     Pause,
     Progress,
@@ -421,3 +423,111 @@ def test_a_big_payload_stays_a_reference_where_a_part_of_it_was_looked_at_before
         "n": 7,
         "all": json.loads(reference_to(content).encode()),
     }
+
+
+def test_items_of_workflows_fail_by_themselves_where_their_run_cannot_be_asked_for() -> None:
+    child = {"id": "c", "workflow": "w2", "forEach": [{"n": 1}, {}], "itemFailure": "ignore"}
+    run = started({**child, "inputs": {"n": "{{ item.n }}"}})
+    failures = [(e.item, e.failure.kind) for e in run.events if isinstance(e, NodeFailed)]
+    assert failures == [(1, "template")]
+    assert [r.parent.item for r in run.outcomes[-1].requests] == [0]
+    run = life({**child, "itemFailure": "finish"})
+    run.hear(start(depth=DEFAULT_LIMITS.depth))
+    failures = [(e.item, e.failure.kind) for e in run.events if isinstance(e, NodeFailed)]
+    assert failures == [(0, "depth"), (1, "depth"), (None, "items")]
+    run = life({**child, "inputs": {"x": "y" * 200}}, limits=DEFAULT_LIMITS._replace(payload=100))
+    run.hear(start())
+    failures = [(e.item, e.failure.kind) for e in run.events if isinstance(e, NodeFailed)]
+    assert failures == [(0, "inputs_too_large"), (1, "inputs_too_large")]
+
+
+def test_all_attempts_of_a_workflow_together_have_their_time() -> None:
+    """Of each item too, from when it was first asked for."""
+    fields = {"timeout": "1h", "totalTimeout": "90m", "retry": {"initialDelay": "1m", "jitter": 0}}
+    run = started(
+        {"id": "c", "workflow": "w2", **fields},
+        {"id": "d", "workflow": "w2", "forEach": [1], **fields},
+    )
+    begun = run.now
+    while not run.ended:
+        run.wake()
+    assert run.now - begun == 90 * 60_000
+    texts = [e.failure.message for e in run.events if isinstance(e, NodeFailed) and e.attempt == 2]
+    assert texts == ["no result within 5400 s, over all attempts"] * 2
+
+
+def test_a_run_that_is_a_step_carries_on_the_trace() -> None:
+    run = life({"id": "c", "workflow": "w2"})
+    run.hear(start(traceparent="00-t"))
+    assert [r.traceparent for r in run.outcomes[-1].requests] == ["00-t"]
+
+
+# --- approvals ------------------------------------------------------------------------------------
+
+
+def test_nobody_answers_what_the_agent_of_an_item_asks() -> None:
+    run = started(task("fan", forEach=[1, 2], maxParallel=1), timeout="2d")
+    run.hear(failed("fan", item=0, kind="approval_required"))
+    asked = run.events[-1]
+    assert isinstance(asked, NodeApprovalRequested)
+    assert (asked.item, asked.cause, asked.attempt, asked.on_deadline) == (0, "agent", 1, "reject")
+    run.wake()
+    assert said(run) == ["NodeFailed fan", "NodeDispatched fan"]
+    failure = run.decisions[-1].events[0].failure
+    assert (failure.kind, failure.message) == (
+        "approval_expired",
+        "nobody approved it within 24 h",
+    )
+    assert run.decisions[-1].events[0].item == 0
+
+
+def test_an_agent_that_asks_of_a_run_that_ends_is_not_answered() -> None:
+    run = started(task("a"))
+    run.hear(Cancel(run="r1", reason="enough"))
+    run.hear(failed("a", kind="approval_required"))
+    assert said(run) == ["NodeCancelled a", "RunCancelled"]
+
+
+def test_nobody_is_asked_whether_to_undo() -> None:
+    run = started(task("a", compensate={"agent": "x", "action": "undo"}), task("b", "a"))
+    run.hear(done("a"))
+    run.hear(failed("b"))
+    run.hear(failed("a.compensate", kind="approval_required"))
+    assert said(run) == ["NodeFailed a.compensate", "RunFailed"]
+
+
+def test_an_item_goes_on_when_a_person_has_agreed_to_it() -> None:
+    run = started(task("fan", forEach=[1, 2], maxParallel=1, inputs={"n": "{{ item }}"}))
+    run.hear(failed("fan", item=0, kind="approval_required"))
+    run.hear(Approval(run="r1", node="fan", item=0, approved=True, by="ann"))
+    (again,) = run.outcomes[-1].tasks
+    assert (again.id, again.approved, bytes(again.inputs)) == ("r1/fan.0/2", True, b'{"n":1}')
+    run.hear(done("fan", item=0, attempt=2))
+    assert sent(run)[-1] == "r1/fan.1/1"
+
+
+def test_a_person_who_rejects_an_item_lets_the_others_go_on() -> None:
+    run = started(task("fan", forEach=[1, 2], maxParallel=1, itemFailure="ignore"))
+    run.hear(failed("fan", item=0, kind="approval_required"))
+    run.hear(Approval(run="r1", node="fan", item=0, approved=False, by="ann", notes="no"))
+    assert said(run) == ["NodeRejected fan", "NodeFailed fan", "NodeDispatched fan"]
+    run.hear(done("fan", 2, item=1))
+    assert run.status is RunStatus.SUCCESS
+
+
+# --- undoing takes time ---------------------------------------------------------------------------
+
+
+def test_an_attempt_to_undo_has_a_time_of_its_own() -> None:
+    undo = {"agent": "x", "action": "undo", "timeout": "7s", "retry": {"attempts": 1}}
+    run = started(task("a", compensate=undo, timeout="1h", startTimeout="1h"), task("b", "a"))
+    run.hear(Progress(run="r1", node="a", attempt=1))
+    run.hear(done("a"))
+    run.hear(failed("b"))
+    begun = run.now
+    run.wake()
+    assert run.now - begun == 7_000
+    failure = run.decisions[-1].events[0].failure
+    assert (failure.kind, failure.message) == ("timeout", "no result of attempt 1 within 7 s")
+    assert [o.task for o in run.outcomes[-1].cancellations] == ["r1/a.compensate/1"]
+    assert run.events[-1].uncompensated == ("a",)
