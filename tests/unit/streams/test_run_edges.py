@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from judged_run import PARENT, SMALL, JudgedRun, start
+import pytest
+from judged_run import PARENT, SMALL, T0, JudgedRun, start
 from msgspec import Raw
 
 from streams.payload import reference_to
@@ -25,6 +26,7 @@ from streams.records import (
     Reused,
     RunStatus,
     Start,
+    Timer,
     Trigger,
 )
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
@@ -531,3 +533,83 @@ def test_an_attempt_to_undo_has_a_time_of_its_own() -> None:
     assert (failure.kind, failure.message) == ("timeout", "no result of attempt 1 within 7 s")
     assert [o.task for o in run.outcomes[-1].cancellations] == ["r1/a.compensate/1"]
     assert run.events[-1].uncompensated == ("a",)
+
+
+def test_force_calls_off_what_is_being_undone_and_names_what_is_not() -> None:
+    undo = {"compensate": {"agent": "x", "action": "undo"}}
+    run = started(task("a", **undo), task("b", "a", **undo), task("c", "b"))
+    for node in ("a", "b"):
+        run.hear(done(node))
+    run.hear(failed("c"))
+    forced = run.hear(Cancel(run="r1", reason="enough", force=True))
+    assert [(o.task, o.grace_ms) for o in forced.cancellations] == [("r1/b.compensate/1", 0)]
+    assert said(run) == ["NodeCancelled b.compensate", "NodeCancelled a.compensate", "RunFailed"]
+    assert run.events[-3].attempt == 1
+    assert run.events[-1].uncompensated == ("b", "a")
+
+
+def test_the_signs_of_life_of_an_item_are_its_own() -> None:
+    run = started(task("fan", forEach=[1, 2], heartbeatTimeout="10s"))
+    for _ in range(2):
+        run.hear(Progress(run="r1", node="fan", item=1, attempt=1))
+        assert [e.item for e in run.decisions[-1].events] == [1]
+    run.now += 9_000
+    run.hear(Progress(run="r1", node="fan", item=1, attempt=1))
+    run.wake()
+    assert run.now == T0 + 19_000
+    assert said(run) == ["NodeRetrying fan"]
+    retrying = run.decisions[-1].events[0]
+    assert (retrying.item, retrying.failure.message) == (1, "no heartbeat for 10 s in attempt 1")
+
+
+@pytest.mark.parametrize(
+    ("message", "ignored"),
+    [
+        (done("nope"), "unknown_node"),
+        (done("a", attempt=2), "late_result"),
+        (done("later"), "late_result"),
+        (done("sleeps"), "late_result"),
+        (done("fan"), "late_result"),
+        (done("fan", item=7), "late_result"),
+        (Progress(run="r1", node="nope", attempt=1), "unknown_node"),
+        (Progress(run="r1", node="later", attempt=1), "late_progress"),
+        (Progress(run="r1", node="a", attempt=2), "late_progress"),
+        (Progress(run="r1", node="child", attempt=1), "late_progress"),
+        (Approval(run="r1", node="nope", approved=True, by="ann"), "unknown_node"),
+        (Approval(run="r1", node="a", approved=True, by="ann"), "late_approval"),
+        (Approval(run="r1", node="asks", approved=True, by="ann", roles=("x",)), "not_allowed"),
+        (Approval(run="r1", node="asks", approved=False, by="a", roles=("ops",)), "no_reason"),
+        (
+            Approval(run="r1", node="asks", approved=False, by="a", roles=("ops",), notes=" "),
+            "no_reason",
+        ),
+        (Resume(run="r1"), "not_paused"),
+        (Timer(run="r1", due=T0), "stale_timer"),
+        (Timer(run="r1", node="a", due=T0), "stale_timer"),
+        (Timer(run="r1", node="nope", due=T0), "stale_timer"),
+        (start(), "duplicate_start"),
+        (
+            Occurrence(project="default", trigger=Trigger(id="o", source="s", type="other")),
+            "no_match",
+        ),
+        (
+            Occurrence(
+                project="default",
+                trigger=Trigger(id="o", source="s", type="go", data=Raw(b'{"k":2}')),
+            ),
+            "no_match",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_does_not_fit_is_ignored_with_a_reason(message: Any, ignored: str) -> None:
+    run = started(
+        task("a"),
+        task("later", "a"),
+        {"id": "sleeps", "delay": "1h"},
+        {"id": "waits", "waitForEvent": {"event": "go", "match": "event.data.k == context.a"}},
+        task("fan", forEach=[1, 2]),
+        {"id": "child", "workflow": "w2"},
+        task("asks", approvalRequired={"roles": ["ops", "dev"]}),
+    )
+    assert run.hear(message).ignored == ignored
