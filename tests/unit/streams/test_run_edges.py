@@ -521,7 +521,7 @@ def test_a_person_who_rejects_an_item_lets_the_others_go_on() -> None:
 
 
 def test_an_attempt_to_undo_has_a_time_of_its_own() -> None:
-    undo = {"agent": "x", "action": "undo", "timeout": "7s", "retry": {"attempts": 1}}
+    undo = {"agent": "z", "action": "undo", "timeout": "7s", "retry": {"attempts": 1}}
     run = started(task("a", compensate=undo, timeout="1h", startTimeout="1h"), task("b", "a"))
     run.hear(Progress(run="r1", node="a", attempt=1))
     run.hear(done("a"))
@@ -531,7 +531,8 @@ def test_an_attempt_to_undo_has_a_time_of_its_own() -> None:
     assert run.now - begun == 7_000
     failure = run.decisions[-1].events[0].failure
     assert (failure.kind, failure.message) == ("timeout", "no result of attempt 1 within 7 s")
-    assert [o.task for o in run.outcomes[-1].cancellations] == ["r1/a.compensate/1"]
+    orders = [(o.task, o.agent) for o in run.outcomes[-1].cancellations]
+    assert orders == [("r1/a.compensate/1", "z")]
     assert run.events[-1].uncompensated == ("a",)
 
 
@@ -613,3 +614,85 @@ def test_what_does_not_fit_is_ignored_with_a_reason(message: Any, ignored: str) 
         task("asks", approvalRequired={"roles": ["ops", "dev"]}),
     )
     assert run.hear(message).ignored == ignored
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+def test_a_fan_out_with_nothing_under_way_is_cancelled_too() -> None:
+    """Its last item ended in a pause, so none of the others was begun."""
+    run = started(task("fan", forEach=[1, 2], maxParallel=1))
+    run.hear(Pause(run="r1"))
+    run.hear(done("fan", item=0))
+    run.hear(Cancel(run="r1", reason="enough"))
+    assert said(run) == ["NodeCancelled fan", "RunCancelled"]
+
+
+def test_the_grace_of_an_agent_is_all_the_time_that_it_has() -> None:
+    """Whatever other limits its attempt had."""
+    limits = {"heartbeatTimeout": "1s", "totalTimeout": "2s", "startTimeout": "1s"}
+    run = started(task("a", **limits), cancelGrace="1m")
+    run.hear(Progress(run="r1", node="a", attempt=1))
+    run.hear(Cancel(run="r1", reason="enough"))
+    begun = run.now
+    run.wake()
+    assert run.now - begun == 60_000
+    assert said(run) == ["NodeCancelled a", "RunCancelled"]
+
+
+# --- events from outside --------------------------------------------------------------------------
+
+
+def occurs(number: int, data: bytes) -> Occurrence:
+    event = Trigger(id=f"o{number}", source="s", type="go", data=Raw(data))
+    return Occurrence(project="default", trigger=event)
+
+
+def test_an_event_is_offered_to_every_node_that_waits() -> None:
+    """Whatever kept those before from taking it."""
+
+    def waits(name: str, match: str | None, *depends_on: str) -> dict[str, Any]:
+        wait = {"event": "go"} if match is None else {"event": "go", "match": match}
+        return {"id": name, "waitForEvent": wait, "dependsOn": list(depends_on)}
+
+    run = started(
+        task("first"),
+        waits("later", None, "first"),
+        {"id": "other", "waitForEvent": {"event": "stop"}},
+        waits("wants", "event.data.k == 2"),
+        waits("fails", "event.data.nothing.at == 1"),
+        waits("takes", "event.data.k == context.a && event.type == 'go'"),
+        waits("too", "event.data.k == 1"),
+    )
+    run.hear(occurs(1, b'{"k":1}'))
+    assert said(run) == ["NodeSucceeded takes"]
+    run.hear(occurs(2, b'{"k":1}'))
+    assert said(run) == ["NodeSucceeded too"]
+    run.hear(done("first"))
+    assert run.hear(occurs(2, b'{"k":1}')).ignored == "no_match"
+    run.hear(occurs(3, b'{"k":2}'))
+    assert said(run) == ["NodeSucceeded later"]
+
+
+def test_an_event_is_held_against_what_nodes_have_given() -> None:
+    match = "event.data.order == nodes.a.output.order"
+    run = started(
+        task("a"), {"id": "b", "waitForEvent": {"event": "go", "match": match}, "dependsOn": ["a"]}
+    )
+    run.hear(done("a", {"order": 7}))
+    assert run.hear(occurs(1, b'{"order":8}')).ignored == "no_match"
+    run.hear(occurs(2, b'{"order":7}'))
+    assert run.status is RunStatus.SUCCESS
+
+
+def test_a_big_event_is_waited_for_by_its_reference() -> None:
+    content = b'{"k":1,"x":"%s"}' % (b"y" * 90)
+    wait = {"event": "go", "match": "event.data.k == 1"}
+    run = started(
+        {"id": "a", "waitForEvent": wait},
+        task("b", "a", inputs={"k": "{{ nodes.a.output.data.k }}"}),
+        limits=SMALL,
+    )
+    run.blobs[reference_to(content).digest] = content
+    run.hear(occurs(1, reference_to(content).encode()))
+    assert [bytes(t.inputs) for t in run.outcomes[-1].tasks] == [b'{"k":1}']
