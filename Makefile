@@ -45,7 +45,9 @@ simulate: setup ## Play SEEDS random histories of the engine under faults, from 
 mutate: setup ## Break the run core in every small way, and see which tests notice
 	@test -x $(MUTATION)/bin/mutmut || { $(UV) venv --quiet --clear $(MUTATION) && \
 		$(UV) pip sync --quiet --python $(MUTATION)/bin/python --require-hashes requirements.lock && \
-		$(UV) pip install --quiet --python $(MUTATION)/bin/python mutmut==$(MUTMUT_VERSION); }
+		$(UV) pip install --quiet --python $(MUTATION)/bin/python mutmut==$(MUTMUT_VERSION) && \
+		$(UV) pip install --quiet --python $(MUTATION)/bin/python --no-deps \
+			--no-build-isolation --editable .; }
 	$(MUTATION)/bin/mutmut run
 	@$(MUTATION)/bin/mutmut results
 
