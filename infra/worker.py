@@ -21,6 +21,7 @@ from agents.execution import Execution
 from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from infra import telemetry
+from infra.group_session import session_seconds
 from infra.readiness import announce_ready
 from infra.supervisor import Stop
 from infra.topic_admin import ensure_topics
@@ -100,6 +101,7 @@ async def run_worker(
                 tracing=tracing,
             ),
             handlers,
+            session_s=await session_seconds(bootstrap),
         )
         # What start-up made stays; the many short-lived values of each batch are freed by
         # reference counts, and looking for cycles among them costs some 5 % of the worker.

@@ -13,8 +13,9 @@ import structlog
 from faust.types import TP
 
 from streams import topics
-from streams.faust_shell import Batch, EngineApp, batch_topic, new_app
+from streams.faust_shell import SESSION_S, Batch, EngineApp, batch_topic, new_app
 from streams.orchestrator import Orchestrator
+from streams.read_ahead import read_ahead
 from streams.router import Router
 
 _log = structlog.get_logger(__name__)
@@ -46,9 +47,12 @@ class Engine:
         orchestrator: Orchestrator,
         handlers: Callable[[EngineApp], Mapping[str, TaskHandler]],
         group: str = "commandcenter",
+        session_s: float = SESSION_S,
     ) -> None:
         """`handlers` gives the handler of each agent by its name."""
-        self.app = new_app(group, bootstrap, partitions)
+        self.app = new_app(group, bootstrap, partitions, session_s)
+        self._bootstrap = bootstrap
+        self._partitions = partitions
         self._orchestrator = orchestrator
         self._router = router
         self._handlers = dict(handlers(self.app))
@@ -58,6 +62,8 @@ class Engine:
             key_type=bytes,
             value_type=bytes,
             changelog_topic=batch_topic(self.app, topics.STATE),
+            # Of what is applied already. 1 would make Faust read what the owner writes itself.
+            recovery_buffer_size=2,
         )
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._background: list[asyncio.Task[None]] = []
@@ -129,10 +135,12 @@ class Engine:
     # --- life ---
 
     async def start(self) -> None:
-        """Join the group; `ready` is set when the partitions are restored."""
+        """Read the state, then join the group; `ready` is set when the partitions are restored."""
         consumer = self.app.batches
         consumer.resume_offset = self._resume_offset
         consumer.on_resumed = self.ready.set
+        self._orchestrator.on_written = self._table.store.written
+        await read_ahead(self._bootstrap, topics.STATE, self._partitions, self._table.store.restore)
         await self.app.start()
         self._background = [asyncio.create_task(self._orchestrator.run_timers(), name="timers")]
         self._background += [

@@ -15,6 +15,9 @@ when they change, and the two packages are pinned exactly. What is different fro
 - Commits are ours: `mark_done` says how far a partition is finished. Stock commits past a hole.
 - The table is kept by partition, and the inbox resumes from the offset that was written with the
   state (`resume_offset`), not from the group's commit.
+- A partition that stays here in a rebalance, as owned or as standby, keeps its data and the
+  changelog offset that it stands at: a restore reads what is missing, not the whole changelog.
+- Nothing sleeps for a second while a partition waits to be restored.
 """
 
 import asyncio
@@ -24,6 +27,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import faust
 from faust.stores.memory import Store
+from faust.tables.manager import TableManager
 from faust.tables.table import Table
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -33,6 +37,12 @@ from streams.outbox import REQUEST_BYTES
 from streams.topic_reader import FETCH_RECORDS, TopicReader
 
 QUEUED_BATCHES: Final = 32
+SESSION_S: Final = 2.0
+"""A worker that is silent for this long has lost its partitions; a broker may ask for more."""
+HEARTBEATS: Final = 6
+"""In each session: by them a worker also learns that another one joined or left."""
+_CHANGELOG_WAIT_MS: Final = 100
+_CHANGELOG_BYTES: Final = 64 * 1024
 READS: Final = "reads"
 """Header of the table's changelog: the inbox offset up to which the record is the state."""
 
@@ -68,19 +78,25 @@ class PartitionedStore(Store[bytes, bytes]):
         super().__post_init__()
         self.partitions: dict[int, dict[bytes, bytes]] = {}
         self.reads: dict[int, int] = {}
+        self.offsets: dict[int, int] = {}
+        """The last changelog offset that each partition has, none before it missing."""
 
     def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:  # noqa: ARG002  # Faust's signature
-        """Restore: apply changelog batches in order. Bytes stay unread here, so none can fail."""
+        """Restore: apply changelog batches in order."""
         for event in batch:
             changes: Batch = event.value
-            partition = changes.tp.partition
-            for record in changes.records:
-                reads = int(dict(record.headers).get(READS, b"0"))
-                # Older than what is here: the write of an owner that did not know it was replaced.
-                # The same messages make the same state, so what is here has it already.
-                if reads >= self.reads.get(partition, 0):
-                    self.reads[partition] = reads
-                    self.apply(partition, [(record.key, record.value)])
+            self.restore(changes.tp.partition, changes.records)
+
+    def restore(self, partition: int, records: list[Any]) -> None:
+        """Apply records of the changelog, in order. Bytes stay unread here, so none can fail."""
+        for record in records:
+            reads = int(dict(record.headers).get(READS, b"0"))
+            # Older than what is here: the write of an owner that did not know it was replaced.
+            # The same messages make the same state, so what is here has it already.
+            if reads >= self.reads.get(partition, 0):
+                self.reads[partition] = reads
+                self.apply(partition, [(record.key, record.value)])
+            self.offsets[partition] = record.offset
 
     def apply(self, partition: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Set and delete (None) keys of one partition."""
@@ -91,21 +107,32 @@ class PartitionedStore(Store[bytes, bytes]):
             else:
                 data[key] = value
 
-    def persisted_offset(self, tp: TP) -> int | None:  # noqa: ARG002  # Faust's signature
-        """Nothing survives the process: a restore reads the whole changelog."""
-        return None
+    def written(self, partition: int, first: int | None, count: int, reads: int) -> None:
+        """The owner wrote `count` records at offset `first`, and has their changes in the data.
+
+        Where somebody else wrote in between, or `first` is not known, the offset stays behind, and
+        a restore reads from there: it may find what is not here.
+        """
+        self.reads[partition] = reads
+        if first is not None and first == self.offsets.get(partition, -1) + 1:
+            self.offsets[partition] = first + count - 1
+
+    def persisted_offset(self, tp: TP) -> int:
+        """What a restore need not read; -1 for nothing."""
+        return self.offsets.get(tp.partition, -1)
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Forget the partitions that are somebody else's now."""
         ours = {tp.partition for tp in active_tps | standby_tps}
-        for partition in [p for p in self.partitions if p not in ours]:
-            del self.partitions[partition]
-            self.reads.pop(partition, None)
+        for kept in (self.partitions, self.reads, self.offsets):
+            for partition in [p for p in kept if p not in ours]:
+                del kept[partition]
 
     def reset_state(self) -> None:
         """Forget everything."""
         self.partitions.clear()
         self.reads.clear()
+        self.offsets.clear()
 
     def __len__(self) -> int:
         return sum(map(len, self.partitions.values()))
@@ -127,14 +154,43 @@ class RunTable(Table[bytes, bytes]):
             loop=self.loop,
         )
 
+    @property
+    def store(self) -> PartitionedStore:
+        """Its data."""
+        return cast("PartitionedStore", self.data)
+
     def partition(self, number: int) -> dict[bytes, bytes]:
         """The records of one partition, live."""
-        store = cast("PartitionedStore", self.data)
-        return store.partitions.setdefault(number, {})
+        return self.store.partitions.setdefault(number, {})
+
+    async def on_changelog_event(self, event: Any) -> None:
+        """Apply what is restored as it comes, so that the store's offsets say what it has."""
+        if event.value.generation == self.app.consumer_generation_id:
+            self.store.apply_changelog_batch([event], None, None)
+
+    def apply_changelog_batch(self, batch: Any) -> None:
+        """Nothing: Faust's buffer holds what `on_changelog_event` has applied."""
+
+
+class _Tables(TableManager):
+    """The manager of the one table, which is declared before the app starts."""
+
+    async def on_start(self) -> None:
+        """Begin at once: stock Faust waits a second for tables yet to come."""
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     """The consumer's own thread: the group's membership, commits, and the changelogs."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # A request that waits for records holds up the questions of a restore behind it, and a
+        # standby need not have each record at once.
+        consumer._fetch_max_wait_ms = _CHANGELOG_WAIT_MS  # noqa: SLF001  # Faust has no setting
+        consumer._fetch_min_bytes = _CHANGELOG_BYTES  # noqa: SLF001  # Faust has no setting
+        return consumer
 
     async def getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
         consumer = self._ensure_consumer()
@@ -168,6 +224,7 @@ class BatchConsumer(driver.Consumer):
         self._readers: dict[str, TopicReader] = {}
         self._reading: list[asyncio.Task[None]] = []
         self._closing: set[asyncio.Task[None]] = set()
+        self._resumed = asyncio.Event()
 
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -278,20 +335,32 @@ class BatchConsumer(driver.Consumer):
         )  # fmt: skip
         await self.callback(message)
 
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Fetch them again, and look at once."""
+        super().resume_partitions(tps)
+        self._resumed.set()
+
     async def _drain_messages(self, fetcher: Any) -> None:
-        """The changelogs, for as long as Faust restores tables from them."""
+        """The changelogs, for as long as Faust restores tables from them or follows as standby."""
         app = self.app
         stopped = self._stopped.is_set
         fetcher_stopped = fetcher._stopped.is_set  # noqa: SLF001  # Faust's own way to end a fetcher
         try:
             while not (stopped() or fetcher_stopped()):
+                self._resumed.clear()
+                if not any(map(self._is_changelog_tp, self._get_active_partitions())):
+                    await self.wait(self._resumed.wait())
+                    continue
                 generation = app.consumer_generation_id
                 records, _ = await self._wait_next_records(1.0)
                 for tp, batch in (records or {}).items():
                     if not self.flow_active or app.consumer_generation_id != generation:
                         break  # a rebalance has begun: these are read again
                     if tp in self._get_active_partitions() and self._is_changelog_tp(TP(*tp)):
-                        await self._deliver(TP(*tp), generation, batch)
+                        # Blocked by a full queue, it gives way to a rebalance.
+                        await self.wait_first(
+                            self._deliver(TP(*tp), generation, batch), self.suspend_flow.wait()
+                        )
         except self.consumer_stopped_errors:
             if not app.should_stop:
                 raise
@@ -320,7 +389,9 @@ class EngineApp(faust.App):
         return BatchTransport(self.conf.broker_consumer, self)
 
 
-def new_app(app_id: str, bootstrap: str, partitions: int) -> EngineApp:
+def new_app(
+    app_id: str, bootstrap: str, partitions: int, session_s: float = SESSION_S
+) -> EngineApp:
     """An app with the settings that the engine needs; its topics exist already."""
     return EngineApp(
         app_id,
@@ -334,16 +405,17 @@ def new_app(app_id: str, bootstrap: str, partitions: int) -> EngineApp:
         consumer_auto_offset_reset="earliest",
         broker_max_poll_records=FETCH_RECORDS,
         broker_commit_interval=0.5,
-        broker_session_timeout=6.0,
-        broker_heartbeat_interval=1.0,
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=session_s / HEARTBEATS,
         broker_rebalance_timeout=10.0,
         consumer_max_fetch_size=REQUEST_BYTES,
         producer_max_request_size=REQUEST_BYTES,
         stream_buffer_maxsize=QUEUED_BATCHES,
         stream_wait_empty=False,
-        table_standby_replicas=0,
+        table_standby_replicas=1,
         worker_redirect_stdouts=False,
         Table=RunTable,
+        TableManager=_Tables,
     )
 
 

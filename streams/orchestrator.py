@@ -51,6 +51,9 @@ ERRORS_TO_LETTERS: Final = frozenset({"unknown_run", "unknown_node"})
 PlanOf = Callable[[str, str, int], Awaitable[Plan | None]]
 """(project, workflow, version) → its plan; None where no such version was ever published."""
 
+OnWritten = Callable[[int, int | None, int, int], None]
+"""(partition, first offset, number of records, inbox offset that they reflect)."""
+
 
 class UnknownRunError(CommandCenterError):
     """A message is addressed to a run, or a node of a run, that does not exist."""
@@ -117,6 +120,8 @@ class Orchestrator:
         self._plan_of = plan_of
         self._prepare_agent = prepare_agent
         self._clock = clock
+        self.on_written: OnWritten = lambda *_: None
+        """Told what of the changelog is our own write; the engine sets it."""
         self._stores: dict[int, RunStore] = {}
         self._plans: dict[tuple[str, str, int], Plan] = {}
         self._prepared: set[str] = set()
@@ -258,8 +263,9 @@ class Orchestrator:
             written.append((draft, changes))
         if not written:
             return
-        await self._changelog.deliver(parcel, whole=True)
-        for draft, changes in written:
+        firsts = await self._changelog.deliver(parcel, whole=True)
+        for (draft, changes), first in zip(written, firsts, strict=True):
+            self.on_written(draft.store.partition, first, len(changes), draft.next_offset or 0)
             draft.count()
             draft.store.apply(changes, draft.states.values())
             due = draft.store.timers.next_due

@@ -1,6 +1,7 @@
 """The orchestrator's writes: what goes out, in which batches, and what a fault leaves behind."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -71,11 +72,11 @@ class FakeProducer:
 
     async def send_batch(
         self, batch: FakeBatch, topic: str, *, partition: int
-    ) -> asyncio.Future[None]:
+    ) -> asyncio.Future[SimpleNamespace]:
         assert partition == 0
         self.sent.append((topic, batch))
         sent = asyncio.get_running_loop().create_future()
-        sent.set_result(None)
+        sent.set_result(SimpleNamespace(offset=len(self.sent)))
         return sent
 
     def written(self, topic: str) -> list[tuple[bytes | None, bytes | None]]:
