@@ -10,10 +10,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 import structlog
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from streams import topics
-from streams.faust_shell import SESSION_S, Batch, EngineApp, batch_topic, new_app
+from streams.faust_shell import (
+    SESSION_S,
+    Batch,
+    BatchConsumer,
+    EngineApp,
+    PartitionedStore,
+    batch_topic,
+    new_app,
+)
 from streams.orchestrator import Orchestrator
 from streams.read_ahead import read_ahead
 from streams.router import Router
@@ -34,6 +43,36 @@ class TaskHandler(Protocol):
 
     async def drain(self, grace: float) -> None:
         """Finish or give up what is under way, and publish the results."""
+
+
+class _Changelog:
+    """What the orchestrator knows and tells of the table's changelog."""
+
+    def __init__(self, consumer: BatchConsumer, store: PartitionedStore, bootstrap: str) -> None:
+        self.may_write = consumer.may_write
+        self._store = store
+        self._bootstrap = bootstrap
+        self._reading: dict[int, asyncio.Task[None]] = {}
+
+    def to_mend(self, partition: int) -> set[bytes]:
+        return self._store.overwritten.pop(partition, set())
+
+    def written(self, partition: int, first: int | None, count: int, reads: int) -> None:
+        if self._store.written(partition, first, count, reads) or partition in self._reading:
+            return
+        # Somebody else wrote too. What is newest is told apart for as long as both records are in
+        # the log; before compaction takes the older one, the next write repeats ours.
+        _log.warning("the state has records of another worker", partition=partition, offset=first)
+        task = asyncio.create_task(self._read(partition), name=f"read state {partition}")
+        self._reading[partition] = task
+        task.add_done_callback(lambda _: self._reading.pop(partition))
+
+    async def _read(self, partition: int) -> None:
+        start = self._store.persisted_offset(TP(topics.STATE, partition)) + 1
+        try:
+            await read_ahead(self._bootstrap, topics.STATE, {partition: start}, self._store.restore)
+        except KafkaError as error:  # after the next write it is tried again
+            _log.warning("the state could not be read", partition=partition, error=repr(error))
 
 
 class Engine:
@@ -139,8 +178,9 @@ class Engine:
         consumer = self.app.batches
         consumer.resume_offset = self._resume_offset
         consumer.on_resumed = self.ready.set
-        self._orchestrator.on_written = self._table.store.written
-        await read_ahead(self._bootstrap, topics.STATE, self._partitions, self._table.store.restore)
+        self._orchestrator.changelog = _Changelog(consumer, self._table.store, self._bootstrap)
+        everything = dict.fromkeys(range(self._partitions), 0)
+        await read_ahead(self._bootstrap, topics.STATE, everything, self._table.store.restore)
         await self.app.start()
         self._background = [asyncio.create_task(self._orchestrator.run_timers(), name="timers")]
         self._background += [

@@ -18,14 +18,19 @@ when they change, and the two packages are pinned exactly. What is different fro
 - A partition that stays here in a rebalance, as owned or as standby, keeps its data and the
   changelog offset that it stands at: a restore reads what is missing, not the whole changelog.
 - Nothing sleeps for a second while a partition waits to be restored.
+- Before state is written, `may_write` makes sure that the partitions are still ours: a worker that
+  was stopped for a while asks the brokers first (docs/decisions/007).
 """
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
 import faust
+from aiokafka.errors import RebalanceInProgressError
 from faust.stores.memory import Store
 from faust.tables.manager import TableManager
 from faust.tables.table import Table
@@ -43,6 +48,8 @@ HEARTBEATS: Final = 6
 """In each session: by them a worker also learns that another one joined or left."""
 _CHANGELOG_WAIT_MS: Final = 100
 _CHANGELOG_BYTES: Final = 64 * 1024
+_ASK_AGAIN_S: Final = 0.2
+_NONE: Final[set[bytes]] = set()
 READS: Final = "reads"
 """Header of the table's changelog: the inbox offset up to which the record is the state."""
 
@@ -80,6 +87,8 @@ class PartitionedStore(Store[bytes, bytes]):
         self.reads: dict[int, int] = {}
         self.offsets: dict[int, int] = {}
         """The last changelog offset that each partition has, none before it missing."""
+        self.overwritten: dict[int, set[bytes]] = {}
+        """Keys whose newest record in the changelog is a replaced owner's, and has to be mended."""
 
     def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:  # noqa: ARG002  # Faust's signature
         """Restore: apply changelog batches in order."""
@@ -96,6 +105,9 @@ class PartitionedStore(Store[bytes, bytes]):
             if reads >= self.reads.get(partition, 0):
                 self.reads[partition] = reads
                 self.apply(partition, [(record.key, record.value)])
+                self.overwritten.get(partition, _NONE).discard(record.key)
+            else:
+                self.overwritten.setdefault(partition, set()).add(record.key)
             self.offsets[partition] = record.offset
 
     def apply(self, partition: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
@@ -107,15 +119,17 @@ class PartitionedStore(Store[bytes, bytes]):
             else:
                 data[key] = value
 
-    def written(self, partition: int, first: int | None, count: int, reads: int) -> None:
+    def written(self, partition: int, first: int | None, count: int, reads: int) -> bool:
         """The owner wrote `count` records at offset `first`, and has their changes in the data.
 
-        Where somebody else wrote in between, or `first` is not known, the offset stays behind, and
-        a restore reads from there: it may find what is not here.
+        False where somebody else wrote in between, or `first` is not known: the offset stays
+        behind, and what follows it in the changelog has to be read.
         """
         self.reads[partition] = reads
-        if first is not None and first == self.offsets.get(partition, -1) + 1:
-            self.offsets[partition] = first + count - 1
+        if first is None or first != self.offsets.get(partition, -1) + 1:
+            return False
+        self.offsets[partition] = first + count - 1
+        return True
 
     def persisted_offset(self, tp: TP) -> int:
         """What a restore need not read; -1 for nothing."""
@@ -124,7 +138,7 @@ class PartitionedStore(Store[bytes, bytes]):
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Forget the partitions that are somebody else's now."""
         ours = {tp.partition for tp in active_tps | standby_tps}
-        for kept in (self.partitions, self.reads, self.offsets):
+        for kept in (self.partitions, self.reads, self.offsets, self.overwritten):
             for partition in [p for p in kept if p not in ours]:
                 del kept[partition]
 
@@ -133,6 +147,7 @@ class PartitionedStore(Store[bytes, bytes]):
         self.partitions.clear()
         self.reads.clear()
         self.offsets.clear()
+        self.overwritten.clear()
 
     def __len__(self) -> int:
         return sum(map(len, self.partitions.values()))
@@ -164,9 +179,14 @@ class RunTable(Table[bytes, bytes]):
         return self.store.partitions.setdefault(number, {})
 
     async def on_changelog_event(self, event: Any) -> None:
-        """Apply what is restored as it comes, so that the store's offsets say what it has."""
+        """Apply what is restored as it comes, and let Faust go by what the store has."""
         if event.value.generation == self.app.consumer_generation_id:
             self.store.apply_changelog_batch([event], None, None)
+        place = event.message.tp
+        recovery = cast("_Tables", self.app.tables).recovery
+        for offsets in (recovery.active_offsets, recovery.standby_offsets):
+            if place in offsets:
+                offsets[place] = self.store.persisted_offset(place)
 
     def apply_changelog_batch(self, batch: Any) -> None:
         """Nothing: Faust's buffer holds what `on_changelog_event` has applied."""
@@ -181,6 +201,19 @@ class _Tables(TableManager):
         await self.recovery.start()
 
 
+class _Live:
+    """The partitions that are to be fetched at any moment; aiokafka takes an empty set for all."""
+
+    def __init__(self, partitions: set[TP]) -> None:
+        self._partitions = partitions
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, place: object) -> bool:
+        return place in self._partitions
+
+
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     """The consumer's own thread: the group's membership, commits, and the changelogs."""
 
@@ -192,12 +225,69 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_min_bytes = _CHANGELOG_BYTES  # noqa: SLF001  # Faust has no setting
         return consumer
 
+    async def on_start(self) -> None:
+        """Join; note from then on when the group said that we are a member, and mind joins.
+
+        A commit during a join waits behind it on the connection, is then one of a generation that
+        is gone, and by aiokafka's rules costs the membership: another rebalance, of a session's
+        length. What it would say, the next commit says.
+        """
+        self._confirmed = (-1, 0.0)
+        self.sought: Counter[Any] = Counter()
+        await super().on_start()
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001  # aiokafka has no hook
+        beat = coordinator._do_heartbeat  # noqa: SLF001  # aiokafka has no hook
+        commit = coordinator._do_commit_offsets  # noqa: SLF001  # aiokafka has no hook
+
+        async def heartbeat() -> bool:
+            generation, sent = coordinator.generation, _clock()
+            is_member: bool = await beat()
+            if is_member:
+                self._confirmed = (generation, sent)
+            return is_member
+
+        async def commit_unless_joining(assignment: Any, offsets: Any) -> None:
+            if coordinator._performed_join_prepare:  # noqa: SLF001  # aiokafka has no hook
+                raise RebalanceInProgressError
+            await commit(assignment, offsets)
+
+        coordinator._do_heartbeat = heartbeat  # noqa: SLF001  # aiokafka has no hook
+        coordinator._do_commit_offsets = commit_unless_joining  # noqa: SLF001  # aiokafka has no hook
+
+    def is_member(self, generation: int, within_s: float) -> bool:
+        """Whether the group has said so in the last `within_s` seconds."""
+        confirmed, at = self._confirmed
+        return confirmed == generation and _clock() - at <= within_s
+
+    async def ask(self, generation: int) -> bool:
+        """Ask the group until it says whether we are a member in this generation."""
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001  # aiokafka has no hook
+        while coordinator.generation == generation:
+            if await coordinator._do_heartbeat():  # noqa: SLF001  # aiokafka has no hook
+                return True
+            await asyncio.sleep(_ASK_AGAIN_S)
+        return False
+
     async def getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
+        """Fetch; gives for each partition how often it was sought when it was read, and records."""
         consumer = self._ensure_consumer()
-        fetch = self._fetch_records(
-            consumer, active_partitions, timeout=timeout, max_records=FETCH_RECORDS
+
+        async def fetch() -> Any:
+            fetched = await self._fetch_records(
+                consumer,
+                cast("set[TP]", _Live(active_partitions)),
+                timeout=timeout,
+                max_records=FETCH_RECORDS,
+            )
+            return {tp: (self.sought[tp], records) for tp, records in fetched.items()}
+
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(fetch(), self.thread_loop)
         )
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fetch, self.thread_loop))
+
+    async def _seek_wait(self, consumer: Any, partitions: Any) -> None:
+        self.sought.update(partitions.keys())
+        await super()._seek_wait(consumer, partitions)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Leave what is not a changelog to the readers before any of it is fetched here."""
@@ -206,6 +296,11 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             *(driver.ensure_aiokafka_TP(tp) for tp in assigned if tp.topic not in changelogs)
         )
         await super().on_partitions_assigned(assigned, generation_id)
+
+
+def _clock() -> float:
+    """Seconds that go on while the process is stopped, and where it can be told, the machine."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class BatchConsumer(driver.Consumer):
@@ -229,6 +324,10 @@ class BatchConsumer(driver.Consumer):
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    @property
+    def _own_thread(self) -> _ConsumerThread:
+        return cast("_ConsumerThread", self._thread)
+
     # --- back-pressure of one topic, without stopping the others ---
 
     def hold(self, tp: TP) -> None:
@@ -240,6 +339,18 @@ class BatchConsumer(driver.Consumer):
         """Fetch it again."""
         if tp.topic in self._readers:
             self._readers[tp.topic].release(tp.partition)
+
+    # --- membership ---
+
+    async def may_write(self) -> bool:
+        """Whether the partitions of this generation are ours still; False once they are not."""
+        thread = self._own_thread
+        generation = self.app.consumer_generation_id
+        # The brokers count a session from the last heartbeat; half of it is left for the write.
+        if thread.is_member(generation, self.app.conf.broker_session_timeout / 2):
+            return True
+        asked = asyncio.run_coroutine_threadsafe(thread.ask(generation), thread.thread_loop)
+        return await asyncio.wrap_future(asked)
 
     # --- commits ---
 
@@ -266,6 +377,8 @@ class BatchConsumer(driver.Consumer):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Find where work resumes; reading begins there when the rebalance has ended."""
+        # Work of the generation before may have ended meanwhile, and is not this one's to commit.
+        self._done.clear()
         positions = {TP(*tp): n for tp, n in (await super().seek_to_committed()).items()}
         for tp in self.assignment():
             offset = await self.resume_offset(tp)
@@ -351,15 +464,20 @@ class BatchConsumer(driver.Consumer):
                 if not any(map(self._is_changelog_tp, self._get_active_partitions())):
                     await self.wait(self._resumed.wait())
                     continue
-                generation = app.consumer_generation_id
-                records, _ = await self._wait_next_records(1.0)
-                for tp, batch in (records or {}).items():
-                    if not self.flow_active or app.consumer_generation_id != generation:
-                        break  # a rebalance has begun: these are read again
-                    if tp in self._get_active_partitions() and self._is_changelog_tp(TP(*tp)):
+                # What was read before its partition was sought, or is paused by now, is read again.
+                fetched, _ = await self._wait_next_records(1.0)
+                for tp, (sought, batch) in (fetched or {}).items():
+                    place = TP(*tp)
+                    if (
+                        self.flow_active
+                        and self._is_changelog_tp(place)
+                        and place not in self._paused_partitions
+                        and sought == self._own_thread.sought[tp]
+                    ):
                         # Blocked by a full queue, it gives way to a rebalance.
                         await self.wait_first(
-                            self._deliver(TP(*tp), generation, batch), self.suspend_flow.wait()
+                            self._deliver(place, app.consumer_generation_id, batch),
+                            self.suspend_flow.wait(),
                         )
         except self.consumer_stopped_errors:
             if not app.should_stop:

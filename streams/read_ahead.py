@@ -1,10 +1,11 @@
-"""Reads a table's changelog before the worker joins its group, so that joining costs others little.
+"""Reads a table's changelog outside of a rebalance.
 
-In a rebalance the partitions of a changelog that the newcomer gets stand still until it has read
-them. What it has read before needs no second look: the store keeps the offset that it stands at.
+Before the worker joins its group, so that joining costs others little: in a rebalance the
+partitions of a changelog that the newcomer gets stand still until it has read them. What it has
+read before needs no second look: the store keeps the offset that it stands at.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -16,9 +17,11 @@ _WAIT_MS: Final = 500
 
 
 async def read_ahead(
-    bootstrap: str, topic: str, partitions: int, take: Callable[[int, list[Any]], None]
+    bootstrap: str, topic: str, starts: Mapping[int, int], take: Callable[[int, list[Any]], None]
 ) -> None:
-    """Read all partitions to the end that they have now; `take` gets records of one, in order.
+    """Read partitions from given offsets to the end that they have now.
+
+    `take` gets records of one partition, in order.
 
     Raises:
         KafkaError: the brokers do not answer.
@@ -33,10 +36,12 @@ async def read_ahead(
     )
     await consumer.start()
     try:
-        places = [TopicPartition(topic, number) for number in range(partitions)]
+        places = [TopicPartition(topic, number) for number in starts]
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
-        behind = {place for place in places if ends[place] > 0}
+        for place in places:
+            consumer.seek(place, starts[place.partition])
+        behind = {place for place in places if ends[place] > starts[place.partition]}
         while behind:
             fetched = await consumer.getmany(*behind, timeout_ms=_WAIT_MS, max_records=_RECORDS)
             for place, records in fetched.items():

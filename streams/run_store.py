@@ -99,6 +99,10 @@ class RunStore:
             return RunState(codec.heads.decode(head), {})
         return state
 
+    def record(self, key: bytes) -> bytes | None:
+        """What the table holds under a key."""
+        return self._records.get(key)
+
     def changes(self, before: RunState | None, outcome: Outcome) -> Iterator[Change]:
         """The records that turn the state `before` into the outcome's."""
         after = outcome.state

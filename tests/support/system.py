@@ -36,6 +36,7 @@ class System:
         self._agents = agents
         self.port = free_port()
         self.kafka: LocalKafka | None = None
+        self.gateway: OwnedProcess | None = None
         self._processes: list[OwnedProcess] = []
 
     @property
@@ -83,6 +84,17 @@ class System:
     async def worker(self, *agents: str) -> OwnedProcess:
         """A worker that serves these agents (`module:variable`) besides the built-in ones."""
         return await self.start("worker", *(word for a in agents for word in ("--agents", a)))
+
+    async def start_gateway(self) -> OwnedProcess:
+        """The gateway, which records too."""
+        self.gateway = await self.start("gateway")
+        return self.gateway
+
+    async def kill(self, process: OwnedProcess) -> None:
+        """End it at once, as a crash would."""
+        process.kill()
+        await process.wait()
+        self._processes.remove(process)
 
     async def kill_everything(self) -> None:
         assert self.kafka is not None

@@ -5,6 +5,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.app.base import App
 from faust.stores.memory import Store
 from faust.streams import Stream
@@ -35,9 +36,17 @@ INSIDES = {
     Fetcher._fetcher: "68f894f0b577",
     AIOKafkaConsumerThread.getmany: "26fc5fc9f3b6",
     AIOKafkaConsumerThread._fetch_records: "39a2c6c79fc1",
+    AIOKafkaConsumerThread._seek_wait: "9d221e816d94",
     AIOKafkaConsumerThread._create_worker_consumer: "c2701bfc3e6f",
     AIOKafkaConsumerThread.on_partitions_assigned: "e59e8dda4372",
     ThreadDelegateConsumer.seek_to_committed: "f1d483b861b0",
+    AIOKafkaConsumerThread.on_start: "38b4e8bd1e10",
+    GroupCoordinator._do_heartbeat: "dc1d6632aaa6",
+    GroupCoordinator._heartbeat_routine: "61d010289522",
+    GroupCoordinator._do_commit_offsets: "c3a3ea5613f3",
+    GroupCoordinator.commit_offsets: "5cbe31af28d6",
+    GroupCoordinator.ensure_active_group: "33c84c1a9301",
+    GroupCoordinator.reset_generation: "537aa37c531b",
     ConductorCompiler.build: "837cf521368c",
     Recovery._slurp_changelogs: "7825c7e50f76",
     Recovery._add: "1584a197b11b",
@@ -147,3 +156,8 @@ def test_a_write_of_a_replaced_owner_is_told_from_what_the_owner_wrote_itself() 
     store.restore(0, [late])
     assert store.partitions == {0: {b"k": b"new"}}
     assert store.persisted_offset(TP("state", 0)) == 1
+    assert store.overwritten == {0: {b"k"}}
+    newer = Record(2, b"k", b"newer")
+    newer.headers = (("reads", b"21"),)
+    store.restore(0, [newer])
+    assert store.overwritten == {0: set()}
