@@ -20,6 +20,7 @@ from infra.readiness import announce_ready
 from infra.settings import Settings
 from infra.supervisor import Stop
 from infra.topic_admin import cluster_id, ensure_topics
+from infra.worker_watch import WorkerWatch
 from sinks import schema
 from sinks.clickhouse import open_store
 from sinks.recorder import Recorder
@@ -46,6 +47,7 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
         store = await _open(settings, bootstrap, stack)
         tail = LiveTail()
         log_id = await cluster_id(bootstrap)
+        watch = await stack.enter_async_context(WorkerWatch(bootstrap))
         if settings.store.startswith("chdb:"):
             recorder = await _recorder(bootstrap, store, stack, group=None, tail=tail)
             services = Services(
@@ -54,12 +56,17 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
                 recorded=lambda: _next_offsets(recorder.watermark),
                 tail=tail,
                 log_id=log_id,
-                checks={"recorder": lambda: _check(recorder)},
+                checks={"recorder": lambda: _check(recorder), "worker": watch.check},
             )
             work = stack.enter_context(_Running(recorder)).task
         else:
             services = Services(
-                bootstrap=bootstrap, store=store, tail=tail, follow_log=True, log_id=log_id
+                bootstrap=bootstrap,
+                store=store,
+                tail=tail,
+                follow_log=True,
+                log_id=log_id,
+                checks={"worker": watch.check},
             )
             work = None
         await stack.enter_async_context(serving(services, settings.host, settings.port))
