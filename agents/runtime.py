@@ -7,6 +7,9 @@ Rules:
   under way when its partition was revoked is done again by the new owner: agents see its id twice.
   If the partition comes back here meanwhile, the work under way counts, and is not begun again.
 - Results are published before the offset of their task is committed.
+- A task that is long is no reason to do finished ones behind it again: the commit says which those
+  are. And one that is delivered again to this worker has its result published again, not its work
+  done again, as long as the result is remembered.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ from faust.types import TP
 from prometheus_client import Counter, Gauge
 
 from agents.execution import Execution
+from agents.recent_results import RecentResults
 from streams import codec, dead_letters, topics
 from streams.errors import UnreadableRecordError
 from streams.faust_shell import Batch, EngineApp
@@ -60,6 +64,7 @@ class AgentRuntime:
         self._work: set[asyncio.Task[None]] = set()
         self._places: dict[str, tuple[_Place, int]] = {}
         self._held: set[TP] = set()
+        self._results = RecentResults()
         self._finished: list[tuple[_Place, int]] = []
         self._parcel = Parcel()
         self._something_finished = asyncio.Event()
@@ -71,7 +76,8 @@ class AgentRuntime:
         if watermark is None:
             for old in [p for p in self._watermarks if p[0] == batch.tp]:
                 del self._watermarks[old]
-            watermark = self._watermarks[place] = Watermark()
+            finished = self._app.batches.finished_beyond(batch.tp)
+            watermark = self._watermarks[place] = Watermark(finished)
         for record in batch.records:
             if not watermark.begin(record.offset):
                 continue
@@ -79,6 +85,10 @@ class AgentRuntime:
                 task = codec.tasks.decode(record.value)
             except UnreadableRecordError as error:
                 dead_letters.put(self._parcel, self._partitions, record, error)
+                self._finish(place, record.offset)
+                continue
+            if (result := self._results.get(task.id)) is not None:
+                self._answer(task, result)
                 self._finish(place, record.offset)
                 continue
             if task.id in self._places:  # delivered again while under way: not begun again
@@ -107,10 +117,13 @@ class AgentRuntime:
             self._succeeded += 1
         else:
             _tasks.labels(self._agent, result.failure.kind).inc()
-        self._parcel.add(
-            topics.INBOX, task.reply_partition, task.run.encode(), codec.encode(result)
-        )
+        encoded = codec.encode(result)
+        self._results.put(task.id, encoded)
+        self._answer(task, encoded)
         self._finish(place, offset)
+
+    def _answer(self, task: Task, result: bytes) -> None:
+        self._parcel.add(topics.INBOX, task.reply_partition, task.run.encode(), result)
 
     def _finish(self, place: _Place, offset: int) -> None:
         self._finished.append((place, offset))
@@ -139,7 +152,7 @@ class AgentRuntime:
                 watermark.done(offset)
         for (tp, generation), watermark in self._watermarks.items():
             if watermark.next_offset is not None:
-                consumer.mark_done(tp, generation, watermark.next_offset)
+                consumer.mark_done(tp, generation, watermark.next_offset, watermark.note)
         if self._held and len(self._work) <= self._concurrency:
             for tp in self._held:
                 consumer.release(tp)

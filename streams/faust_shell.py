@@ -13,6 +13,7 @@ when they change, and the two packages are pinned exactly. What is different fro
   emptied, to the beginning of the next. So nothing is handed over in between, where stock Faust
   loses it, and a delivery that is blocked gives way: it is cancelled, and read again.
 - Commits are ours: `mark_done` says how far a partition is finished. Stock commits past a hole.
+  With the offset goes a note of what is finished beyond it, for the next owner.
 - The table is kept by partition, and the inbox resumes from the offset that was written with the
   state (`resume_offset`), not from the group's commit.
 - A partition that stays here in a rebalance, as owned or as standby, keeps its data and the
@@ -31,6 +32,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import faust
 from aiokafka.errors import RebalanceInProgressError
+from aiokafka.structs import OffsetAndMetadata
 from faust.stores.memory import Store
 from faust.tables.manager import TableManager
 from faust.tables.table import Table
@@ -40,6 +42,7 @@ from faust.types.tuples import ConsumerMessage
 
 from streams.outbox import REQUEST_BYTES
 from streams.topic_reader import FETCH_RECORDS, TopicReader
+from streams.watermark import Intervals, decode
 
 QUEUED_BATCHES: Final = 32
 SESSION_S: Final = 2.0
@@ -249,10 +252,22 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         async def commit_unless_joining(assignment: Any, offsets: Any) -> None:
             if coordinator._performed_join_prepare:  # noqa: SLF001  # aiokafka has no hook
                 raise RebalanceInProgressError
-            await commit(assignment, offsets)
+            note = cast("BatchConsumer", self.consumer).note_of
+            noted = {
+                tp: OffsetAndMetadata(given.offset, note(TP(*tp), given.offset))
+                for tp, given in offsets.items()
+            }
+            await commit(assignment, noted)
 
         coordinator._do_heartbeat = heartbeat  # noqa: SLF001  # aiokafka has no hook
         coordinator._do_commit_offsets = commit_unless_joining  # noqa: SLF001  # aiokafka has no hook
+
+    async def committed(self, places: Iterable[TP]) -> dict[TP, tuple[int, str]]:
+        """What the group has committed for them: offset and note; nothing where it has not."""
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001  # aiokafka gives no notes
+        asked = [driver.ensure_aiokafka_TP(place) for place in places]
+        found = await self.call_thread(coordinator.fetch_committed_offsets, asked)
+        return {TP(*tp): (commit.offset, commit.metadata) for tp, commit in found.items()}
 
     def is_member(self, generation: int, within_s: float) -> bool:
         """Whether the group has said so in the last `within_s` seconds."""
@@ -316,6 +331,10 @@ class BatchConsumer(driver.Consumer):
         """Begin with nothing known of any partition."""
         self._positions: dict[TP, int] = {}
         self._done: dict[TP, int] = {}
+        self._ask_note: dict[TP, Callable[[], str]] = {}
+        self._notes: dict[TP, tuple[int, str]] = {}
+        self._committed_notes: dict[TP, tuple[int, str]] = {}
+        self._finished: dict[TP, Intervals] = {}
         self._readers: dict[str, TopicReader] = {}
         self._reading: list[asyncio.Task[None]] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -354,10 +373,39 @@ class BatchConsumer(driver.Consumer):
 
     # --- commits ---
 
-    def mark_done(self, tp: TP, generation: int, next_offset: int) -> None:
-        """Everything below `next_offset` is finished and may be committed."""
+    def mark_done(
+        self, tp: TP, generation: int, next_offset: int, note: Callable[[], str] | None = None
+    ) -> None:
+        """Everything below `next_offset` is finished and may be committed.
+
+        `note` is asked before each commit for what is finished beyond it.
+        """
         if generation == self.app.consumer_generation_id:
             self._done[tp] = next_offset
+            if note is not None:
+                self._ask_note[tp] = note
+
+    def note_of(self, tp: TP, offset: int) -> str:
+        """The note that goes with a commit."""
+        at, note = self._notes.get(tp, (offset, ""))
+        return note if at == offset else ""
+
+    def finished_beyond(self, tp: TP) -> Intervals:
+        """What the owner before has finished beyond the offset where work resumes."""
+        return self._finished.get(tp, ())
+
+    def _should_commit(self, tp: TP, offset: int) -> bool:
+        if tp in self._ask_note:
+            self._notes[tp] = (offset, self._ask_note[tp]())
+        noted = self._notes.get(tp) != self._committed_notes.get(tp)
+        return noted or super()._should_commit(tp, offset)
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        notes = {tp: self._notes[tp] for tp in offsets if tp in self._notes}
+        committed: bool = await super()._commit(offsets)
+        if committed:
+            self._committed_notes.update(notes)
+        return committed
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         tps = list(self._done)
@@ -379,16 +427,18 @@ class BatchConsumer(driver.Consumer):
         """Find where work resumes; reading begins there when the rebalance has ended."""
         # Work of the generation before may have ended meanwhile, and is not this one's to commit.
         self._done.clear()
-        positions = {TP(*tp): n for tp, n in (await super().seek_to_committed()).items()}
-        for tp in self.assignment():
-            offset = await self.resume_offset(tp)
-            if offset is not None:
-                positions[tp] = offset
-        self._positions = {
-            tp: offset
-            for tp, offset in positions.items()
-            if offset is not None and offset >= 0 and not self._is_changelog_tp(tp)
-        }
+        for notes in (self._ask_note, self._notes, self._committed_notes, self._finished):
+            notes.clear()
+        read = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
+        positions: dict[TP, int] = {}
+        for tp, (offset, note) in (await self._own_thread.committed(read)).items():
+            positions[tp] = offset
+            self._finished[tp] = decode(offset, note)
+        for tp in read:
+            resumed = await self.resume_offset(tp)
+            if resumed is not None:
+                positions[tp] = resumed
+        self._positions = {tp: offset for tp, offset in positions.items() if offset >= 0}
         self.on_resumed()
         return positions
 
