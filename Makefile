@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format lock bench bench-rebalance clean
+.PHONY: help setup run demo test check format lock bench bench-rebalance chaos clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -43,6 +43,9 @@ bench: setup ## Measure throughput and latency through the real stack
 
 bench-rebalance: setup ## Measure what a worker that joins, leaves or dies costs
 	$(PY) tests/bench/rebalance.py
+
+chaos: setup ## Kill, stop, fill and confuse the system for some minutes; nothing may be lost
+	CHAOS=full $(PY) -m pytest -s tests/chaos
 
 lock: setup ## Resolve all dependencies anew: Python's and the embedded Kafka's
 	$(UV) pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url \

@@ -46,6 +46,16 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
+def _steady_clock() -> Callable[[], float]:
+    """The wall clock as it was at the start, and what has passed since: no step of it fires timers.
+
+    The time that a machine sleeps counts, where that can be told.
+    """
+    number = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    at_zero = time.time() - time.clock_gettime(number)
+    return lambda: at_zero + time.clock_gettime(number)
+
+
 async def run_worker(
     bootstrap: str, partitions: int, replication: int, registry: AgentRegistry, stop: Stop
 ) -> None:
@@ -99,6 +109,7 @@ async def run_worker(
                 _until_answered(definitions.plan_of),
                 _until_answered(task_topics.prepare),
                 tracing=tracing,
+                clock=_steady_clock(),
             ),
             handlers,
             session_s=await session_seconds(bootstrap),

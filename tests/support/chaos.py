@@ -31,8 +31,8 @@ FULL: Final = os.environ.get("CHAOS") == "full"
 AGENT: Final = "chaos_agent:chaos"
 
 
-def chain(slow: bool) -> Any:
-    """Three steps after one another, the second of which may take a second."""
+def chain(second: str) -> Any:
+    """Three steps after one another: a quick one, one with this action, a quick one."""
 
     def node(name: str, action: str, value: str, *needs: str) -> dict[str, Any]:
         return {
@@ -43,7 +43,6 @@ def chain(slow: bool) -> Any:
             "inputs": {"value": value},
         }
 
-    second = "slow" if slow else "quick"
     return parse(
         {
             "name": "chain",
@@ -181,7 +180,11 @@ class Triggers:
         else:
             self.accepted.add(run)
 
-    async def send_raw(self, value: bytes, number: int, type_: bytes = b"chaos.began") -> None:
+    async def poison(self, topic: str, value: bytes) -> None:
+        """Send what nobody can make sense of, or what is too large."""
+        await self._producer.send_and_wait(topic, value, partition=0)
+
+    async def send_raw(self, value: bytes, number: int) -> None:
         """Send one event with this value."""
         await self._producer.send_and_wait(
             topics.TRIGGERS,
@@ -191,7 +194,7 @@ class Triggers:
                 ("ce_specversion", b"1.0"),
                 ("ce_id", str(number).encode()),
                 ("ce_source", b"/chaos"),
-                ("ce_type", type_),
+                ("ce_type", b"chaos.began"),
                 ("content-type", b"application/json"),
             ],
         )
@@ -229,9 +232,9 @@ class Chaos:
         self.faults: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def under_load(self, rate: float, *, slow: bool = True) -> AsyncIterator[Triggers]:
+    async def under_load(self, rate: float, second: str = "slow") -> AsyncIterator[Triggers]:
         """Runs are started at this rate in the context; after it all of them must end."""
-        await define(self.system.bootstrap, chain(slow=slow))
+        await define(self.system.bootstrap, chain(second))
         async with self.log.followed(), Triggers(self.system.bootstrap) as triggers:
             async with triggers.steadily(rate):
                 yield triggers

@@ -6,6 +6,7 @@ Used by the tests and benchmarks that look at the whole from outside.
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,22 @@ PARTITIONS = 4
 class System:
     """Kafka, workers and gateway on one data directory, each of which can be killed."""
 
-    def __init__(self, data: Path, agents: Path | None = None, bootstrap: str = "") -> None:
+    def __init__(
+        self,
+        data: Path,
+        agents: Path | None = None,
+        bootstrap: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         """A system on a Kafka of its own, or on the one at `bootstrap`.
 
-        `agents` is the folder of the modules that workers load agents from.
+        `agents` is the folder of the modules that workers load agents from; `env` is added to the
+        environment of every process.
         """
         self.data = data
         self._bootstrap = bootstrap
         self._agents = agents
+        self._env = dict(env or {})
         self.port = free_port()
         self.kafka: LocalKafka | None = None
         self.gateway: OwnedProcess | None = None
@@ -66,6 +75,7 @@ class System:
                     "COMMANDCENTER_PARTITIONS": str(PARTITIONS),
                     "PYTHONPATH": str(self._agents or ""),
                     READY_FD: str(writing),
+                    **self._env,
                 },
                 stdout=log,
                 stderr=log,
