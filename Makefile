@@ -1,17 +1,22 @@
 # Everything a person or a CI does with this checkout. Needs Python 3.11+, make and git.
 
 PYTHON ?= python3
+SEEDS ?= 1000
+FROM ?= 0
 UV_VERSION := 0.13.9
 
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+# An environment of its own: mutmut wants a newer click than faust allows.
+MUTATION := $(VENV)/mutation
+MUTMUT_VERSION := 3.8.1
 # Prefer a uv that is there already; else one of our own, in a nested environment because
 # `uv pip sync` removes from .venv whatever is not locked.
 UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format lock bench bench-rebalance chaos clean
+.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-rebalance clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -33,6 +38,16 @@ check: setup ## Format, lint, types, import rules and tests: what must pass befo
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest
+
+simulate: setup ## Play SEEDS random histories of the engine under faults, from seed FROM
+	$(PY) tests/simulation/simulator.py --seeds $(SEEDS) --from $(FROM)
+
+mutate: setup ## Break the run core in every small way, and see which tests notice
+	@test -x $(MUTATION)/bin/mutmut || { $(UV) venv --quiet --clear $(MUTATION) && \
+		$(UV) pip sync --quiet --python $(MUTATION)/bin/python --require-hashes requirements.lock && \
+		$(UV) pip install --quiet --python $(MUTATION)/bin/python mutmut==$(MUTMUT_VERSION); }
+	$(MUTATION)/bin/mutmut run
+	@$(MUTATION)/bin/mutmut results
 
 format: setup ## Format the code and mend what ruff can mend
 	$(VENV)/bin/ruff format

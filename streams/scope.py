@@ -2,7 +2,7 @@
 
 Payloads are decoded when something first looks into them, once a decision. One that travels by
 reference is passed on as the reference where it is meant as a whole, and fetched where a part of it
-is. A node that has ended without an output has the output null.
+is, wherever it stands. A node that has ended without an output has the output null.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ import msgspec
 
 from streams.ids import node_key
 from streams.lifecycle import SETTLED
-from streams.payload import Blobs, as_reference
+from streams.payload import Blobs, as_reference, has_references, reference_in
 from streams.records import Failure, NodeState, NodeStatus, RunHead, Trigger
 from streams.template import Reference, TemplateError, follow
 
@@ -29,7 +29,7 @@ class Nodes(Protocol):
 class RunScope:
     """The values of one run, decoded on demand. `nodes` is read live."""
 
-    __slots__ = ("_blobs", "_decoded", "_head", "_nodes", "_trigger", "failure")
+    __slots__ = ("_blobs", "_decoded", "_head", "_nested", "_nodes", "_trigger", "failure")
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class RunScope:
         self._nodes = nodes
         self._blobs = blobs
         self._decoded: dict[str, Any] = {}
+        self._nested = False
         self.failure = failure
 
     def __call__(self, reference: Reference) -> Any:
@@ -52,7 +53,7 @@ class RunScope:
         if path[0] == "nodes":
             return self._part_of_node(reference)
         if path[0] == "context" and len(path) > 1:
-            return follow(self._context(), reference, 1)
+            return follow(self._context(), reference, 1, self._opened)
         return self._find(reference, _MISSING, 0)
 
     def is_output(self, node: str, event: Mapping[str, Any]) -> bool:
@@ -86,7 +87,7 @@ class RunScope:
                 found[name] = self._failure()
             elif name == "nodes":
                 found[name] = {node: self._node(node) for node in nodes}
-        return found
+        return self._all_opened(found) if self._nested else found
 
     def _find(self, reference: Reference, item: Any, index: int) -> Any:
         root = reference.path[0]
@@ -95,25 +96,26 @@ class RunScope:
         if root == "context":
             if len(reference.path) == 1 and as_reference(self._trigger.data) is not None:
                 return msgspec.json.decode(self._trigger.data)
-            return follow(self._context(), reference, 1)
+            return follow(self._context(), reference, 1, self._opened)
         if root == "event":
-            return follow(self._event(), reference, 1)
+            return follow(self._event(), reference, 1, self._opened)
         if root == "run":
             return follow(self._run(), reference, 1)
         if root == "failure":
             return follow(self._failure(), reference, 1)
         if item is _MISSING:
             raise TemplateError(f"'{{{{ {reference.text} }}}}': there is no {root!r} here")
-        return follow(index if root == "index" else item, reference, 1)
+        return follow(index if root == "index" else item, reference, 1, self._opened)
 
     def _part_of_node(self, reference: Reference) -> Any:
         path = reference.path
         name, part = path[1], path[2]
         state = self._nodes.get(name)
-        if part == "output" and state is not None and state.status is NodeStatus.SUCCESS:
+        below = len(path) > 3  # the whole may be meant as the reference that it is
+        if below and part == "output" and state is not None and state.status is NodeStatus.SUCCESS:
             decoded = self._decoded.get(name, _MISSING)
             if decoded is not _MISSING:
-                return follow(decoded, reference, 3)
+                return follow(decoded, reference, 3, self._opened)
         if part == "status":
             return NodeStatus.PENDING if state is None else state.status
         if part == "error":
@@ -125,9 +127,9 @@ class RunScope:
             return self._of_items(name, state.items, reference)
         if not isinstance(state.output, msgspec.Raw):
             return follow(None, reference, 3)
-        if len(path) == 3 and as_reference(state.output) is not None:
+        if not below and as_reference(state.output) is not None:
             return msgspec.json.decode(state.output)
-        return follow(self._output(name, state), reference, 3)
+        return follow(self._output(name, state), reference, 3, self._opened)
 
     def _of_items(self, name: str, count: int, reference: Reference) -> Any:
         """The outputs of a fan-out's items, in their order; only the one meant is decoded."""
@@ -139,7 +141,7 @@ class RunScope:
                 f"'{{{{ {reference.text} }}}}' points nowhere: nodes.{name}.output is a list of"
                 f" {count}, not {position!r}"
             )
-        return follow(self._item_output(name, int(position)), reference, 4)
+        return follow(self._item_output(name, int(position)), reference, 4, self._opened)
 
     def _item_output(self, name: str, index: int) -> Any:
         key = node_key(name, index)
@@ -202,10 +204,27 @@ class RunScope:
     def _read(self, payload: msgspec.Raw, where: str) -> Any:
         """The value of a payload; one that is no JSON to its depth cannot be referred to."""
         reference = as_reference(payload)
+        content = bytes(payload) if reference is None else self._blobs(reference)
+        self._nested = self._nested or has_references(content)
         try:
-            return msgspec.json.decode(payload if reference is None else self._blobs(reference))
+            return msgspec.json.decode(content)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise TemplateError(f"the JSON of {where} cannot be read: {error}") from error
+
+    def _opened(self, value: Any) -> Any:
+        """What the value is, or what it refers to: a payload may have big ones inside."""
+        reference = reference_in(value)
+        if reference is None:
+            return value
+        return self._read(msgspec.Raw(reference.encode()), "a payload")
+
+    def _all_opened(self, value: Any) -> Any:
+        value = self._opened(value)
+        if isinstance(value, dict):
+            return {key: self._all_opened(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [self._all_opened(part) for part in value]
+        return value
 
 
 class ItemScope:

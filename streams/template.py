@@ -156,10 +156,16 @@ def _texts(mixed: _Mixed, scope: Scope) -> Iterator[str]:
             yield value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def follow(value: Any, reference: Reference, skip: int) -> Any:
-    """The value at the reference's path below its first `skip` parts, which gave `value`."""
+def follow(
+    value: Any, reference: Reference, skip: int, opened: Callable[[Any], Any] = lambda value: value
+) -> Any:
+    """The value at the reference's path below its first `skip` parts, which gave `value`.
+
+    `opened` gives what a value stands for, where the path leads into it.
+    """
     for depth in range(skip, len(reference.path)):
         step = reference.path[depth]
+        value = opened(value)
         if isinstance(value, dict) and step in value:
             value = value[step]
         elif isinstance(value, list) and _POSITION.fullmatch(step) and int(step) < len(value):

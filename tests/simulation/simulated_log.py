@@ -63,8 +63,11 @@ class Log:
 
     def everything(self, prefix: str) -> list[Record]:
         """All records of the topics whose name begins so, partition by partition."""
-        places = sorted(p for p in self._partitions if p.topic.startswith(prefix))
-        return [record for place in places for record in self._partitions[place]]
+        return [record for place in self.places(prefix) for record in self._partitions[place]]
+
+    def places(self, prefix: str) -> list[Place]:
+        """The partitions with records, of the topics whose name begins so."""
+        return sorted(p for p in self._partitions if p.topic.startswith(prefix))
 
 
 @types.coroutine

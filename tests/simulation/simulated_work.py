@@ -1,85 +1,116 @@
 """What the simulated world is about: random workflows, and agents that do as they please."""
 
 import random
+from collections import deque
 from typing import Any, Final, NamedTuple
 
-from msgspec import Raw
+from laws import NOWHERE
+from msgspec import Raw, json
+from random_workflow import definition
 
-from streams.plan import Plan, parse
-from streams.records import Failure, Result, Task
+from streams.payload import reference_to
+from streams.records import Definition, Failure, Progress, Result, Task
 
-_DURATIONS: Final = ("200ms", "5s", "10m")
-_OUTPUTS: Final = (b'{"n":1.50,"list":["a"]}', b'{"n":null,"list":[]}', b'"text"')
-_FATES: Final = (
-    *["succeeds"] * 16, *["fails"] * 3, "fails for good", "says nothing", "hangs", "answers twice",
-    "is done twice",
+PROJECT: Final = "default"
+OUTPUTS: Final = (
+    b'{"n":1.50,"list":["a"]}', b'{"n":null,"list":[]}', b'"text"', b'[{"n":2},"b"]',
+    b'{"n":"%s"}' % (b"x" * 60),
 )  # fmt: skip
+_FATES: Final = (
+    *["succeeds"] * 18, *["fails"] * 3, "fails for good", "says nothing", "hangs", "answers twice",
+    "is done twice", "wants approval", "wants approval",
+)  # fmt: skip
+_TIMEOUTS: Final = ("1h", "10m", "5s")
 
 
-def random_plan(chance: random.Random, name: str) -> Plan:
-    """A graph of one to five nodes; now and then an input that points nowhere."""
-    nodes: list[dict[str, Any]] = []
-    above: dict[str, list[str]] = {}
-    for number in range(chance.randint(1, 5)):
-        node = f"n{number}"
-        depends = chance.sample(list(above), min(len(above), chance.choice((0, 1, 1, 2))))
-        above[node] = list(dict.fromkeys([*depends, *(a for d in depends for a in above[d])]))
-        inputs = {"event": "{{ event.id }}"}
-        if above[node]:
-            path = chance.choice(("", "", "", ".n", ".list"))
-            inputs["above"] = f"{{{{ nodes.{chance.choice(above[node])}.output{path} }}}}"
-        nodes.append(
-            {
-                "id": node,
-                "agent": chance.choice(("x", "y")),
-                "action": "do",
-                "dependsOn": depends,
-                "inputs": inputs,
-                "timeout": chance.choice(_DURATIONS),
-                "retry": {
-                    "attempts": chance.randint(1, 3),
-                    "initialDelay": chance.choice(("1ms", "100ms", "2s")),
-                    "jitter": chance.choice((0, 0.2, 1)),
-                },
-            }
+def published(chance: random.Random) -> list[Definition]:
+    """Three workflows: one that others run as a step, one of those, and what follows their ends."""
+    bodies = [
+        definition(chance.choice, "w0", timeouts=_TIMEOUTS),
+        definition(chance.choice, "w1", children=("w0", "w0", "w2", NOWHERE), timeouts=_TIMEOUTS),
+        definition(chance.choice, "w2", children=("w0",), timeouts=_TIMEOUTS),
+    ]
+    ends = {"event": "commandcenter.run.>", "filter": "event.data.status == 'FAILED'"}
+    bodies[2]["trigger"] = chance.choice(({}, {"event": "commandcenter.run.finished"}, ends))
+    return [
+        Definition(
+            project=PROJECT,
+            name=body["name"],
+            version=1,
+            digest="",
+            published_at=0,
+            definition=Raw(json.encode(body)),
         )
-    chance.shuffle(nodes)
-    return parse({"name": name, "timeout": chance.choice(("1s", "1h", "1d")), "nodes": nodes})
+        for body in bodies
+    ]
 
 
 class Execution(NamedTuple):
-    """A task in an agent's hands, and what will come of it."""
+    """A task in an agent's hands, and what it will say, in this order."""
 
     task: Task
-    answers: tuple[Result, ...]
+    says: deque[Progress | Result]
 
 
-def executed(chance: random.Random, task: Task) -> list[Execution]:
-    """The executions of one task record, with every answer that they will give."""
+def executed(chance: random.Random, task: Task, blobs: dict[str, bytes]) -> list[Execution]:
+    """The executions of one task record, with all that they will say."""
     fate = chance.choice(_FATES)
     if fate == "hangs":
-        return []
-    if fate == "answers twice":
-        return [Execution(task, (_answer(chance, task, "succeeds"),) * 2)]
+        return [Execution(task, deque(_signs(chance, task)))]
     if fate == "is done twice":  # and not with the same outcome
-        fates = (chance.choice(("succeeds", "fails")), chance.choice(("succeeds", "fails")))
-        return [Execution(task, (_answer(chance, task, fate),)) for fate in fates]
-    return [Execution(task, (_answer(chance, task, fate),))]
+        fates = [chance.choice(("succeeds", "fails")), chance.choice(("succeeds", "fails"))]
+    else:
+        fates = ["succeeds", "succeeds"] if fate == "answers twice" else [fate]
+    answers = [_answer(chance, task, fate, blobs) for fate in fates]
+    if fate == "answers twice":
+        return [Execution(task, deque([*_signs(chance, task), answers[0], answers[0]]))]
+    return [Execution(task, deque([*_signs(chance, task), answer])) for answer in answers]
 
 
-def _answer(chance: random.Random, task: Task, fate: str) -> Result:
-    begun = chance.randint(0, 1_000)
-    where: dict[str, Any] = {
-        "run": task.run,
-        "node": task.node,
-        "attempt": task.attempt,
-        "started_at": begun,
-        "finished_at": begun + chance.randint(0, 1_000),
-        "worker": chance.choice(("h1", "h2")),
-    }
-    if fate == "succeeds":
-        return Result(**where, output=Raw(chance.choice(_OUTPUTS)))
+def ended(chance: random.Random, execution: Execution) -> None:
+    """The agent is told to end: it does, says so, or is done already."""
+    answer = next((said for said in execution.says if isinstance(said, Result)), None)
+    how = chance.choice(("says so", "is gone", "is done"))
+    if how == "is done" or answer is None:
+        return
+    execution.says.clear()
+    if how == "says so":
+        failure = Failure(kind="cancelled", message="told to", retryable=False)
+        execution.says.append(_result(chance, execution.task, failure=failure))
+
+
+def _signs(chance: random.Random, task: Task) -> list[Progress]:
+    count = chance.randint(0, 3) if task.report or chance.random() < 0.1 else 0
+    return [
+        Progress(run=task.run, node=task.node, attempt=task.attempt, item=task.item, worker="h")
+        for _ in range(count)
+    ]
+
+
+def _answer(chance: random.Random, task: Task, fate: str, blobs: dict[str, bytes]) -> Result:
+    if fate == "succeeds" or (fate == "wants approval" and task.approved):
+        output = chance.choice(OUTPUTS)
+        if len(output) > 48:
+            reference = reference_to(output)
+            blobs[reference.digest] = output
+            output = reference.encode()
+        return _result(chance, task, output=Raw(output))
     if fate == "says nothing":
-        return Result(**where)
-    failure = Failure(kind="agent_error", message="boom", retryable=fate == "fails")
-    return Result(**where, failure=failure)
+        return _result(chance, task)
+    kind = "approval_required" if fate == "wants approval" else "agent_error"
+    failure = Failure(kind=kind, message="boom", retryable=fate == "fails")
+    return _result(chance, task, failure=failure)
+
+
+def _result(chance: random.Random, task: Task, **outcome: Any) -> Result:
+    begun = chance.randint(0, 1_000)
+    return Result(
+        run=task.run,
+        node=task.node,
+        item=task.item,
+        attempt=task.attempt,
+        started_at=begun,
+        finished_at=begun + chance.randint(0, 1_000),
+        worker=chance.choice(("h1", "h2")),
+        **outcome,
+    )

@@ -1,10 +1,12 @@
 """The whole engine under faults, without Kafka, threads or a clock: one seed, one history.
 
-The real `Orchestrator`, `RunStore`, `Timers` and core run against a log in memory. Their coroutines
-are driven by hand, one effect at a time; between any two effects another worker goes on, agents
-answer, clocks jump, or the worker crashes, is relieved of its partitions, or goes on as a zombie
-beside the new owner. Then the faults end, and everything has to come to rest; `laws` says how.
+The real `Router`, `Orchestrator`, `RunStore`, `Timers` and core run against a log in memory. Their
+coroutines are driven by hand, one effect at a time; between any two effects another worker goes on,
+agents report and answer, people approve, pause and cancel, clocks jump, the blob store is away, or
+the worker crashes, is relieved of its partitions, or goes on as a zombie beside the new owner. Then
+the faults end, and everything has to come to rest; `laws` says how.
 
+    make simulate SEEDS=1000
     python tests/simulation/simulator.py [--seeds 1000] [--from 0] [--trace]
 """
 
@@ -14,27 +16,46 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
+from unittest.mock import patch
 
-import laws
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+import laws  # this and what follows is found by the path above
 from faust.types import TP
-from msgspec import Raw
+from judged_run import SMALL
+from msgspec import UNSET, Raw
+from random_workflow import CORRELATION, EVENT_TYPE, ROLES
+from simulated_blobs import SimulatedBlobs
 from simulated_log import Log, SimulatedOutbox
-from simulated_work import Execution, executed, random_plan
+from simulated_work import PROJECT, Execution, ended, executed, published
 from structlog.testing import capture_logs
 
-from streams import codec, topics
+from streams import codec, orchestrator, router, topics
+from streams.catalog import Catalog
 from streams.faust_shell import Batch, PartitionedStore
-from streams.ids import run_id
 from streams.orchestrator import Orchestrator
 from streams.outbox import partition_of
 from streams.plan import Plan
-from streams.records import Cancel, Start, Trigger
+from streams.records import (
+    Approval,
+    Cancel,
+    NodeApprovalRequested,
+    Pause,
+    Resume,
+    RunMessage,
+    Start,
+    Trigger,
+)
+from streams.router import Router
+from streams.trigger import IncomingEvent, to_kafka
 
 PARTITIONS: Final = 2
 T0: Final = 1_700_000_000_000
-PATIENCE: Final = 20_000
+PATIENCE: Final = 50_000
 """Steps after which a world without faults must have come to rest."""
 
 
@@ -45,6 +66,7 @@ class Faults(NamedTuple):
     rebalance: float = 0.02
     zombie: float = 0.02
     clock: float = 0.03
+    blobs: float = 0.02
     redeliver: float = 0.2  # of a fetched batch: it begins before what was read already
     resend: float = 0.15  # of a parcel
     tear_state: bool = False
@@ -55,19 +77,26 @@ Say = Callable[[str], None]
 
 
 class Worker:
-    """One process with an orchestrator; `busy` are its coroutines under way."""
+    """One process with a router and an orchestrator; `busy` are its coroutines under way."""
 
     def __init__(self, world: "World", number: int) -> None:
         self.number = number
         self.skew = 0
         self.zombie = False
         self.position: dict[int, int] = {}
+        self.triggers: dict[int, int] = {}
         self.fetched: dict[int, int] = {}  # a zombie reads no further
         self.busy: dict[str, Coroutine[Any, Any, Any]] = {}
+        self.done: dict[str, Callable[[], None]] = {}
+        self.blobs = SimulatedBlobs(world.kept, world.chance)
         outbox: Any = SimulatedOutbox(
             world.log, world.chance, world.faults.resend, tear_state=world.faults.tear_state
         )
-        self.orchestrator = Orchestrator(outbox, outbox, PARTITIONS, world.plan_of, _prepared)
+        blobs: Any = self.blobs
+        self.orchestrator = Orchestrator(
+            outbox, outbox, PARTITIONS, world.plan_of, _prepared, blobs, limits=SMALL
+        )
+        self.router = Router(outbox, PARTITIONS, world.catalog, _caught_up, blobs, SMALL)
 
     def step(self, name: str) -> None:
         """Let one coroutine go on to its next effect."""
@@ -75,6 +104,7 @@ class Worker:
             self.busy[name].send(None)
         except StopIteration:
             del self.busy[name]
+            self.done.pop(name, lambda: None)()
 
     def crash(self) -> None:
         """End here and now; what is in memory is gone."""
@@ -87,6 +117,10 @@ async def _prepared(_agent: str) -> None:
     """Every agent's topic exists."""
 
 
+async def _caught_up() -> None:
+    """Every workflow is in the catalog."""
+
+
 class World:
     """One history, made by one seed."""
 
@@ -97,46 +131,63 @@ class World:
         self.log = Log(say)
         self.now = T0
         self.broker_skew = 0
-        self.plans = {f"w{n}": random_plan(self.chance, f"w{n}") for n in range(2)}
-        self.triggers = self.chance.randint(1, 6)
-        self.starts: list[Start] = []
+        self.kept: dict[str, bytes] = {}
+        self.catalog = Catalog()
+        for definition in published(self.chance):
+            self.catalog.apply(definition)
+        self.most = self.chance.randint(1, 5)
+        self.sent: list[IncomingEvent] = []
         self.executions: list[Execution] = []
-        self.tasks_read: dict[tuple[str, int], int] = {}
+        self.seen: dict[tuple[str, int], int] = {}
+        self.runs: list[str] = []
+        self.asked: list[tuple[str, NodeApprovalRequested]] = []
         self.workers: list[Worker] = []
         self.owner: dict[int, Worker] = {}
+        self.routed = dict.fromkeys(range(PARTITIONS), 0)
         self.numbers = 0
         self._hire()
         for partition in range(PARTITIONS):
             self._give(partition, self.workers[0])
 
-    async def plan_of(self, _project: str, workflow: str, _version: int) -> Plan | None:
-        return self.plans[workflow]
+    async def plan_of(self, project: str, workflow: str, version: int) -> Plan | None:
+        return self.catalog.get(project, workflow, version)
 
     # --- the history ---
 
     def run(self) -> None:
         """Chaos, then rest; `laws.LawBrokenError` where the engine fails."""
-        for _ in range(self.chance.randint(50, 400)):
-            self._tick()
-            self.chance.choice(self._moves())()
-        self._settle()
-        self._check()
-        self._finish()
-        laws.check_ended(self.log, self._check())
+        with ExitStack() as small:
+            # Nobody sleeps here: the next step is the next try. And big is what is big for us.
+            small.enter_context(patch.object(orchestrator, "_BLOB_AGAIN_S", 0))
+            small.enter_context(patch.object(router, "_BLOB_AGAIN_S", 0))
+            small.enter_context(patch.object(router, "INLINE_LIMIT", SMALL.inline))
+            for _ in range(self.chance.randint(50, 400)):
+                self._tick()
+                self.chance.choice(self._moves())()
+            self._settle()
+            self._check()
+            self._finish()
+            states = self._check()
+            laws.check_ended(self.log, states)
+            laws.check_requests(self.log, states)
 
     def _moves(self) -> list[Callable[[], None]]:
         moves: list[Callable[[], None]] = [self._tick]
-        moves += [self._trigger] * (2 if len(self.starts) < self.triggers else 0)
-        moves += [self._start_again, self._cancel] if self.starts and self._is(0.06) else []
+        moves += [self._send] * (2 if len(self.sent) < self.most else 0)
+        moves += [self._send_again] if self.sent and self._is(0.06) else []
+        moves += [self._occur] if self._is(0.1) else []
+        moves += [self._decide, self._order] if self._is(0.3) else []
         moves += [self._answer] * min(6, len(self.executions))
         for worker in self.workers:
             moves += [lambda w=worker: self._work(w)] * 6
+            moves += [lambda w=worker: self._route(w)] * 3
             moves += [lambda w=worker: self._fire(w)] * 2
         for fault, move in (
             (self.faults.crash, self._crash),
             (self.faults.rebalance, self._rebalance),
             (self.faults.zombie, self._bewitch),
             (self.faults.clock, self._jump),
+            (self.faults.blobs, self._block),
         ):
             if self._is(fault):
                 moves = [move]
@@ -145,10 +196,19 @@ class World:
     def _is(self, probability: float) -> bool:
         return self.chance.random() < probability
 
-    def _append(self, message: Any) -> None:
+    def _append(self, message: RunMessage) -> None:
         partition = partition_of(message.run, PARTITIONS)
         self.log.append(
             topics.INBOX, partition, [(message.run.encode(), codec.encode(message), ())]
+        )
+
+    def _publish(self, event: IncomingEvent) -> None:
+        headers, value = to_kafka(event)
+        source = event.trigger.source
+        self.log.append(
+            topics.TRIGGERS,
+            partition_of(source, PARTITIONS),
+            [(source.encode(), value, tuple(headers))],
         )
 
     # --- what happens without anybody's fault ---
@@ -157,48 +217,109 @@ class World:
         self.now += self.chance.choice((0, 1, 20, 300, 300, 2_000))
         self.log.clock = self.now + self.broker_skew
 
-    def _trigger(self) -> None:
-        """The router makes a start of an event."""
-        number = len(self.starts)
-        workflow = self.chance.choice(list(self.plans))
-        trigger = Trigger(id=f"e{number}", source="ci", type="t", data=Raw(b"1.0"))
-        start = Start(
-            run=run_id("default", workflow, trigger.source, trigger.id),
-            project="default",
-            workflow=workflow,
-            version=1,
-            trigger=trigger,
+    def _send(self) -> None:
+        """An event comes that starts two workflows."""
+        data = self.chance.choice(
+            (
+                b'{"a":1,"list":["x","y",{"r":3}],"when":"2023-11-14T22:13:22Z"}',
+                b'{"a":2,"list":[]}',
+                b"1.0",
+            )
         )
-        self.say(f"start {start.run}")
-        self.starts.append(start)
-        self._append(start)
+        trigger = Trigger(id=f"e{len(self.sent)}", source="ci", type="t", data=Raw(data))
+        self.sent.append(IncomingEvent(trigger, PROJECT))
+        self._publish(self.sent[-1])
 
-    def _start_again(self) -> None:
-        """The event was delivered twice, or the router was."""
-        self._append(self.chance.choice(self.starts))
+    def _send_again(self) -> None:
+        """The event is delivered twice."""
+        self._publish(self.chance.choice(self.sent))
 
-    def _cancel(self) -> None:
-        run = self.chance.choice(self.starts).run
-        self.say(f"cancel {run}")
-        self._append(Cancel(run=run, reason="enough"))
+    def _occur(self) -> None:
+        """An event comes that runs may wait for."""
+        number = self.chance.randint(0, 9)
+        data = Raw(b'{"k":%d}' % self.chance.choice(CORRELATION))
+        trigger = Trigger(id=f"o{number}", source=f"s{number}", type=EVENT_TYPE, data=data)
+        self._publish(IncomingEvent(trigger, PROJECT))
+
+    def _decide(self) -> None:
+        """Somebody answers what was asked, again perhaps, or without the right to."""
+        self._look()
+        if not self.asked:
+            return
+        run, asked = self.chance.choice(self.asked[-4:])
+        approved = self._is(0.75)
+        self._append(
+            Approval(
+                run=run,
+                node=asked.node,
+                item=asked.item,
+                approved=approved,
+                by=self.chance.choice(("ann", "bob")),
+                roles=self.chance.choice((ROLES, ())),
+                notes="" if approved else "no",
+                inputs=Raw(b'{"edited":1}') if self._is(0.2) else UNSET,
+            )
+        )
+
+    def _order(self) -> None:
+        """Somebody cancels, pauses or resumes a run."""
+        self._look()
+        if not self.runs:
+            return
+        run = self.chance.choice(self.runs)
+        orders: tuple[RunMessage, ...] = (
+            Pause(run=run),
+            Pause(run=run),
+            Resume(run=run),
+            Resume(run=run),
+            Resume(run=run),
+            Cancel(run=run, reason="enough", force=self._is(0.3)),
+        )
+        order = self.chance.choice(orders)
+        self.say(f"order {order}")
+        self._append(order)
+
+    def _look(self) -> None:
+        """See which runs there are, and what they ask."""
+        for record in self._news(topics.INBOX):
+            message = codec.messages.decode(record.value)
+            if isinstance(message, Start):
+                self.runs.append(message.run)
+        for record in self._news(topics.EVENTS):
+            decision = codec.decisions.decode(record.value)
+            self.asked += [
+                (decision.run, e) for e in decision.events if isinstance(e, NodeApprovalRequested)
+            ]
+
+    def _news(self, prefix: str) -> list[Any]:
+        """The records of these topics that were not looked at before."""
+        news = []
+        for topic, partition in self.log.places(prefix):
+            place = (topic, partition)
+            news += self.log.read(topic, partition, self.seen.get(place, 0))
+            self.seen[place] = self.log.end(topic, partition)
+        return news
 
     def _answer(self) -> None:
-        """An agent answers one of its tasks, in no order."""
-        execution = self.executions.pop(self.chance.randrange(len(self.executions)))
-        answer, *rest = execution.answers
-        self.say(f"answer {execution.task.id}")
-        result = codec.encode(answer)
-        place = (topics.INBOX, execution.task.reply_partition)
-        self.log.append(*place, [(answer.run.encode(), result, ())])
-        if rest:
-            self.executions.append(Execution(execution.task, tuple(rest)))
+        """An agent says what it has to say next of one of its tasks, in no order."""
+        execution = self.chance.choice(self.executions)
+        if execution.says:
+            said = execution.says.popleft()
+            self.say(f"{type(said).__name__} of {execution.task.id}")
+            place = (topics.INBOX, execution.task.reply_partition)
+            self.log.append(*place, [(said.run.encode(), codec.encode(said), ())])
+        if not execution.says:
+            self.executions.remove(execution)
 
     def _take_tasks(self) -> None:
-        for record in self.log.everything(topics.TASKS_PREFIX):
-            place = (record.topic, record.partition)
-            if record.offset >= self.tasks_read.get(place, 0):
-                self.tasks_read[place] = record.offset + 1
-                self.executions += executed(self.chance, codec.tasks.decode(record.value))
+        for record in self._news(topics.TASKS_PREFIX):
+            task = codec.tasks.decode(record.value)
+            self.executions += executed(self.chance, task, self.kept)
+        for record in self._news(topics.CONTROL):
+            assert record.key is not None
+            for execution in self.executions:
+                if execution.task.id == record.key.decode():
+                    ended(self.chance, execution)
 
     def _work(self, worker: Worker) -> None:
         """The worker's batch goes on to its next effect, or a new batch begins."""
@@ -233,6 +354,29 @@ class World:
             self.say(f"worker {worker.number} reads {batch.tp.partition}@{first}+{length}")
         return batches
 
+    def _route(self, worker: Worker) -> None:
+        """The worker's router goes on to its next effect, or takes the next events."""
+        if "router" not in worker.busy:
+            behind = [p for p, n in worker.triggers.items() if n < self.log.end(topics.TRIGGERS, p)]
+            if not behind or worker.zombie:
+                return
+            partition = self.chance.choice(behind)
+            first = worker.triggers[partition]
+            end = self.chance.randint(first + 1, self.log.end(topics.TRIGGERS, partition))
+            records = self.log.read(topics.TRIGGERS, partition, first, end)
+            self.say(f"worker {worker.number} routes {partition}@{first}+{len(records)}")
+            worker.busy["router"] = worker.router.process(
+                [Batch(TP(topics.TRIGGERS, partition), 1, records)]
+            )
+            worker.done["router"] = lambda: self._routed(worker, partition, end)
+        worker.step("router")
+
+    def _routed(self, worker: Worker, partition: int, end: int) -> None:
+        """The offset is committed, unless the partition is somebody else's by now."""
+        if self.owner[partition] is worker:
+            worker.triggers[partition] = end
+            self.routed[partition] = max(self.routed[partition], end)
+
     def _fire(self, worker: Worker) -> None:
         """The worker's timers go on to their next effect, or are looked at."""
         if "timers" not in worker.busy:
@@ -253,10 +397,12 @@ class World:
         self.say("rebalance")
         members = [w for w in self.workers if not w.zombie]
         for worker in members:
+            worker.blobs.away = False  # or it would hold everybody up, in the real world too
             while "batch" in worker.busy:
                 worker.step("batch")
             worker.orchestrator._stores.clear()
             worker.position.clear()
+            worker.triggers.clear()
         if len(members) < 3 and self._is(0.5):
             members.append(self._hire())
         elif len(members) > 1:  # its timers may be half sent
@@ -283,6 +429,13 @@ class World:
         else:
             self.chance.choice(self.workers).skew = skew
 
+    def _block(self) -> None:
+        """A worker cannot reach the blob store any more, or can again."""
+        worker = self.chance.choice(self.workers)
+        worker.blobs.away = not worker.blobs.away
+        if worker.blobs.away:
+            self.say(f"the blob store is away for worker {worker.number}")
+
     def _hire(self) -> Worker:
         self.numbers += 1
         worker = Worker(self, self.numbers)
@@ -302,6 +455,7 @@ class World:
         """Restore the partition's table from the changelog, and resume where that says."""
         self.owner[partition] = worker
         worker.position[partition] = worker.orchestrator.own(partition, self.table(partition))
+        worker.triggers[partition] = self.routed[partition]
         self.say(f"worker {worker.number} owns {partition} from {worker.position[partition]}")
 
     def table(self, partition: int) -> dict[bytes, bytes]:
@@ -322,10 +476,11 @@ class World:
             if worker not in self.owner.values():
                 worker.crash()
                 self.workers.remove(worker)
-        self.faults = Faults(crash=0, rebalance=0, zombie=0, clock=0, redeliver=0)
+        self.faults = Faults(crash=0, rebalance=0, zombie=0, clock=0, blobs=0, redeliver=0)
         self.broker_skew = 0
         for worker in self.workers:
             worker.skew = 0
+            worker.blobs.away = False
         self._read_all()
 
     def _read_all(self) -> None:
@@ -338,18 +493,23 @@ class World:
                 continue
             for worker in self.workers:
                 self._work(worker)
+                self._route(worker)
             if not any(w.busy for w in self.workers):
                 return
-        raise laws.LawBrokenError("the inbox is never read to its end")
+        raise laws.LawBrokenError("the log is never read to its end")
 
     def _finish(self) -> None:
-        """Agents answer what they have, time passes, until nothing is left to wait for."""
+        """Agents answer, people resume, time passes, until nothing is left to wait for."""
         for _ in range(PATIENCE):
             self._tick()
+            stores = [s for w in self.workers for s in w.orchestrator._stores.values()]
+            heads = [state.head for s in stores for state in s._runs.values()]
+            paused = [head.run for head in heads if head.paused_at is not None]
             if self.executions:
                 self._answer()
+            elif paused:
+                self._append(Resume(run=paused[0]))
             else:
-                stores = [s for w in self.workers for s in w.orchestrator._stores.values()]
                 dues = [d for s in stores if (d := s.timers.next_due) is not None]
                 if not dues:
                     return
@@ -358,26 +518,33 @@ class World:
                 for worker in self.workers:
                     self._fire(worker)
             self._read_all()
+            for store in stores:
+                laws.check_timers(store)
         raise laws.LawBrokenError("the runs do not come to an end")
 
     def _check(self) -> dict[str, Any]:
         states = laws.check_events(self.log)
         laws.check_tasks(self.log)
         laws.check_letters(self.log)
+        laws.check_ends(self.log, states)
+        laws.check_orders(self.log)
         for partition, worker in self.owner.items():
             store = worker.orchestrator._stores[partition]
-            assert store.next_offset == (self.log.end(topics.INBOX, partition) or None)
+            end = self.log.end(topics.INBOX, partition) or None
+            if store.next_offset != end:
+                raise laws.LawBrokenError(f"{partition} is read to {store.next_offset} of {end}")
             laws.check_timers(store)
             laws.check_table(self.log, states, partition, store._records)
             laws.check_table(self.log, states, partition, self.table(partition))
         return states
 
 
-def check(seed: int, faults: Faults = ALL_FAULTS, say: Say | None = None) -> None:
-    """Run one history; the error that it raises names the seed."""
+def check(seed: int, faults: Faults = ALL_FAULTS, say: Say | None = None) -> int:
+    """Run one history; the error that it raises names the seed. Gives how many events it has."""
     with capture_logs() as logs:
         try:
-            World(seed, faults, say).run()
+            world = World(seed, faults, say)
+            world.run()
         except Exception as error:
             error.add_note(
                 f"seed {seed}: python tests/simulation/simulator.py --from {seed} --seeds 1 --trace"
@@ -385,24 +552,31 @@ def check(seed: int, faults: Faults = ALL_FAULTS, say: Say | None = None) -> Non
             raise
     if errors := [entry for entry in logs if entry["log_level"] == "error"]:
         raise laws.LawBrokenError(f"seed {seed}: an error was logged: {errors[0]}")
+    return sum(state.head.seq for state in laws.check_events(world.log).values())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=None, help="how many histories")
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seconds", type=float, default=None, help="stop after so much CPU time")
     parser.add_argument("--trace", action="store_true", help="say every step")
     arguments = parser.parse_args()
     say = (lambda text: sys.stdout.write(text + "\n")) if arguments.trace else None
     seeds = arguments.seeds or (1 if arguments.trace else 1_000)
     begun = time.process_time()
+    played = events = 0
     for seed in range(arguments.first, arguments.first + seeds):
         try:
-            check(seed, say=say)
+            events += check(seed, say=say)
         except Exception:  # noqa: BLE001  # whatever it is, the seed is what the user needs
             traceback.print_exc()
             return 1
-    sys.stdout.write(f"{seeds} histories, {time.process_time() - begun:.1f} s CPU\n")
+        played += 1
+        spent = time.process_time() - begun
+        if arguments.seconds is not None and spent > arguments.seconds:
+            break
+    sys.stdout.write(f"{played} histories, {events} events, {spent:.1f} s CPU\n")
     return 0
 
 

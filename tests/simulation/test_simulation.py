@@ -1,4 +1,4 @@
-"""Hundreds of random histories of the engine, and proof that the simulator would see it fail."""
+"""Thousands of random histories of the engine, and proof that the simulator would see it fail."""
 
 import os
 import subprocess
@@ -10,23 +10,37 @@ from typing import Any
 
 import pytest
 from laws import LawBrokenError
+from msgspec.structs import replace
 from simulated_log import SimulatedOutbox
 from simulator import Faults, World, check
 from structlog.testing import capture_logs
 
 from streams import codec, orchestrator, topics
+from streams.faust_shell import Batch
+from streams.records import Cancel, Event
+from streams.router import Router
+from streams.run import Outcome
 from streams.run_store import RunStore
 from streams.timers import Timers
 
 HISTORIES = 100
+FAULTS = (
+    "crashes in ['batch",
+    "zombie in ['batch",
+    "crashes in ['router",
+    "crashes in ['timers",
+    "rebal",
+    "is away",
+)
+"""What the simulator says where it hurts."""
 
 
-@pytest.mark.parametrize("first", range(0, 800, HISTORIES))
+@pytest.mark.parametrize("first", range(0, 1_500, HISTORIES))
 def test_every_history_keeps_the_laws(first: int) -> None:
     _check_all(range(first, first + HISTORIES), Faults())
 
 
-@pytest.mark.parametrize("first", range(0, 300, HISTORIES))
+@pytest.mark.parametrize("first", range(0, 600, HISTORIES))
 def test_histories_with_one_owner_at_a_time_keep_the_laws(first: int) -> None:
     _check_all(range(first, first + HISTORIES), Faults(zombie=0))
 
@@ -34,13 +48,13 @@ def test_histories_with_one_owner_at_a_time_keep_the_laws(first: int) -> None:
 def test_the_histories_are_eventful() -> None:
     """The faults happen where they hurt, and runs end in every way there is."""
     seen: Counter[str] = Counter()
-    for seed in range(100):
+    for seed in range(200):
         said: list[str] = []
         with capture_logs():
             world = World(seed, say=said.append)
             world.run()
         for text in said:
-            for word in ("crashes in ['batch", "zombie in ['batch", "crashes in ['timers", "rebal"):
+            for word in FAULTS:
                 seen[word] += word in text
         known = set()
         for record in world.log.everything(topics.EVENTS):
@@ -48,27 +62,15 @@ def test_the_histories_are_eventful() -> None:
             seen["event again"] += (decision.run, decision.seq) in known
             known.add((decision.run, decision.seq))
             seen.update(type(event).__name__ for event in decision.events)
-    assert {word: seen[word] >= 10 for word in seen} == dict.fromkeys(
-        [
-            "crashes in ['batch",
-            "zombie in ['batch",
-            "crashes in ['timers",
-            "rebal",
-            "event again",
-            "RunStarted",
-            "NodeDispatched",
-            "NodeSucceeded",
-            "NodeRetrying",
-            "NodeFailed",
-            "NodeSkipped",
-            "NodeCancelled",
-            "RunSucceeded",
-            "RunFailed",
-            "RunTimedOut",
-            "RunCancelled",
-        ],
-        True,
-    )
+            seen["payload by reference"] += b'{"$blob"' in (record.value or b"")
+            seen["step of a run"] += getattr(decision.events[0], "parent", None) is not None
+            seen["event of an end"] += b'"type":"commandcenter.run.finished"' in (
+                record.value or b""
+            )
+    started = {kind.__name__ for kind in Event.__args__} - {"NodeReused", "NodeEdited"}
+    wanted = {*FAULTS, *started, "event again", "payload by reference", "step of a run"}
+    wanted.add("event of an end")
+    assert {word for word in wanted if seen[word] < 10} == set()
 
 
 def test_a_seed_is_one_history_in_every_process() -> None:
@@ -100,8 +102,8 @@ def _decision_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> Faults:
     times = iter(range(10**9))
     decide = orchestrator.decide
 
-    def by_the_clock(state: Any, message: Any, at: int, *rest: Any) -> Any:
-        return decide(state, message, at + next(times), *rest)
+    def by_the_clock(state: Any, message: Any, at: int, *rest: Any, **named: Any) -> Any:
+        return decide(state, message, at + next(times), *rest, **named)
 
     monkeypatch.setattr(orchestrator, "decide", by_the_clock)
     return Faults(zombie=0)
@@ -157,6 +159,79 @@ def _offset_ahead(monkeypatch: pytest.MonkeyPatch) -> Faults:
     return Faults(zombie=0, redeliver=0)
 
 
+def _lost_payload(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A payload that is named before it is kept, and then is not."""
+
+    async def nothing(*_: Any) -> None:
+        pass
+
+    monkeypatch.setattr(orchestrator.Orchestrator, "_until_kept", nothing)
+    return Faults(zombie=0)
+
+
+def _forgotten_items(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """What a node fans out over is not written."""
+    _decides(monkeypatch, lambda outcome: outcome._replace(listed=frozenset()))
+    return Faults(zombie=0)
+
+
+def _silent_end(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A run whose end nobody is told of."""
+    _decides(monkeypatch, lambda outcome: outcome._replace(announcement=None))
+    return Faults(zombie=0)
+
+
+def _silent_step(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A run that does not tell the one that it is a step of."""
+    _decides(monkeypatch, lambda outcome: outcome._replace(messages=()))
+    return Faults(zombie=0)
+
+
+def _orders_are_not_given(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """Agents that are not told that their work is not wanted."""
+    _decides(monkeypatch, lambda outcome: outcome._replace(cancellations=()))
+    return Faults(zombie=0)
+
+
+def _steps_are_not_started(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """Runs that are asked for as steps, and never started."""
+    _decides(monkeypatch, lambda outcome: outcome._replace(requests=()))
+    return Faults(zombie=0)
+
+
+def _decides(monkeypatch: pytest.MonkeyPatch, change: Callable[[Outcome], Outcome]) -> None:
+    decide = orchestrator.decide
+
+    def changed(*given: Any, **named: Any) -> Outcome:
+        return change(decide(*given, **named))
+
+    monkeypatch.setattr(orchestrator, "decide", changed)
+
+
+def _cancels_of_steps_overtake(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A cancel of a step that goes straight to its inbox, where its start may not be yet."""
+
+    def straight(outcome: Outcome) -> Outcome:
+        cancels = [m for m in outcome.messages if isinstance(m, Cancel)]
+        others = [m for m in outcome.messages if m not in cancels]
+        direct = [replace(m, by_parent=False) for m in cancels]
+        return outcome._replace(messages=(*others, *direct))
+
+    _decides(monkeypatch, straight)
+    return Faults(zombie=0)
+
+
+def _offset_of_events_ahead(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """Events whose offset is committed before they are routed."""
+    process = Router.process
+
+    async def ahead(self: Router, batches: Any) -> None:
+        await process(self, [Batch(b.tp, 1, b.records[:-1]) for b in batches])
+
+    monkeypatch.setattr(Router, "process", ahead)
+    return Faults(zombie=0)
+
+
 Defect = Callable[[pytest.MonkeyPatch], Faults]
 DEFECTS: list[Defect] = [
     _state_in_parts,
@@ -166,6 +241,14 @@ DEFECTS: list[Defect] = [
     _leaked_timer,
     _state_before_outputs,
     _offset_ahead,
+    _lost_payload,
+    _forgotten_items,
+    _silent_end,
+    _silent_step,
+    _orders_are_not_given,
+    _steps_are_not_started,
+    _cancels_of_steps_overtake,
+    _offset_of_events_ahead,
 ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from judged_run import PARENT, SMALL, JudgedRun, start
 from msgspec import Raw
 
+from streams.payload import reference_to
 from streams.plan import parse
 from streams.records import (
     Approval,
@@ -21,6 +22,7 @@ from streams.records import (
     Resume,
     Reused,
     RunStatus,
+    Start,
     Trigger,
 )
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
@@ -358,3 +360,64 @@ def test_a_run_ended_by_force_ends_its_steps_by_force() -> None:
     run.hear(Cancel(run="r1", reason="enough", force=True))
     forces = [m.force for o in run.outcomes for m in o.messages if isinstance(m, Cancel)]
     assert forces == [False, True]
+
+
+def test_a_reference_inside_a_value_can_be_looked_into_as_well() -> None:
+    """What is big stays a reference in whatever it is put into: a list, a run's inputs."""
+    big = {"n": 7, "x": "y" * 60}
+    run = started(
+        task("a"),
+        task("b", "a", forEach=["{{ nodes.a.output }}"], inputs={"n": "{{ item.n }}"}),
+        {
+            "id": "c",
+            "workflow": "w2",
+            "dependsOn": ["a"],
+            "inputs": {"all": "{{ nodes.a.output }}"},
+        },
+        limits=SMALL._replace(inline=60, decision=1_000),
+    )
+    content = json.dumps(big).encode()
+    run.blobs[reference_to(content).digest] = content
+    run.hear(
+        Result(
+            run="r1", node="a", attempt=1, started_at=1, finished_at=2,
+            output=Raw(reference_to(content).encode()),
+        )
+    )  # fmt: skip
+    assert [bytes(t.inputs) for t in run.outcomes[-1].tasks] == [b'{"n":7}']
+    inputs = run.blobs | {reference_to(c).digest: c for c in run.outcomes[-1].blobs}
+    (request,) = run.outcomes[-1].requests
+    child = life(
+        task("a", inputs={"n": "{{ context.all.n }}", "all": "{{ context.all }}"}),
+        task("b", when="context.all.n == 7"),
+        task("c", when="context.all.n == 8"),
+    )
+    child.blobs = inputs
+    child.hear(
+        Start(
+            run="r1", project="default", workflow="w2", version=1,
+            trigger=Trigger(id="e", source="s", type="t", data=request.inputs),
+        )
+    )  # fmt: skip
+    assert said(child) == ["RunStarted", "NodeDispatched a", "NodeDispatched b", "NodeSkipped c"]
+    assert json.loads(bytes(child.outcomes[-1].tasks[0].inputs)) == {
+        "n": 7,
+        "all": json.loads(reference_to(content).encode()),
+    }
+
+
+def test_a_big_payload_stays_a_reference_where_a_part_of_it_was_looked_at_before() -> None:
+    content = json.dumps({"n": 7, "x": "y" * 60}).encode()
+    inputs = {"n": "{{ nodes.a.output.n }}", "all": "{{ nodes.a.output }}"}
+    run = started(task("a"), task("b", "a", inputs=inputs), limits=SMALL._replace(inline=150))
+    run.blobs[reference_to(content).digest] = content
+    run.hear(
+        Result(
+            run="r1", node="a", attempt=1, started_at=1, finished_at=2,
+            output=Raw(reference_to(content).encode()),
+        )
+    )  # fmt: skip
+    assert json.loads(bytes(run.outcomes[-1].tasks[0].inputs)) == {
+        "n": 7,
+        "all": json.loads(reference_to(content).encode()),
+    }
