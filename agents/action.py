@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, TypeVar, cast, get_type_hints
+from typing import Any, Final, Generic, Literal, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
@@ -21,6 +21,9 @@ from streams.errors import AgentError
 InputT = TypeVar("InputT", bound=BaseModel)
 OutputT = TypeVar("OutputT", bound=BaseModel)
 
+Risk = Literal["AUTO", "APPROVAL_REQUIRED"]
+"""Whether a worker executes the action as it is asked to, or only what a person has agreed to."""
+
 DEFAULT_TIMEOUT_S: Final = 60.0
 NAME: Final = re.compile(r"[a-z][a-zA-Z0-9_-]{0,62}")
 _PROBLEMS_SHOWN: Final = 10
@@ -30,6 +33,7 @@ class Action(Generic[InputT, OutputT]):
     """One thing that an agent can do; made by `Agent.action`, called by the runtime.
 
     `timeout` is in seconds and bounds one attempt. A sync function runs in a thread of its own.
+    Where `risk` is `APPROVAL_REQUIRED`, no worker executes a task that nobody has approved.
     """
 
     __slots__ = (
@@ -45,6 +49,7 @@ class Action(Generic[InputT, OutputT]):
         "name",
         "output",
         "output_schema",
+        "risk",
         "takes_context",
         "timeout",
     )
@@ -57,6 +62,7 @@ class Action(Generic[InputT, OutputT]):
         name: str | None = None,
         description: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
+        risk: Risk = "AUTO",
     ) -> None:
         self.agent = agent
         self.function = function
@@ -69,7 +75,11 @@ class Action(Generic[InputT, OutputT]):
             )
         if not timeout > 0:
             raise AgentError(f"{where}: timeout is {timeout!r}; it must be more than 0 seconds")
+        if risk not in get_args(Risk):
+            known = " or ".join(map(repr, get_args(Risk)))
+            raise AgentError(f"{where}: risk is {risk!r}; it must be {known}")
         self.timeout = timeout
+        self.risk: Risk = risk
         self.description = description or (inspect.getdoc(function) or "").partition("\n")[0]
         self.input, self.output, self.takes_context = _signature(where, function)
         self.is_async = inspect.iscoroutinefunction(function)
@@ -102,9 +112,9 @@ class Action(Generic[InputT, OutputT]):
     ) -> OutputT:
         """Call the action as the runtime would, with no server; for tests and notebooks.
 
-        Returns the validated output. Raises `pydantic.ValidationError` for inputs or an output of
-        the wrong shape, `TimeoutError` after the action's time-out, and whatever the function
-        raises.
+        Whatever its risk, nobody is asked. Returns the validated output. Raises
+        `pydantic.ValidationError` for inputs or an output of the wrong shape, `TimeoutError` after
+        the action's time-out, and whatever the function raises.
         """
         value = inputs if isinstance(inputs, self.input) else self.input.model_validate(inputs)
         arguments = [value, context or Context()] if self.takes_context else [value]
@@ -123,7 +133,7 @@ class Action(Generic[InputT, OutputT]):
         return {
             "name": self.name,
             "description": self.description,
-            "risk": "AUTO",
+            "risk": self.risk,
             "timeoutMs": int(self.timeout * 1000),
             "inputSchema": self.input_schema,
             "outputSchema": self.output_schema,

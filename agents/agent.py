@@ -6,7 +6,7 @@ from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, overlo
 
 from pydantic import BaseModel
 
-from agents.action import DEFAULT_TIMEOUT_S, NAME, Action, InputT, OutputT
+from agents.action import DEFAULT_TIMEOUT_S, NAME, Action, InputT, OutputT, Risk
 from streams.errors import AgentError
 
 AgentType = Literal["RULE", "LLM"]
@@ -77,6 +77,7 @@ class Agent:
         name: str | None = None,
         description: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
+        risk: Risk = "AUTO",
     ) -> _Decorator: ...
     def action(
         self,
@@ -85,6 +86,7 @@ class Agent:
         name: str | None = None,
         description: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
+        risk: Risk = "AUTO",
     ) -> Any:
         """Register a function as an action: `@agent.action` or `@agent.action(timeout=300)`.
 
@@ -94,6 +96,8 @@ class Agent:
             name: by default the function's name.
             description: by default the first line of the function's docstring.
             timeout: seconds for one attempt; a workflow can only shorten it.
+            risk: `APPROVAL_REQUIRED` for what a person has to agree to first. A workflow can ask
+                for approval of any action; it cannot do without where the action wants it.
 
         Raises:
             AgentError: the declaration is wrong; the text says what to change.
@@ -101,7 +105,12 @@ class Agent:
 
         def register(function: Callable[..., Any]) -> Action[Any, Any]:
             made: Action[Any, Any] = Action(
-                self.name, function, name=name, description=description, timeout=timeout
+                self.name,
+                function,
+                name=name,
+                description=description,
+                timeout=timeout,
+                risk=risk,
             )
             if made.name in self._actions:
                 raise AgentError(f"agent {self.name!r} has two actions called {made.name!r}")

@@ -5,6 +5,8 @@ Rules:
   is a `Failure` in the result.
 - Only a failure that another attempt could cure is retryable: an exception or a time-out is, wrong
   inputs or outputs are not, and an agent says so itself with `PermanentError`.
+- Whoever was told to end and gives no output has been cancelled, whatever it does about it. An
+  output that it gives all the same counts: the work is done, and may have to be undone.
 - No log line for a task: the result is the record of it.
 """
 
@@ -13,19 +15,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from agents.action import Action, explain
+from agents.attempt import Attempt
 from agents.context import Context
 from agents.errors import PermanentError
+from agents.payloads import PayloadError, Payloads
 from agents.registry import AgentRegistry
+from agents.reporter import Say, nobody
 from agents.threads import Threads
 from agents.time_limit import GRACE_S, OverTimeError, within
-from streams.records import Failure, Result, Task
+from streams.payload import INLINE_LIMIT, has_references
+from streams.records import Failure, Result, Task, TaskCancellation
 
-DEFAULT_MAX_OUTPUT_BYTES: Final = 512 * 1024
 _MESSAGE_LENGTH: Final = 2_000
 
 
@@ -34,9 +39,9 @@ class Execution:
 
     Args:
         registry: the agents that this worker serves.
+        payloads: where big inputs come from, and big outputs go to.
         now_ms: the clock, milliseconds since the epoch.
         worker: the name of this worker, for the result.
-        max_output_bytes: an output of more JSON than this is a failure.
         threads: where sync actions run; its `running` and `abandoned` are worth watching.
         grace: seconds that an async action has to clean up after its time-out.
     """
@@ -44,36 +49,52 @@ class Execution:
     def __init__(
         self,
         registry: AgentRegistry,
+        payloads: Payloads,
         *,
         now_ms: Callable[[], int],
         worker: str = "",
-        max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES,
         threads: Threads | None = None,
         grace: float = GRACE_S,
     ) -> None:
         self.threads = threads or Threads()
+        self._payloads = payloads
         self._find = registry.find
         self._explain_missing = registry.explain_missing
         self._now_ms = now_ms
         self._worker = worker
-        self._max_output_bytes = max_output_bytes
         self._grace = grace
 
-    async def execute(self, task: Task) -> Result:
-        """Execute one attempt. The time limit is the shorter of the task's and the action's."""
+    def attempt(self, task: Task, say: Say = nobody) -> Attempt:
+        """The task, in hand; `say` takes its progress records."""
+        return Attempt(task, say, self._worker, self._grace)
+
+    async def execute(self, task: Task, attempt: Attempt | None = None) -> Result:
+        """Execute one attempt. The time limit is the shorter of the task's and the action's.
+
+        Where `attempt` is given, it carries the action's signals, and can end the work.
+        """
+        attempt = attempt or self.attempt(task)
+        attempt.begin()
         started_at = self._now_ms()
-        outcome = await self._outcome(task, started_at)
-        if isinstance(outcome, Failure):
-            return Result(
-                run=task.run,
-                node=task.node,
-                item=task.item,
-                attempt=task.attempt,
-                started_at=started_at,
-                finished_at=self._now_ms(),
-                worker=self._worker,
-                failure=outcome,
-            )
+        try:
+            outcome = await self._outcome(task, attempt, started_at)
+        except PayloadError as error:
+            outcome = error.failure
+        except asyncio.CancelledError:
+            if attempt.cancelled is None:
+                raise
+            outcome = _final("cancelled", "")
+        if (reason := attempt.cancelled) is not None:
+            _forget_cancellation()
+            if isinstance(outcome, Failure):
+                outcome = _final("cancelled", reason)
+        return self._result(task, started_at, outcome)
+
+    def refuse(self, task: Task, order: TaskCancellation) -> Result:
+        """The result of a task that is not begun, because it was called off."""
+        return self._result(task, self._now_ms(), _final("cancelled", order.reason))
+
+    def _result(self, task: Task, started_at: int, outcome: Raw | Failure) -> Result:
         return Result(
             run=task.run,
             node=task.node,
@@ -82,26 +103,35 @@ class Execution:
             started_at=started_at,
             finished_at=self._now_ms(),
             worker=self._worker,
-            output=outcome,
+            output=UNSET if isinstance(outcome, Failure) else outcome,
+            failure=outcome if isinstance(outcome, Failure) else None,
         )
 
     def close(self) -> None:
         """Let the threads end."""
         self.threads.close()
 
-    async def _outcome(self, task: Task, started_at: int) -> Raw | Failure:
+    async def _outcome(self, task: Task, attempt: Attempt, started_at: int) -> Raw | Failure:
         action = self._find(task.agent, task.action)
         if action is None:
             return _final("unknown_action", self._explain_missing(task.agent, task.action))
+        if action.risk == "APPROVAL_REQUIRED" and not task.approved:
+            text = f"a person has to approve {task.agent} {task.action} before it is executed"
+            return _final("approval_required", text)
+        limit = min(task.timeout_ms / 1000, action.timeout)
+        content = bytes(task.inputs)
+        if has_references(content):
+            until = self._end_of(task, started_at)
+            content = await self._payloads.inputs(task.project, content, until)
+            limit = min(limit, max(0.0, until - asyncio.get_running_loop().time()))
         try:
-            inputs = action.parse(bytes(task.inputs))
+            inputs = action.parse(content)
         except ValidationError as error:
             return _final("invalid_input", explain(error))
         except Exception as error:  # noqa: BLE001 -- a validator of the agent's own may raise anything
             return _from_exception(error)
-        limit = min(task.timeout_ms / 1000, action.timeout)
         try:
-            produced = await self._call(action, task, inputs, limit, started_at)
+            produced = await self._call(action, attempt, inputs, limit, started_at)
         except OverTimeError:
             return Failure(kind="timeout", message=f"it did not finish within {limit:g} s")
         except asyncio.CancelledError as error:
@@ -110,11 +140,29 @@ class Execution:
             return _from_exception(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- an agent may raise anything
             return _from_exception(error)
-        return self._written(action, produced)
+        output = self._written(action, produced)
+        if isinstance(output, Failure):
+            return output
+        self._payloads.check(output)
+        if len(output) <= INLINE_LIMIT:
+            return Raw(output)
+        until = self._end_of(task, started_at)
+        return await self._payloads.output(task.project, output, until)
+
+    def _end_of(self, task: Task, started_at: int) -> float:
+        """When the task's time is over, by the clock of the loop."""
+        left = (started_at + task.timeout_ms - self._now_ms()) / 1000
+        return asyncio.get_running_loop().time() + left
 
     async def _call(
-        self, action: Action[Any, Any], task: Task, inputs: object, limit: float, started_at: int
+        self,
+        action: Action[Any, Any],
+        attempt: Attempt,
+        inputs: object,
+        limit: float,
+        started_at: int,
     ) -> object:
+        task = attempt.task
         if action.takes_context:
             context = Context(
                 task_id=task.id,
@@ -128,31 +176,26 @@ class Execution:
                 action=task.action,
                 started_at=started_at,
                 traceparent=task.traceparent,
+                signals=attempt.signals,
             )
             work = partial(action.function, inputs, context)
         else:
             work = partial(action.function, inputs)
         if action.is_async:
-            return await within(limit, work(), grace=self._grace)
+            attempt.begin_work()
+            return await within(limit, work(), grace=self._grace, bound_by=attempt.bound_by)
         name = f"{task.agent} {task.action} {task.id}"
-        return await self.threads.within(limit, name, work)
+        return await self.threads.within(limit, name, work, attempt.begin_work)
 
-    def _written(self, action: Action[Any, Any], produced: object) -> Raw | Failure:
+    def _written(self, action: Action[Any, Any], produced: object) -> bytes | Failure:
         try:
-            output = action.write(produced)
+            return action.write(produced)
         except ValidationError as error:
             return _final("invalid_output", explain(error))
         except PydanticSerializationError as error:
             return _final("invalid_output", _shortened(str(error)))
         except Exception as error:  # noqa: BLE001 -- a serializer of the agent's own may raise anything
             return _from_exception(error)
-        if len(output) > self._max_output_bytes:
-            return _final(
-                "output_too_large",
-                f"the output is {len(output):,} bytes of JSON, {self._max_output_bytes:,} are "
-                "allowed; return a reference to it instead",
-            )
-        return Raw(output)
 
 
 def _final(kind: str, message: str) -> Failure:
@@ -164,10 +207,12 @@ def _from_exception(error: BaseException) -> Failure:
         kind="agent_error",
         message=_shortened(f"{type(error).__name__}: {error}".rstrip(": ")),
         retryable=not isinstance(error, PermanentError),
+        error=type(error).__name__,
     )
 
 
 def _shortened(text: str) -> str:
+    text = text.encode(errors="replace").decode()  # half a surrogate pair is no JSON
     return text if len(text) <= _MESSAGE_LENGTH else text[: _MESSAGE_LENGTH - 1] + "…"
 
 
@@ -175,3 +220,10 @@ def _is_being_cancelled() -> bool:
     """Whether somebody cancels the caller, or the agent awaited something that was cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _forget_cancellation() -> None:
+    """The attempt was cancelled, not what the current task does next."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

@@ -6,21 +6,31 @@ Rules:
 - A partition's offset advances only past finished tasks, in order (`Watermark`). A task that was
   under way when its partition was revoked is done again by the new owner: agents see its id twice.
   If the partition comes back here meanwhile, the work under way counts, and is not begun again.
-- Results are published before the offset of their task is committed.
+- Results are published before the offset of their task is committed, and after whatever is said of
+  the task's progress. Of progress that waits to be published the newest of each task is kept.
+- A task that is called off while it waits is answered at once and never begun; one that comes after
+  the order to end it is, too.
+- A task that is long is no reason to do finished ones behind it again: the commit says which those
+  are. And one that is delivered again to this worker has its result published again, not its work
+  done again, as long as the result is remembered.
 """
 
 import asyncio
+import time
 
 import structlog
 from faust.types import TP
 from prometheus_client import Counter, Gauge
 
+from agents.attempt import Attempt
 from agents.execution import Execution
+from agents.orders import Orders
+from agents.recent_results import RecentResults
 from streams import codec, dead_letters, topics
 from streams.errors import UnreadableRecordError
 from streams.faust_shell import Batch, EngineApp
 from streams.outbox import Outbox, Parcel
-from streams.records import Task
+from streams.records import Progress, Result, Task, TaskCancellation
 from streams.tracing import Tracing
 from streams.watermark import Watermark
 
@@ -59,7 +69,11 @@ class AgentRuntime:
         self._watermarks: dict[_Place, Watermark] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._places: dict[str, tuple[_Place, int]] = {}
+        self._attempts: dict[str, Attempt] = {}
+        self._orders = Orders(time.monotonic)
+        self._progress: dict[str, tuple[Task, Progress]] = {}
         self._held: set[TP] = set()
+        self._results = RecentResults()
         self._finished: list[tuple[_Place, int]] = []
         self._parcel = Parcel()
         self._something_finished = asyncio.Event()
@@ -71,7 +85,8 @@ class AgentRuntime:
         if watermark is None:
             for old in [p for p in self._watermarks if p[0] == batch.tp]:
                 del self._watermarks[old]
-            watermark = self._watermarks[place] = Watermark()
+            finished = self._app.batches.finished_beyond(batch.tp)
+            watermark = self._watermarks[place] = Watermark(finished)
         for record in batch.records:
             if not watermark.begin(record.offset):
                 continue
@@ -81,36 +96,89 @@ class AgentRuntime:
                 dead_letters.put(self._parcel, self._partitions, record, error)
                 self._finish(place, record.offset)
                 continue
+            if (result := self._results.get(task.id)) is not None:
+                self._put(task, result)
+                self._finish(place, record.offset)
+                continue
             if task.id in self._places:  # delivered again while under way: not begun again
                 self._places[task.id] = (place, record.offset)
                 continue
             self._places[task.id] = (place, record.offset)
-            work = asyncio.create_task(self._run(task))
+            order = self._orders.get(task.id)
+            if order is not None:
+                self._conclude(task, self._execution.refuse(task, order))
+                continue
+            attempt = self._execution.attempt(task, self._say)
+            self._attempts[task.id] = attempt
+            work = asyncio.create_task(self._run(attempt))
             self._work.add(work)
             work.add_done_callback(self._work.discard)
         if len(self._work) > 2 * self._concurrency:
             self._app.batches.hold(batch.tp)
             self._held.add(batch.tp)
 
-    async def _run(self, task: Task) -> None:
+    def cancel(self, order: TaskCancellation) -> None:
+        """End the task, or do not begin it: wherever it is now, and should it come again."""
+        self._orders.put(order)
+        attempt = self._attempts.get(order.task)
+        if attempt is None:
+            return
+        if attempt.has_its_turn:
+            attempt.cancel(order)
+        else:
+            del self._attempts[order.task]
+            self._conclude(attempt.task, self._execution.refuse(attempt.task, order))
+
+    async def _run(self, attempt: Attempt) -> None:
+        task = attempt.task
+        result = None
         try:
-            async with self._free:
-                (_, generation), _ = self._places[task.id]
-                if generation != self._app.consumer_generation_id:
-                    return  # revoked while it waited: whoever owns it now begins it
-                result = await self._execution.execute(task)
+            await self._free.acquire()  # by hand: `async with` makes two more coroutines a task
+            try:
+                if self._may_begin(attempt):
+                    result = await self._execution.execute(task, attempt)
+            finally:
+                self._free.release()
         finally:
-            place, offset = self._places.pop(task.id)
+            attempt.end()
+            if self._attempts.get(task.id) is attempt:
+                del self._attempts[task.id]
+                if result is None:
+                    del self._places[task.id]
+        if result is not None:
+            self._conclude(task, result)
+
+    def _may_begin(self, attempt: Attempt) -> bool:
+        task = attempt.task.id
+        if self._attempts.get(task) is not attempt:
+            return False  # called off while it waited: it is answered already
+        (_, generation), _ = self._places[task]
+        # Revoked while it waited: whoever owns it now begins it.
+        return bool(generation == self._app.consumer_generation_id)
+
+    def _conclude(self, task: Task, result: Result) -> None:
+        """Have the result published, and then the task acknowledged."""
+        place, offset = self._places.pop(task.id)
         if self._tracing is not None:
             self._tracing.task_ended(task, result)
         if result.failure is None:
             self._succeeded += 1
         else:
             _tasks.labels(self._agent, result.failure.kind).inc()
-        self._parcel.add(
-            topics.INBOX, task.reply_partition, task.run.encode(), codec.encode(result)
-        )
+        if task.id in self._progress:
+            said, progress = self._progress.pop(task.id)
+            self._put(said, codec.encode(progress))
+        encoded = codec.encode(result)
+        self._results.put(task.id, encoded)
+        self._put(task, encoded)
         self._finish(place, offset)
+
+    def _say(self, task: Task, progress: Progress) -> None:
+        self._progress[task.id] = (task, progress)
+        self._something_finished.set()
+
+    def _put(self, task: Task, message: bytes) -> None:
+        self._parcel.add(topics.INBOX, task.reply_partition, task.run.encode(), message)
 
     def _finish(self, place: _Place, offset: int) -> None:
         self._finished.append((place, offset))
@@ -123,8 +191,11 @@ class AgentRuntime:
             await self.publish()
 
     async def publish(self) -> None:
-        """Publish what is finished now, then let its offsets be committed."""
+        """Publish what is finished or said now, then let offsets be committed."""
         self._something_finished.clear()
+        said, self._progress = self._progress, {}
+        for task, progress in said.values():
+            self._put(task, codec.encode(progress))
         finished, self._finished = self._finished, []
         parcel, self._parcel = self._parcel, Parcel()
         if parcel:
@@ -139,7 +210,7 @@ class AgentRuntime:
                 watermark.done(offset)
         for (tp, generation), watermark in self._watermarks.items():
             if watermark.next_offset is not None:
-                consumer.mark_done(tp, generation, watermark.next_offset)
+                consumer.mark_done(tp, generation, watermark.next_offset, watermark.note)
         if self._held and len(self._work) <= self._concurrency:
             for tp in self._held:
                 consumer.release(tp)
@@ -151,6 +222,8 @@ class AgentRuntime:
             _, late = await asyncio.wait(self._work, timeout=grace)
             for work in late:
                 work.cancel()
+            for attempt in self._attempts.values():
+                attempt.hasten()
             if late:
                 _log.warning("tasks given up at stop", agent=self._agent, tasks=len(late))
                 await asyncio.wait(late)

@@ -43,11 +43,17 @@ class Threads:
         self._started = 0
         self._idle = 0
 
-    async def within(self, seconds: float, name: str, work: Callable[[], T]) -> T:
+    async def within(
+        self,
+        seconds: float,
+        name: str,
+        work: Callable[[], T],
+        begins: Callable[[], None] = lambda: None,
+    ) -> T:
         """Call `work` in a thread called `name`, and wait for it for at most `seconds`.
 
-        Waiting for a free place is not counted. Raises `OverTimeError`, `AgentError` when too many
-        threads are hung, or what `work` raises.
+        Waiting for a free place is not counted; `begins` is called when there is one. Raises
+        `OverTimeError`, `AgentError` when too many threads are hung, or what `work` raises.
         """
         async with self._places:
             if self.abandoned >= self.limit:
@@ -56,6 +62,7 @@ class Threads:
                     "restart this worker and look for the cause in its log"
                 )
             self.running += 1
+            begins()
             try:
                 outcome = await self._outcome(seconds, name, work)
             finally:

@@ -6,7 +6,7 @@ so an `asyncio.timeout` or `TaskGroup` inside the coroutine works as usual.
 """
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -21,11 +21,22 @@ class OverTimeError(Exception):
     """The work did not finish in its time (a `TimeoutError` of its own is another matter)."""
 
 
-async def within(seconds: float, work: Coroutine[Any, Any, T], *, grace: float = GRACE_S) -> T:
+def _not_told(_hard: asyncio.Timeout | None) -> None:
+    """Nobody wants to know."""
+
+
+async def within(
+    seconds: float,
+    work: Coroutine[Any, Any, T],
+    *,
+    grace: float = GRACE_S,
+    bound_by: Callable[[asyncio.Timeout | None], None] = _not_told,
+) -> T:
     """Await `work` for at most `seconds`.
 
     After that it is cancelled as asyncio does; if it has not ended `grace` seconds later it is
-    closed by force, so that work which swallows its cancellation cannot stay for ever. Raises
+    closed by force, so that work which swallows its cancellation cannot stay for ever. `bound_by`
+    is given the time-out that does so, to bring it forward, and None once that is over. Raises
     `OverTimeError`. Work that blocks the loop instead of awaiting cannot be stopped by anybody.
     """
     try:
@@ -37,12 +48,15 @@ async def within(seconds: float, work: Coroutine[Any, Any, T], *, grace: float =
     soft = asyncio.timeout(seconds)
     try:
         async with hard, soft:
+            bound_by(hard)
             rest: T = await _Rest(work, waiting_for, hard)
             return rest
     except Exception as error:
         if soft.expired():
             raise OverTimeError from error
         raise
+    finally:
+        bound_by(None)
 
 
 class _Rest:

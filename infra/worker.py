@@ -18,9 +18,12 @@ import structlog
 import uvloop
 
 from agents.execution import Execution
+from agents.orders import OrderReader
+from agents.payloads import Payloads
 from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from infra import telemetry
+from infra.group_session import session_seconds
 from infra.readiness import announce_ready
 from infra.settings import Settings
 from infra.supervisor import Stop
@@ -33,9 +36,9 @@ from streams.faust_shell import EngineApp
 from streams.orchestrator import Orchestrator
 from streams.outbox import Outbox, Parcel
 from streams.publishing import CatalogReader
-from streams.records import AgentRecord
+from streams.records import AgentRecord, TaskCancellation
 from streams.router import Router
-from streams.run import PAYLOAD_LIMIT, Limits
+from streams.run import Limits
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +50,16 @@ _ASK_AGAIN_S: Final = 1.0
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
+
+
+def _steady_clock() -> Callable[[], float]:
+    """The wall clock as it was at the start, and what has passed since: no step of it fires timers.
+
+    The time that a machine sleeps counts, where that can be told.
+    """
+    number = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    at_zero = time.time() - time.clock_gettime(number)
+    return lambda: at_zero + time.clock_gettime(number)
 
 
 async def run_worker(
@@ -81,18 +94,23 @@ async def run_worker(
         definitions = await stack.enter_async_context(CatalogReader(bootstrap))
         await definitions.ready()
         await _register(outbox, registry, name)
-        execution = Execution(registry, now_ms=_now_ms, worker=name, max_output_bytes=PAYLOAD_LIMIT)
+        execution = Execution(registry, Payloads(blobs), now_ms=_now_ms, worker=name)
         stack.callback(execution.close)
 
         tracing = telemetry.tracing()
 
+        runtimes: dict[str, AgentRuntime] = {}
+
         def handlers(app: EngineApp) -> dict[str, AgentRuntime]:
-            return {
-                name: AgentRuntime(
+            for name, agent in registry.agents.items():
+                runtimes[name] = AgentRuntime(
                     app, results, execution, name, partitions, agent.concurrency, tracing
                 )
-                for name, agent in registry.agents.items()
-            }
+            return runtimes
+
+        def obey(order: TaskCancellation) -> None:
+            if order.agent in runtimes:
+                runtimes[order.agent].cancel(order)
 
         engine = Engine(
             bootstrap,
@@ -114,14 +132,18 @@ async def run_worker(
                 blobs,
                 limits=limits,
                 tracing=tracing,
+                clock=_steady_clock(),
             ),
             handlers,
+            session_s=await session_seconds(bootstrap),
         )
         # What start-up made stays; the many short-lived values of each batch are freed by
         # reference counts, and looking for cycles among them costs some 5 % of the worker.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
+        orders = await stack.enter_async_context(OrderReader(bootstrap, _now_ms, obey))
+        await orders.ready()
         await engine.start()
         try:
             await _serve(engine, stop)

@@ -1,4 +1,4 @@
-"""Follows a compacted topic of one partition: all of it from the start, then its tail, for ever.
+"""Follows a topic of one partition: all of it, or what is not too old, then its tail, for ever.
 
 No consumer group: every process reads the whole topic for itself. The connection is kept by the
 reader itself; a broker that is away is waited for. What is read is handed to `apply`, which must
@@ -25,18 +25,22 @@ _POLL_MS: Final = 1_000
 class CompactedReader:
     """Reads one topic; an async context manager that owns its task and connection."""
 
-    def __init__(self, bootstrap: str, topic: str, apply: Callable[[Any], None]) -> None:
+    def __init__(
+        self, bootstrap: str, topic: str, apply: Callable[[Any], None], since_ms: int | None = None
+    ) -> None:
         """Prepare to read.
 
         Args:
             bootstrap: The brokers, `host:port[,host:port]`.
             topic: A topic whose records are all in partition 0.
             apply: Called with each `aiokafka.ConsumerRecord`, in order.
+            since_ms: Nothing older is read, milliseconds since the epoch; None: everything is.
         """
         self._bootstrap = bootstrap
         self._partition = TopicPartition(topic, 0)
         self._apply = apply
-        self._position = 0
+        self._since_ms = since_ms
+        self._position: int | None = 0 if since_ms is None else None
         self._step = asyncio.Event()
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -76,7 +80,7 @@ class CompactedReader:
             end = (await consumer.end_offsets([self._partition]))[self._partition]
         except KafkaError as error:
             raise OperatorError(f"{self._partition.topic}: {error!r}") from error
-        await self._until(lambda: self._position >= end)
+        await self._until(lambda: self._position is not None and self._position >= end)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for the condition, looked at after each step of the reading task."""
@@ -114,8 +118,12 @@ class CompactedReader:
         try:
             await consumer.start()
             consumer.assign([self._partition])
-            consumer.seek(self._partition, self._position)
             end = (await consumer.end_offsets([self._partition]))[self._partition]
+            if self._position is None:
+                found = await consumer.offsets_for_times({self._partition: self._since_ms})
+                first = found[self._partition]
+                self._position = end if first is None else first.offset
+            consumer.seek(self._partition, self._position)
             self._consumer = consumer
             while True:
                 self._moved(await consumer.position(self._partition), end)

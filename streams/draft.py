@@ -82,6 +82,7 @@ class Draft:
         "announcement",
         "at",
         "before",
+        "blobs",
         "cancellations",
         "events",
         "fold",
@@ -124,6 +125,7 @@ class Draft:
         self.verdict_failure: Failure | None = None
         self.forced = False
         self.announcement: Trigger | None = None
+        self.blobs: list[bytes] = []
         self._inline_bytes = 0
 
     @property
@@ -178,6 +180,7 @@ class Draft:
             self._inline_bytes += size
             return msgspec.Raw(content)
         reference = reference_to(content)
+        self.blobs.append(content)
         self._packed[reference.digest] = content
         return msgspec.Raw(reference.encode())
 
@@ -212,6 +215,6 @@ class Draft:
             tuple(self.messages),
             () if ended else tuple(self.requests),
             self.announcement,
-            tuple(self._packed.values()),
+            tuple(self.blobs),
             frozenset(self.listed),
         )

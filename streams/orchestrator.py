@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import prometheus_client
@@ -28,6 +28,7 @@ from streams.outbox import BATCH_BYTES, Outbox, Parcel, partition_of
 from streams.payload import MissingBlobError, Reference
 from streams.plan import Plan
 from streams.records import (
+    Cancel,
     Message,
     Occurrence,
     RunHead,
@@ -38,7 +39,7 @@ from streams.records import (
     Timer,
     Trigger,
 )
-from streams.routing import REQUESTED_TYPE
+from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
 from streams.tracing import Tracing
@@ -69,8 +70,25 @@ PlanOf = Callable[[str, str, int], Awaitable[Plan | None]]
 """(project, workflow, version) → its plan; None where no such version was ever published."""
 
 
+class ChangelogPosition(Protocol):
+    """What the owner of partitions has to know before it writes their state, and tells after it."""
+
+    async def may_write(self) -> bool:
+        """False once the partitions are somebody else's."""
+
+    def to_mend(self, partition: int) -> set[bytes]:
+        """Keys that a replaced owner wrote last; told once. Their records are written again."""
+
+    def written(self, partition: int, first: int | None, count: int, reads: int) -> None:
+        """So many records are written from offset `first` on, with the inbox read to `reads`."""
+
+
 class UnknownRunError(CommandCenterError):
     """A message is addressed to a run, or a node of a run, that does not exist."""
+
+
+class ReplacedError(Exception):
+    """The group has given the partitions to another worker."""
 
 
 class UnknownWorkflowError(CommandCenterError):
@@ -145,6 +163,8 @@ class Orchestrator:
         self._plan_of = plan_of
         self._prepare_agent = prepare_agent
         self._clock = clock
+        self.changelog: ChangelogPosition | None = None
+        """What is known of the changelog; the engine sets it."""
         self._stores: dict[int, RunStore] = {}
         self._plans: dict[tuple[str, str, int], Plan] = {}
         self._prepared: set[str] = set()
@@ -177,6 +197,10 @@ class Orchestrator:
         try:
             with _batch_seconds.time():
                 return await self._process(batches)
+        except ReplacedError:
+            _log.warning("another worker has the partitions: nothing more is written")
+            self._stores.clear()
+            return []
         finally:
             self._idle.set()
             _active.set(sum(map(len, self._stores.values())))
@@ -212,18 +236,22 @@ class Orchestrator:
         try:
             message = codec.messages.decode(record.value)
             if isinstance(message, Occurrence):
-                await self._spread(message, record, draft, outputs)
+                await self._tell(message, record, draft, outputs)
             else:
                 await self._decide_message(message, record, draft, outputs)
         except Exception as error:  # noqa: BLE001  # one bad record must not stop the partition
-            if not isinstance(error, CommandCenterError):
-                _log.exception("a decision failed", offset=record.offset)
-            dead_letters.put(outputs, self._partitions, record, error)
+            self._give_up(record, error, outputs)
 
-    async def _spread(
+    def _give_up(self, record: Any, error: Exception, outputs: Parcel) -> None:
+        if not isinstance(error, CommandCenterError):
+            _log.error("a decision failed", offset=record.offset, exc_info=error)
+        dead_letters.put(outputs, self._partitions, record, error)
+
+    async def _tell(
         self, occurrence: Occurrence, record: Any, draft: _Draft, outputs: Parcel
     ) -> None:
-        """Let every run that may wait for it hear of an event; none keeps it from the others."""
+        """Let every run that may wait for the event hear of it; the fault of one is its own."""
+        fault: Exception | None = None
         for run in draft.waiting(occurrence):
             before = draft.get(run)
             if before is None or before.head.project != occurrence.project:
@@ -231,10 +259,10 @@ class Orchestrator:
             try:
                 plan = await self._plan_of_run(before.head)
                 await self._apply(occurrence, before, plan, record, draft, outputs)
-            except Exception as error:  # noqa: BLE001  # as in `_decide`
-                if not isinstance(error, CommandCenterError):
-                    _log.exception("a decision failed", offset=record.offset, run=run)
-                dead_letters.put(outputs, self._partitions, record, error)
+            except Exception as error:  # noqa: BLE001  # the other runs wait for it too
+                fault = fault or error
+        if fault is not None:
+            self._give_up(record, fault, outputs)
 
     async def _decide_message(
         self, message: RunMessage, record: Any, draft: _Draft, outputs: Parcel
@@ -244,6 +272,9 @@ class Orchestrator:
             known: RunHead | Start = before.head
         elif isinstance(message, Start):
             known = message
+        elif isinstance(message, Cancel) and message.by_parent:
+            _ignored.labels("unknown_run").inc()  # it was refused: there is no such workflow
+            return
         else:
             raise UnknownRunError(f"no run {message.run}: nothing started it here")
         plan = await self._plan_of_run(known)
@@ -283,9 +314,11 @@ class Orchestrator:
         event = codec.encode(outcome.decision)
         tasks = [(task, codec.encode(task)) for task in outcome.tasks]
         changes = list(draft.store.changes(before, outcome))
-        others = [(m.run, codec.encode(m)) for m in outcome.messages]
+        by_parent = [m for m in outcome.messages if isinstance(m, Cancel)]
+        others = [(m.run, codec.encode(m)) for m in outcome.messages if m not in by_parent]
         orders = [(order.task, codec.encode(order)) for order in outcome.cancellations]
         asked = [_requested(request) for request in outcome.requests]
+        asked += [_called_off(cancel, head) for cancel in by_parent]
         if outcome.announcement is not None:
             asked.append(IncomingEvent(outcome.announcement, head.project, None, head.depth + 1))
         outputs.add(topics.EVENTS, partition, run.encode(), event)
@@ -372,6 +405,9 @@ class Orchestrator:
             if draft.next_offset == draft.store.next_offset:
                 continue
             changes: list[Change] = [*draft.store.forgotten(draft.at), *draft.changes.items()]
+            if self.changelog is not None:
+                lost = self.changelog.to_mend(partition) - draft.changes.keys()
+                changes[:0] = [(key, draft.store.record(key)) for key in lost - {OFFSET_KEY}]
             offset = b"%d" % (draft.next_offset or 0)
             changes.append((OFFSET_KEY, offset))
             # By the header a restore knows what an owner wrote that had been replaced already.
@@ -381,8 +417,13 @@ class Orchestrator:
             written.append((draft, changes))
         if not written:
             return
-        await self._changelog.deliver(parcel, whole=True)
-        for draft, changes in written:
+        if self.changelog is not None and not await self.changelog.may_write():
+            raise ReplacedError
+        firsts = await self._changelog.deliver(parcel, whole=True)
+        for (draft, changes), first in zip(written, firsts, strict=True):
+            if self.changelog is not None:
+                reads = draft.next_offset or 0
+                self.changelog.written(draft.store.partition, first, len(changes), reads)
             draft.count()
             states = [(state, draft.touched[run]) for run, state in draft.states.items()]
             draft.store.apply(changes, states)
@@ -431,4 +472,19 @@ def _requested(request: RunRequest) -> IncomingEvent:
         request.project,
         request.traceparent,
         request.depth,
+    )
+
+
+def _called_off(cancel: Cancel, parent: RunHead) -> IncomingEvent:
+    """The event that has the router cancel a run which is a step of another one."""
+    return IncomingEvent(
+        Trigger(
+            id=f"{cancel.run}/calledOff",
+            source=request_source(parent.run),
+            type=CALLED_OFF_TYPE,
+            data=Raw(codec.encode(cancel)),
+        ),
+        parent.project,
+        parent.traceparent,
+        parent.depth + 1,
     )

@@ -5,6 +5,7 @@ names never changes, so that reading it keeps a decision pure: `Blobs` gives the
 `MissingBlobError`, upon which the shell fetches it and decides again.
 """
 
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ INLINE_LIMIT: Final = 64 * 1024
 _MARK: Final = b'{"$blob":"'
 _KEY: Final = "$blob"
 _LONGEST: Final = 128
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Reference(NamedTuple):
@@ -65,9 +67,10 @@ def reference_in(value: Any) -> Reference | None:
     if not isinstance(value, dict) or len(value) != 2:
         return None
     digest, size = value.get(_KEY), value.get("size")
-    if isinstance(digest, str) and len(digest) == 64 and isinstance(size, int):
-        return Reference(digest, size)
-    return None
+    if not isinstance(digest, str) or not isinstance(size, int) or size < 0:
+        return None
+    # Nothing else: the digest becomes a path, and payloads are made by anybody.
+    return Reference(digest, size) if _DIGEST.fullmatch(digest) else None
 
 
 def has_references(payload: msgspec.Raw | bytes) -> bool:

@@ -186,13 +186,15 @@ class Approval(_Value, tag_field="type", tag="approval", frozen=True, kw_only=Tr
 class Cancel(_Value, tag_field="type", tag="cancel", frozen=True, kw_only=True):
     """Stop the run: agents at work are told, and have the workflow's grace to end.
 
-    `force`, or a second one, ends it at once, whatever is open.
+    `force`, or a second one, ends it at once, whatever is open. `by_parent`: the run is a step of
+    another one that needs it no more; such a cancel may be repeated, which is no second one.
     """
 
     run: str
     reason: str
     requested_by: str = ""
     force: bool = False
+    by_parent: bool = False
     v: Literal[1] = FORMAT
 
 

@@ -22,8 +22,8 @@ from streams.faust_shell import Batch
 from streams.ids import run_id
 from streams.outbox import Outbox, Parcel, partition_of
 from streams.payload import INLINE_LIMIT, reference_to
-from streams.records import Failure, Occurrence, Result, RunRequest, Start, Trigger
-from streams.routing import REQUESTED_TYPE, judge
+from streams.records import Cancel, Failure, Occurrence, Result, RunRequest, Start, Trigger
+from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE, judge
 from streams.run import PAYLOAD_LIMIT, Limits
 from streams.tracing import traceparent_of
 from streams.trigger import IncomingEvent, from_kafka
@@ -35,6 +35,15 @@ _triggers = prometheus_client.Counter(
 
 
 _BLOB_AGAIN_S: Final = 1.0
+
+
+class _Made:
+    """What a batch of events makes: records, payloads to keep before, and cancels to send last."""
+
+    def __init__(self) -> None:
+        self.parcel = Parcel()
+        self.big: list[tuple[str, bytes]] = []
+        self.cancels: list[Cancel] = []
 
 
 class Router:
@@ -59,22 +68,23 @@ class Router:
 
     async def process(self, batches: list[Batch]) -> None:
         """Send the starts that the batches' events make, and dead letters for what is no event."""
-        parcel = Parcel()
+        made = _Made()
         records = [record for batch in batches for record in batch.records]
-        big: list[tuple[str, bytes]] = []
-        outcomes = [self._try(record, parcel, big) for record in records]
+        outcomes = [self._try(record, made) for record in records]
         unmatched = [r for r, o in zip(records, outcomes, strict=True) if o == "unmatched"]
         if unmatched:
             # Its workflow may have been published a moment before the event.
             await self._catch_up()
             outcomes = [o for o in outcomes if o != "unmatched"]
-            outcomes += [self._try(record, parcel, big) for record in unmatched]
+            outcomes += [self._try(record, made, caught_up=True) for record in unmatched]
+        for cancel in made.cancels:  # after the starts: none may come before that of its run
+            self._send(cancel, made.parcel)
         for outcome, number in Counter(outcomes).items():
             _triggers.labels(outcome).inc(number)
-        for project, content in big:
+        for project, content in made.big:
             await self._until_kept(project, content)
-        if parcel:
-            await self._outbox.deliver(parcel)
+        if made.parcel:
+            await self._outbox.deliver(made.parcel)
 
     async def _until_kept(self, project: str, content: bytes) -> None:
         while True:
@@ -86,16 +96,16 @@ class Router:
             else:
                 return
 
-    def _try(self, record: Any, parcel: Parcel, big: list[tuple[str, bytes]]) -> str:
+    def _try(self, record: Any, made: _Made, *, caught_up: bool = False) -> str:
         try:
-            return self._route(record, parcel, big)
+            return self._route(record, made, caught_up=caught_up)
         except Exception as error:  # noqa: BLE001  # one bad record must not stop the rest
             if not isinstance(error, CommandCenterError):
                 _log.exception("routing failed", offset=record.offset)
-            dead_letters.put(parcel, self._partitions, record, error)
+            dead_letters.put(made.parcel, self._partitions, record, error)
             return "dead_letter"
 
-    def _route(self, record: Any, parcel: Parcel, big: list[tuple[str, bytes]]) -> str:
+    def _route(self, record: Any, made: _Made, *, caught_up: bool) -> str:
         if record.value is not None and len(record.value) > PAYLOAD_LIMIT:
             raise TooLargeError(
                 f"the event has {len(record.value):,} bytes; a trigger may have {PAYLOAD_LIMIT:,}:"
@@ -104,7 +114,10 @@ class Router:
         fallback = f"{record.topic}/{record.partition}/{record.offset}"
         event = from_kafka(record.headers, record.value, fallback)
         if event.trigger.type == REQUESTED_TYPE:
-            return self._start_requested(event, parcel)
+            return self._start_requested(event, made.parcel, caught_up=caught_up)
+        if event.trigger.type == CALLED_OFF_TYPE:
+            made.cancels.append(_cancel(event))
+            return "called_off"
         if event.depth > self._limits.depth:
             _log.warning("runs led to runs too many times", source=event.trigger.source)
             return "too_deep"
@@ -115,11 +128,11 @@ class Router:
         ]
         awaited = self._catalog.is_awaited(event.project, event.trigger.type)
         if matches or awaited:
-            event = event._replace(trigger=self._light(event, big))
+            event = event._replace(trigger=self._light(event, made.big))
         if awaited:
-            self._spread(event, parcel)
+            self._spread(event, made.parcel)
         for match in matches:
-            self._start(match, event, parcel)
+            self._start(match, event, made.parcel)
         if matches:
             return "matched"
         # Every run's end is an event: whether a workflow wants them is looked up, not waited for.
@@ -148,9 +161,9 @@ class Router:
         )
         self._send(start, parcel)
 
-    def _send(self, start: Start, parcel: Parcel) -> None:
-        partition = partition_of(start.run, self._partitions)
-        parcel.add(topics.INBOX, partition, start.run.encode(), codec.encode(start))
+    def _send(self, message: Start | Cancel, parcel: Parcel) -> None:
+        partition = partition_of(message.run, self._partitions)
+        parcel.add(topics.INBOX, partition, message.run.encode(), codec.encode(message))
 
     def _spread(self, event: IncomingEvent, parcel: Parcel) -> None:
         """Tell every partition of the inbox: a run in any of them may wait for the event."""
@@ -158,7 +171,7 @@ class Router:
         for partition in range(self._partitions):
             parcel.add(topics.INBOX, partition, event.trigger.id.encode(), occurrence)
 
-    def _start_requested(self, event: IncomingEvent, parcel: Parcel) -> str:
+    def _start_requested(self, event: IncomingEvent, parcel: Parcel, *, caught_up: bool) -> str:
         """Start the run that a node of another one asks for, at the version that is active now."""
         try:
             request = msgspec.json.decode(event.trigger.data, type=RunRequest)
@@ -166,6 +179,8 @@ class Router:
             raise CallerError(f"not a request for a run: {error}") from error
         active = self._catalog.active(request.project, request.workflow)
         if active is None:
+            if not caught_up:
+                return "unmatched"
             self._refuse(request, parcel)
             return "refused"
         start = Start(
@@ -196,6 +211,13 @@ class Router:
         )
         partition = partition_of(parent.run, self._partitions)
         parcel.add(topics.INBOX, partition, parent.run.encode(), codec.encode(result))
+
+
+def _cancel(event: IncomingEvent) -> Cancel:
+    message = codec.messages.decode(bytes(event.trigger.data))
+    if not isinstance(message, Cancel):
+        raise CallerError(f"not a cancel: {type(message).__name__}")
+    return message
 
 
 def _is_started(match: Match, event: IncomingEvent) -> bool:

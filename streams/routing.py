@@ -10,6 +10,9 @@ from streams.trigger import IncomingEvent
 REQUESTED_TYPE: Final = "commandcenter.run.requested"
 """The type of the event by which a node starts a run of another workflow."""
 
+CALLED_OFF_TYPE: Final = "commandcenter.run.calledOff"
+"""The type of the event that cancels such a run: it takes the same way, so it cannot overtake."""
+
 
 class Verdict(NamedTuple):
     """Whether the event starts the workflow; `reason` says why its filter could not be told."""

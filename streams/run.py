@@ -430,6 +430,8 @@ def _go_ahead(draft: Draft, node: str, item: int | None) -> None:
 
 def _hear_cancel(draft: Draft, message: Cancel) -> str:
     if draft.head.ending is not None:
+        if message.by_parent and not message.force:
+            return "run_ending"
         ending.force(draft)
         return ""
     ending.stop(

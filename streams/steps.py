@@ -535,7 +535,15 @@ def call_off(draft: Draft, state: NodeState, grace: int, reason: str) -> None:
         )
     elif plan.spec.workflow is not None:
         child = child_run_id(head.project, plan.spec.workflow, head.run, task)
-        draft.messages.append(Cancel(run=child, reason=reason, requested_by=f"run {head.run}"))
+        draft.messages.append(
+            Cancel(
+                run=child,
+                reason=reason,
+                requested_by=f"run {head.run}",
+                force=draft.forced,
+                by_parent=True,
+            )
+        )
 
 
 def stop(draft: Draft, state: NodeState, grace: int, reason: str) -> None:

@@ -118,13 +118,19 @@ def json_data(data: bytes, what: str = "data") -> msgspec.Raw:
     """
     try:
         value = msgspec.json.decode(data)
-        if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-            raise CallerError(f"{what} is nested more than {MAX_DEPTH} levels deep")
+        if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
+            check_depth(value, what)
         return msgspec.Raw(msgspec.json.encode(value))
     except RecursionError as error:
         raise CallerError(f"{what} is nested more than {MAX_DEPTH} levels deep") from error
     except (msgspec.MsgspecError, UnicodeError, OverflowError) as error:
         raise CallerError(f"{what} is not valid JSON: {error}") from error
+
+
+def check_depth(value: Any, what: str) -> None:
+    """Raise `CallerError` where decoded JSON is nested more than `MAX_DEPTH` levels deep."""
+    if _depth(value) > MAX_DEPTH:
+        raise CallerError(f"{what} is nested more than {MAX_DEPTH} levels deep")
 
 
 def _read(headers: dict[str, str], prefix: str, body: bytes, fallback_id: str) -> IncomingEvent:

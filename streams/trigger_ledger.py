@@ -19,7 +19,7 @@ from streams.findings import Findings, LogRecord, Place
 from streams.ids import run_id
 from streams.ledger import Expected
 from streams.records import Retirement, RunRequest
-from streams.routing import REQUESTED_TYPE, judge
+from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE, judge
 from streams.run import PAYLOAD_LIMIT, Limits
 from streams.trigger import IncomingEvent, from_kafka
 
@@ -132,8 +132,8 @@ class TriggerAudit:
         if event.trigger.type == REQUESTED_TYPE:
             self._take_request(event, record.timestamp, place, late=late)
             return
-        if event.depth > Limits().depth:
-            return  # runs led to runs too many times: it starts nothing
+        if event.trigger.type == CALLED_OFF_TYPE or event.depth > Limits().depth:
+            return  # it starts nothing
         names, doubtful = self._history.started(event, record.timestamp)
         self.counts["doubtful triggers"] += doubtful
         for name in names:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -16,6 +17,21 @@ class Nothing(BaseModel):
 
 class Number(BaseModel):
     value: int
+
+
+class Flag(BaseModel):
+    """A file that says something, by being there."""
+
+    path: str
+
+
+class Load(BaseModel):
+    numbers: list[int]
+    text: str
+
+
+class Parcel(BaseModel):
+    load: Load
 
 
 @trouble.action()
@@ -50,3 +66,32 @@ async def fail_first(inputs: Nothing, context: Context) -> Number:
 @trouble.action()
 async def echo(inputs: Number) -> Number:
     return inputs
+
+
+@trouble.action()
+async def await_flag(inputs: Flag, context: Context) -> Number:
+    while not Path(inputs.path).exists():  # noqa: ASYNC110, ASYNC240 -- set by another process
+        await asyncio.sleep(0.05)
+    return Number(value=context.attempt)
+
+
+@trouble.action()
+async def listen(inputs: Flag, context: Context) -> Number:
+    await context.cancelled.wait()
+    Path(inputs.path).touch()  # noqa: ASYNC240 -- a moment
+    raise RuntimeError("stopped half-way")
+
+
+@trouble.action(risk="APPROVAL_REQUIRED")
+async def erase(inputs: Number, context: Context) -> Number:
+    return Number(value=inputs.value + context.attempt)
+
+
+@trouble.action()
+async def load(inputs: Number) -> Load:
+    return Load(numbers=list(range(10)), text="x" * inputs.value)
+
+
+@trouble.action()
+async def weigh(inputs: Parcel) -> Number:
+    return Number(value=len(inputs.load.text))

@@ -7,15 +7,20 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import UNSET, Raw
+from msgspec.structs import replace
 from pydantic import BaseModel, field_validator
 
 from agents import Agent, AgentRegistry, Context, PermanentError
 from agents.execution import Execution
+from agents.payloads import Payloads
 from agents.threads import Threads
+from streams import codec
+from streams.blob_store import BlobStore
 from streams.records import Failure, Result, Task
 
 
@@ -67,6 +72,17 @@ async def about(inputs: Question, context: Context) -> Answer:
 @agent.action
 async def fail(inputs: Question) -> Answer:
     raise ValueError(inputs.text)
+
+
+@agent.action(risk="APPROVAL_REQUIRED")
+async def erase(inputs: Question) -> Answer:
+    cleaned.append(inputs.text)
+    return Answer(text=inputs.text)
+
+
+@agent.action
+async def fail_with_half_a_character(inputs: Question) -> Answer:
+    raise ValueError("\ud800")
 
 
 @agent.action
@@ -201,13 +217,13 @@ def task(
 
 
 @pytest.fixture
-async def execution() -> AsyncIterator[Execution]:
+async def execution(tmp_path: Path) -> AsyncIterator[Execution]:
     ticks = count(1_000)
     made = Execution(
         AgentRegistry([agent]),
+        Payloads(BlobStore(str(tmp_path), limit=1_000)),
         now_ms=lambda: next(ticks),
         worker="w1",
-        max_output_bytes=1_000,
         threads=Threads(limit=2),
         grace=0.02,
     )
@@ -216,6 +232,11 @@ async def execution() -> AsyncIterator[Execution]:
     yield made
     released.set()
     made.close()
+
+
+def bare(blobs: Path) -> Execution:
+    payloads = Payloads(BlobStore(str(blobs), limit=1_000))
+    return Execution(AgentRegistry([agent]), payloads, now_ms=lambda: 0)
 
 
 def failed(result: Result) -> Failure:
@@ -309,7 +330,13 @@ async def test_an_action_can_know_its_task(execution: Execution) -> None:
         ("answer_a_broken_model", {}, "invalid_output", "str", False),
         ("answer_nothing", {}, "invalid_output", "Answer", False),
         ("answer_what_is_no_text", {}, "invalid_output", "surrogates", False),
-        ("answer_at_length", {"size": 1_000}, "output_too_large", "1,000 are allowed", False),
+        (
+            "answer_at_length",
+            {"size": 1_000},
+            "output_too_large",
+            "1,000 may be (COMMANDCENTER_PAYLOAD",
+            False,
+        ),
     ],
 )
 async def test_whatever_an_agent_does_wrong_is_a_failure_of_the_task(
@@ -320,6 +347,39 @@ async def test_whatever_an_agent_does_wrong_is_a_failure_of_the_task(
     assert message in failure.message
     # The worker lives on.
     assert answered(await execution.execute(task("echo", {"text": "next"}))) == "next"
+
+
+async def test_a_risky_action_is_executed_only_when_approved(execution: Execution) -> None:
+    failure = failed(await execution.execute(task("erase", {"text": "all"})))
+    assert (failure.kind, failure.retryable) == ("approval_required", False)
+    assert "oracle erase" in failure.message
+    assert cleaned == []
+    approved = replace(task("erase", {"text": "all"}), approved=True)
+    assert answered(await execution.execute(approved)) == "all"
+    assert cleaned == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("action", "error"),
+    [
+        ("fail", "ValueError"),
+        ("fail_in_thread", "ValueError"),
+        ("fail_for_good", "PermanentError"),
+        ("time_out_inside", "TimeoutError"),
+        ("hang", ""),
+        ("answer_wrongly", ""),
+    ],
+)
+async def test_a_failure_names_the_class_of_the_exception(
+    execution: Execution, action: str, error: str
+) -> None:
+    assert failed(await execution.execute(task(action))).error == error
+
+
+async def test_a_message_that_is_no_text_can_be_sent_all_the_same(execution: Execution) -> None:
+    result = await execution.execute(task("fail_with_half_a_character"))
+    assert failed(result).message == "ValueError: ?"
+    assert codec.messages.decode(codec.encode(result)) == result
 
 
 async def test_an_unknown_agent_is_a_failure(execution: Execution) -> None:
@@ -387,18 +447,18 @@ async def test_more_sync_calls_than_threads_wait_their_turn(execution: Execution
     assert [answered(result).split()[0] for result in results] == [str(n) for n in range(20)]
 
 
-async def test_a_thread_is_used_again() -> None:
+async def test_a_thread_is_used_again(tmp_path: Path) -> None:
     before = set(threading.enumerate())
-    made = Execution(AgentRegistry([agent]), now_ms=lambda: 0)
+    made = bare(tmp_path)
     for _ in range(3):
         await made.execute(task("echo_in_thread"))
     assert len(set(threading.enumerate()) - before) == 1
     made.close()
 
 
-async def test_closing_ends_the_threads() -> None:
+async def test_closing_ends_the_threads(tmp_path: Path) -> None:
     before = set(threading.enumerate())
-    made = Execution(AgentRegistry([agent]), now_ms=lambda: 0)
+    made = bare(tmp_path)
     await asyncio.gather(*(made.execute(task("echo_in_thread")) for _ in range(5)))
     mine = set(threading.enumerate()) - before
     assert mine

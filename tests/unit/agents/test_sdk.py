@@ -201,7 +201,14 @@ def test_two_actions_of_one_name_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"name": "Wrong Name"}, {"name": ""}, {"name": "a" * 64}, {"timeout": 0}, {"timeout": -1}],
+    [
+        {"name": "Wrong Name"},
+        {"name": ""},
+        {"name": "a" * 64},
+        {"timeout": 0},
+        {"timeout": -1},
+        {"risk": "HIGH"},
+    ],
 )
 def test_wrong_options_of_an_action_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(AgentError):
@@ -217,6 +224,13 @@ def test_a_name_that_cannot_be_a_topic_is_refused(name: str) -> None:
 def test_concurrency_is_at_least_one() -> None:
     with pytest.raises(AgentError, match="at least 1"):
         Agent("a", description="x", concurrency=0)
+
+
+async def test_an_action_with_a_risk_says_so_and_is_tested_all_the_same() -> None:
+    agent = calculator()
+    action = agent.action(risk="APPROVAL_REQUIRED")(add)
+    assert [each["risk"] for each in agent.descriptor()["actions"]] == ["APPROVAL_REQUIRED"]
+    assert await action.test({"firstNumber": 2}) == Total(total_sum=3)
 
 
 def test_the_descriptor_is_plain_json_with_the_schemas() -> None:

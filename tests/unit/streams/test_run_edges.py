@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from judged_run import SMALL, JudgedRun, start
+from judged_run import PARENT, SMALL, JudgedRun, start
 from msgspec import Raw
 
 from streams.plan import parse
@@ -332,3 +332,29 @@ def test_results_of_items_are_not_taken_over_for_what_has_none() -> None:
     reuse = (Reused(node="a", item=0, output=Raw(b"1")), Reused(node="b", item=3, output=Raw(b"1")))
     run.hear(start(reuse=reuse))
     assert said(run) == ["RunStarted", "NodeDispatched a"]
+
+
+# --- runs as steps --------------------------------------------------------------------------------
+
+
+def test_a_cancel_of_the_parent_that_comes_twice_is_no_second_one() -> None:
+    """The log delivers at least once: what the run did is undone all the same."""
+    run = life(task("a", compensate={"agent": "x", "action": "undo"}), task("b", "a"))
+    run.hear(start(parent=PARENT))
+    run.hear(done("a"))
+    cancel = Cancel(run="r1", reason="enough", by_parent=True)
+    run.hear(cancel)
+    run.hear(cancel)
+    run.hear(done("b"))
+    run.hear(cancel)
+    run.hear(done("a.compensate"))
+    assert run.ignored == ["run_ending"] * 2
+    assert (run.status, run.events[-1].uncompensated) == (RunStatus.CANCELLED, ())
+
+
+def test_a_run_ended_by_force_ends_its_steps_by_force() -> None:
+    run = started({"id": "a", "workflow": "w2"})
+    run.hear(Cancel(run="r1", reason="enough"))
+    run.hear(Cancel(run="r1", reason="enough", force=True))
+    forces = [m.force for o in run.outcomes for m in o.messages if isinstance(m, Cancel)]
+    assert forces == [False, True]

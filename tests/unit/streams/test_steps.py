@@ -514,7 +514,9 @@ def test_a_cancel_reaches_the_runs_below() -> None:
     life.start({"n": 1})
     child = life.last.requests[0].run
     life.cancel(requested_by="me")
-    assert life.last.messages == (Cancel(run=child, reason="enough", requested_by="run r1"),)
+    assert life.last.messages == (
+        Cancel(run=child, reason="enough", requested_by="run r1", by_parent=True),
+    )
 
 
 def test_runs_start_runs_only_so_deep() -> None:
