@@ -183,11 +183,16 @@ async def known_run(request: web.Request, run: str) -> Told:
 
 
 async def told_so_far(request: web.Request, run: str) -> Told:
-    """As `known_run`, with all that the streams of this gateway have told of it.
+    """As `known_run`, with all that the streams of this gateway have told of it."""
+    await all_told_is_recorded(request.app)
+    return await known_run(request, run)
+
+
+async def all_told_is_recorded(app: web.Application) -> None:
+    """Wait, not for long, until the store has what the streams of this gateway have told.
 
     Who answers what a stream has just shown must not be told that it has not happened.
     """
-    app = request.app
     seen = app[SERVICES].tail.ends()
     end = app[SERVICES].clock() + RECORDED_WITHIN_S
     while app[SERVICES].clock() < end:
@@ -195,7 +200,6 @@ async def told_so_far(request: web.Request, run: str) -> Told:
         if all(recorded.get(partition, 0) >= offset for partition, offset in seen.items()):
             break
         await asyncio.sleep(_LOOK_AGAIN_S)  # the store tells nobody when it has recorded
-    return await known_run(request, run)
 
 
 def plan_of(app: web.Application, row: EventRow) -> Plan | None:
