@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from judged_run import PARENT, SMALL, JudgedRun, start
+import pytest
+from judged_run import PARENT, SMALL, T0, JudgedRun, start
 from msgspec import Raw
 
 from streams.payload import reference_to
@@ -15,6 +16,8 @@ from streams.records import (
     Cancel,
     Edit,
     Failure,
+    NodeApprovalRequested,
+    NodeFailed,
     Occurrence,
     Pause,
     Progress,
@@ -23,6 +26,7 @@ from streams.records import (
     Reused,
     RunStatus,
     Start,
+    Timer,
     Trigger,
 )
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
@@ -421,3 +425,274 @@ def test_a_big_payload_stays_a_reference_where_a_part_of_it_was_looked_at_before
         "n": 7,
         "all": json.loads(reference_to(content).encode()),
     }
+
+
+def test_items_of_workflows_fail_by_themselves_where_their_run_cannot_be_asked_for() -> None:
+    child = {"id": "c", "workflow": "w2", "forEach": [{"n": 1}, {}], "itemFailure": "ignore"}
+    run = started({**child, "inputs": {"n": "{{ item.n }}"}})
+    failures = [(e.item, e.failure.kind) for e in run.events if isinstance(e, NodeFailed)]
+    assert failures == [(1, "template")]
+    assert [r.parent.item for r in run.outcomes[-1].requests] == [0]
+    run = life({**child, "itemFailure": "finish"})
+    run.hear(start(depth=DEFAULT_LIMITS.depth))
+    failures = [(e.item, e.failure.kind) for e in run.events if isinstance(e, NodeFailed)]
+    assert failures == [(0, "depth"), (1, "depth"), (None, "items")]
+    run = life({**child, "inputs": {"x": "y" * 200}}, limits=DEFAULT_LIMITS._replace(payload=100))
+    run.hear(start())
+    failures = [(e.item, e.failure.kind) for e in run.events if isinstance(e, NodeFailed)]
+    assert failures == [(0, "inputs_too_large"), (1, "inputs_too_large")]
+
+
+def test_all_attempts_of_a_workflow_together_have_their_time() -> None:
+    """Of each item too, from when it was first asked for."""
+    fields = {"timeout": "1h", "totalTimeout": "90m", "retry": {"initialDelay": "1m", "jitter": 0}}
+    run = started(
+        {"id": "c", "workflow": "w2", **fields},
+        {"id": "d", "workflow": "w2", "forEach": [1], **fields},
+    )
+    begun = run.now
+    while not run.ended:
+        run.wake()
+    assert run.now - begun == 90 * 60_000
+    texts = [e.failure.message for e in run.events if isinstance(e, NodeFailed) and e.attempt == 2]
+    assert texts == ["no result within 5400 s, over all attempts"] * 2
+
+
+def test_a_run_that_is_a_step_carries_on_the_trace() -> None:
+    run = life({"id": "c", "workflow": "w2"})
+    run.hear(start(traceparent="00-t"))
+    assert [r.traceparent for r in run.outcomes[-1].requests] == ["00-t"]
+
+
+# --- approvals ------------------------------------------------------------------------------------
+
+
+def test_nobody_answers_what_the_agent_of_an_item_asks() -> None:
+    run = started(task("fan", forEach=[1, 2], maxParallel=1), timeout="2d")
+    run.hear(failed("fan", item=0, kind="approval_required"))
+    asked = run.events[-1]
+    assert isinstance(asked, NodeApprovalRequested)
+    assert (asked.item, asked.cause, asked.attempt, asked.on_deadline) == (0, "agent", 1, "reject")
+    run.wake()
+    assert said(run) == ["NodeFailed fan", "NodeDispatched fan"]
+    failure = run.decisions[-1].events[0].failure
+    assert (failure.kind, failure.message) == (
+        "approval_expired",
+        "nobody approved it within 24 h",
+    )
+    assert run.decisions[-1].events[0].item == 0
+
+
+def test_an_agent_that_asks_of_a_run_that_ends_is_not_answered() -> None:
+    run = started(task("a"))
+    run.hear(Cancel(run="r1", reason="enough"))
+    run.hear(failed("a", kind="approval_required"))
+    assert said(run) == ["NodeCancelled a", "RunCancelled"]
+
+
+def test_nobody_is_asked_whether_to_undo() -> None:
+    run = started(task("a", compensate={"agent": "x", "action": "undo"}), task("b", "a"))
+    run.hear(done("a"))
+    run.hear(failed("b"))
+    run.hear(failed("a.compensate", kind="approval_required"))
+    assert said(run) == ["NodeFailed a.compensate", "RunFailed"]
+
+
+def test_an_item_goes_on_when_a_person_has_agreed_to_it() -> None:
+    run = started(task("fan", forEach=[1, 2], maxParallel=1, inputs={"n": "{{ item }}"}))
+    run.hear(failed("fan", item=0, kind="approval_required"))
+    run.hear(Approval(run="r1", node="fan", item=0, approved=True, by="ann"))
+    (again,) = run.outcomes[-1].tasks
+    assert (again.id, again.approved, bytes(again.inputs)) == ("r1/fan.0/2", True, b'{"n":1}')
+    run.hear(done("fan", item=0, attempt=2))
+    assert sent(run)[-1] == "r1/fan.1/1"
+
+
+def test_a_person_who_rejects_an_item_lets_the_others_go_on() -> None:
+    run = started(task("fan", forEach=[1, 2], maxParallel=1, itemFailure="ignore"))
+    run.hear(failed("fan", item=0, kind="approval_required"))
+    run.hear(Approval(run="r1", node="fan", item=0, approved=False, by="ann", notes="no"))
+    assert said(run) == ["NodeRejected fan", "NodeFailed fan", "NodeDispatched fan"]
+    run.hear(done("fan", 2, item=1))
+    assert run.status is RunStatus.SUCCESS
+
+
+# --- undoing takes time ---------------------------------------------------------------------------
+
+
+def test_an_attempt_to_undo_has_a_time_of_its_own() -> None:
+    undo = {"agent": "z", "action": "undo", "timeout": "7s", "retry": {"attempts": 1}}
+    run = started(task("a", compensate=undo, timeout="1h", startTimeout="1h"), task("b", "a"))
+    run.hear(Progress(run="r1", node="a", attempt=1))
+    run.hear(done("a"))
+    run.hear(failed("b"))
+    begun = run.now
+    run.wake()
+    assert run.now - begun == 7_000
+    failure = run.decisions[-1].events[0].failure
+    assert (failure.kind, failure.message) == ("timeout", "no result of attempt 1 within 7 s")
+    orders = [(o.task, o.agent) for o in run.outcomes[-1].cancellations]
+    assert orders == [("r1/a.compensate/1", "z")]
+    assert run.events[-1].uncompensated == ("a",)
+
+
+def test_force_calls_off_what_is_being_undone_and_names_what_is_not() -> None:
+    undo = {"compensate": {"agent": "x", "action": "undo"}}
+    run = started(task("a", **undo), task("b", "a", **undo), task("c", "b"))
+    for node in ("a", "b"):
+        run.hear(done(node))
+    run.hear(failed("c"))
+    forced = run.hear(Cancel(run="r1", reason="enough", force=True))
+    assert [(o.task, o.grace_ms) for o in forced.cancellations] == [("r1/b.compensate/1", 0)]
+    assert said(run) == ["NodeCancelled b.compensate", "NodeCancelled a.compensate", "RunFailed"]
+    assert run.events[-3].attempt == 1
+    assert run.events[-1].uncompensated == ("b", "a")
+
+
+def test_the_signs_of_life_of_an_item_are_its_own() -> None:
+    run = started(task("fan", forEach=[1, 2], heartbeatTimeout="10s"))
+    for _ in range(2):
+        run.hear(Progress(run="r1", node="fan", item=1, attempt=1))
+        assert [e.item for e in run.decisions[-1].events] == [1]
+    run.now += 9_000
+    run.hear(Progress(run="r1", node="fan", item=1, attempt=1))
+    run.wake()
+    assert run.now == T0 + 19_000
+    assert said(run) == ["NodeRetrying fan"]
+    retrying = run.decisions[-1].events[0]
+    assert (retrying.item, retrying.failure.message) == (1, "no heartbeat for 10 s in attempt 1")
+
+
+@pytest.mark.parametrize(
+    ("message", "ignored"),
+    [
+        (done("nope"), "unknown_node"),
+        (done("a", attempt=2), "late_result"),
+        (done("later"), "late_result"),
+        (done("sleeps"), "late_result"),
+        (done("fan"), "late_result"),
+        (done("fan", item=7), "late_result"),
+        (Progress(run="r1", node="nope", attempt=1), "unknown_node"),
+        (Progress(run="r1", node="later", attempt=1), "late_progress"),
+        (Progress(run="r1", node="a", attempt=2), "late_progress"),
+        (Progress(run="r1", node="child", attempt=1), "late_progress"),
+        (Approval(run="r1", node="nope", approved=True, by="ann"), "unknown_node"),
+        (Approval(run="r1", node="a", approved=True, by="ann"), "late_approval"),
+        (Approval(run="r1", node="asks", approved=True, by="ann", roles=("x",)), "not_allowed"),
+        (Approval(run="r1", node="asks", approved=False, by="a", roles=("ops",)), "no_reason"),
+        (
+            Approval(run="r1", node="asks", approved=False, by="a", roles=("ops",), notes=" "),
+            "no_reason",
+        ),
+        (Resume(run="r1"), "not_paused"),
+        (Timer(run="r1", due=T0), "stale_timer"),
+        (Timer(run="r1", node="a", due=T0), "stale_timer"),
+        (Timer(run="r1", node="nope", due=T0), "stale_timer"),
+        (start(), "duplicate_start"),
+        (
+            Occurrence(project="default", trigger=Trigger(id="o", source="s", type="other")),
+            "no_match",
+        ),
+        (
+            Occurrence(
+                project="default",
+                trigger=Trigger(id="o", source="s", type="go", data=Raw(b'{"k":2}')),
+            ),
+            "no_match",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_does_not_fit_is_ignored_with_a_reason(message: Any, ignored: str) -> None:
+    run = started(
+        task("a"),
+        task("later", "a"),
+        {"id": "sleeps", "delay": "1h"},
+        {"id": "waits", "waitForEvent": {"event": "go", "match": "event.data.k == context.a"}},
+        task("fan", forEach=[1, 2]),
+        {"id": "child", "workflow": "w2"},
+        task("asks", approvalRequired={"roles": ["ops", "dev"]}),
+    )
+    assert run.hear(message).ignored == ignored
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+def test_a_fan_out_with_nothing_under_way_is_cancelled_too() -> None:
+    """Its last item ended in a pause, so none of the others was begun."""
+    run = started(task("fan", forEach=[1, 2], maxParallel=1))
+    run.hear(Pause(run="r1"))
+    run.hear(done("fan", item=0))
+    run.hear(Cancel(run="r1", reason="enough"))
+    assert said(run) == ["NodeCancelled fan", "RunCancelled"]
+
+
+def test_the_grace_of_an_agent_is_all_the_time_that_it_has() -> None:
+    """Whatever other limits its attempt had."""
+    limits = {"heartbeatTimeout": "1s", "totalTimeout": "2s", "startTimeout": "1s"}
+    run = started(task("a", **limits), cancelGrace="1m")
+    run.hear(Progress(run="r1", node="a", attempt=1))
+    run.hear(Cancel(run="r1", reason="enough"))
+    begun = run.now
+    run.wake()
+    assert run.now - begun == 60_000
+    assert said(run) == ["NodeCancelled a", "RunCancelled"]
+
+
+# --- events from outside --------------------------------------------------------------------------
+
+
+def occurs(number: int, data: bytes) -> Occurrence:
+    event = Trigger(id=f"o{number}", source="s", type="go", data=Raw(data))
+    return Occurrence(project="default", trigger=event)
+
+
+def test_an_event_is_offered_to_every_node_that_waits() -> None:
+    """Whatever kept those before from taking it."""
+
+    def waits(name: str, match: str | None, *depends_on: str) -> dict[str, Any]:
+        wait = {"event": "go"} if match is None else {"event": "go", "match": match}
+        return {"id": name, "waitForEvent": wait, "dependsOn": list(depends_on)}
+
+    run = started(
+        task("first"),
+        waits("later", None, "first"),
+        {"id": "other", "waitForEvent": {"event": "stop"}},
+        waits("wants", "event.data.k == 2"),
+        waits("fails", "event.data.nothing.at == 1"),
+        waits("takes", "event.data.k == context.a && event.type == 'go'"),
+        waits("too", "event.data.k == 1"),
+    )
+    run.hear(occurs(1, b'{"k":1}'))
+    assert said(run) == ["NodeSucceeded takes"]
+    run.hear(occurs(2, b'{"k":1}'))
+    assert said(run) == ["NodeSucceeded too"]
+    run.hear(done("first"))
+    assert run.hear(occurs(2, b'{"k":1}')).ignored == "no_match"
+    run.hear(occurs(3, b'{"k":2}'))
+    assert said(run) == ["NodeSucceeded later"]
+
+
+def test_an_event_is_held_against_what_nodes_have_given() -> None:
+    match = "event.data.order == nodes.a.output.order"
+    run = started(
+        task("a"), {"id": "b", "waitForEvent": {"event": "go", "match": match}, "dependsOn": ["a"]}
+    )
+    run.hear(done("a", {"order": 7}))
+    assert run.hear(occurs(1, b'{"order":8}')).ignored == "no_match"
+    run.hear(occurs(2, b'{"order":7}'))
+    assert run.status is RunStatus.SUCCESS
+
+
+def test_a_big_event_is_waited_for_by_its_reference() -> None:
+    content = b'{"k":1,"x":"%s"}' % (b"y" * 90)
+    wait = {"event": "go", "match": "event.data.k == 1"}
+    run = started(
+        {"id": "a", "waitForEvent": wait},
+        task("b", "a", inputs={"k": "{{ nodes.a.output.data.k }}"}),
+        limits=SMALL,
+    )
+    run.blobs[reference_to(content).digest] = content
+    run.hear(occurs(1, reference_to(content).encode()))
+    assert [bytes(t.inputs) for t in run.outcomes[-1].tasks] == [b'{"k":1}']
