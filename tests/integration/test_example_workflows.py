@@ -143,7 +143,10 @@ async def test_two_people_have_to_agree(session: aiohttp.ClientSession) -> None:
     data = {"service": "checkout", "version": "1.2.3"}
     waiting = await begin(session, "deployment", data)
     await until(session, waiting, lambda e: e["type"] == "node.approvalRequested")
-    (asked,) = (await get(session, "/api/approvals", status="pending"))["approvals"]
+    pending: list[dict[str, Any]] = []
+    while not pending:  # the store is behind the log for a moment
+        pending = (await get(session, "/api/approvals", status="pending"))["approvals"]
+    (asked,) = pending
     assert (await get(session, f"/api/runs/{waiting}"))["status"] == "WAITING_APPROVAL"
     for person in ("ann", "bob"):
         async with session.post(
