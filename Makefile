@@ -16,10 +16,10 @@ MUTMUT_VERSION := 3.8.1
 UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check simulate mutate format lock bench clean
+.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-rebalance clean
 
 help: ## Say what can be made
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(INSTALLED) ## Make .venv with the locked dependencies and the commandcenter command
 
@@ -57,6 +57,12 @@ format: setup ## Format the code and mend what ruff can mend
 
 bench: setup ## Measure throughput and latency through the real stack
 	$(PY) tests/bench/run.py
+
+bench-rebalance: setup ## Measure what a worker that joins, leaves or dies costs
+	$(PY) tests/bench/rebalance.py
+
+chaos: setup ## Kill, stop, fill and confuse the system for some minutes; nothing may be lost
+	CHAOS=full $(PY) -m pytest -s tests/chaos
 
 lock: setup ## Resolve all dependencies anew: Python's and the embedded Kafka's
 	$(UV) pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url \

@@ -10,6 +10,9 @@ Rules:
   the task's progress. Of progress that waits to be published the newest of each task is kept.
 - A task that is called off while it waits is answered at once and never begun; one that comes after
   the order to end it is, too.
+- A task that is long is no reason to do finished ones behind it again: the commit says which those
+  are. And one that is delivered again to this worker has its result published again, not its work
+  done again, as long as the result is remembered.
 """
 
 import asyncio
@@ -22,6 +25,7 @@ from prometheus_client import Counter, Gauge
 from agents.attempt import Attempt
 from agents.execution import Execution
 from agents.orders import Orders
+from agents.recent_results import RecentResults
 from streams import codec, dead_letters, topics
 from streams.errors import UnreadableRecordError
 from streams.faust_shell import Batch, EngineApp
@@ -69,6 +73,7 @@ class AgentRuntime:
         self._orders = Orders(time.monotonic)
         self._progress: dict[str, tuple[Task, Progress]] = {}
         self._held: set[TP] = set()
+        self._results = RecentResults()
         self._finished: list[tuple[_Place, int]] = []
         self._parcel = Parcel()
         self._something_finished = asyncio.Event()
@@ -80,7 +85,8 @@ class AgentRuntime:
         if watermark is None:
             for old in [p for p in self._watermarks if p[0] == batch.tp]:
                 del self._watermarks[old]
-            watermark = self._watermarks[place] = Watermark()
+            finished = self._app.batches.finished_beyond(batch.tp)
+            watermark = self._watermarks[place] = Watermark(finished)
         for record in batch.records:
             if not watermark.begin(record.offset):
                 continue
@@ -88,6 +94,10 @@ class AgentRuntime:
                 task = codec.tasks.decode(record.value)
             except UnreadableRecordError as error:
                 dead_letters.put(self._parcel, self._partitions, record, error)
+                self._finish(place, record.offset)
+                continue
+            if (result := self._results.get(task.id)) is not None:
+                self._put(task, result)
                 self._finish(place, record.offset)
                 continue
             if task.id in self._places:  # delivered again while under way: not begun again
@@ -156,18 +166,19 @@ class AgentRuntime:
         else:
             _tasks.labels(self._agent, result.failure.kind).inc()
         if task.id in self._progress:
-            self._put(*self._progress.pop(task.id))
-        self._put(task, result)
+            said, progress = self._progress.pop(task.id)
+            self._put(said, codec.encode(progress))
+        encoded = codec.encode(result)
+        self._results.put(task.id, encoded)
+        self._put(task, encoded)
         self._finish(place, offset)
 
     def _say(self, task: Task, progress: Progress) -> None:
         self._progress[task.id] = (task, progress)
         self._something_finished.set()
 
-    def _put(self, task: Task, message: Result | Progress) -> None:
-        self._parcel.add(
-            topics.INBOX, task.reply_partition, task.run.encode(), codec.encode(message)
-        )
+    def _put(self, task: Task, message: bytes) -> None:
+        self._parcel.add(topics.INBOX, task.reply_partition, task.run.encode(), message)
 
     def _finish(self, place: _Place, offset: int) -> None:
         self._finished.append((place, offset))
@@ -184,7 +195,7 @@ class AgentRuntime:
         self._something_finished.clear()
         said, self._progress = self._progress, {}
         for task, progress in said.values():
-            self._put(task, progress)
+            self._put(task, codec.encode(progress))
         finished, self._finished = self._finished, []
         parcel, self._parcel = self._parcel, Parcel()
         if parcel:
@@ -199,7 +210,7 @@ class AgentRuntime:
                 watermark.done(offset)
         for (tp, generation), watermark in self._watermarks.items():
             if watermark.next_offset is not None:
-                consumer.mark_done(tp, generation, watermark.next_offset)
+                consumer.mark_done(tp, generation, watermark.next_offset, watermark.note)
         if self._held and len(self._work) <= self._concurrency:
             for tp in self._held:
                 consumer.release(tp)

@@ -16,7 +16,7 @@ from gateway.problem import ConflictError, ForbiddenError
 from gateway.reads import ApprovalQuery, milliseconds
 from gateway.requests import answer, fields, json_object, page_size, short_text
 from gateway.run_views import ApprovalList, ApprovalView, DecisionAccepted
-from gateway.runs import told_so_far
+from gateway.runs import all_told_is_recorded, told_so_far
 from gateway.services import READS, WRITER
 from streams import codec
 from streams.errors import CallerError, NotFoundError
@@ -35,6 +35,7 @@ async def list_approvals(request: web.Request) -> web.Response:
     if state and state not in STATES:
         raise CallerError(f"status={state!r} is not one of {', '.join(STATES)}")
     limit = page_size(request)
+    await all_told_is_recorded(request.app)
     reads = request.app[READS]
     watermark = await reads.watermark()
     found = await reads.approvals(

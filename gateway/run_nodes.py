@@ -115,7 +115,7 @@ class RunNodes:
         found = Counter(fields["status"] for fields in known.values())
         return ItemCounts(
             total=total,
-            pending=total - len(known) + found[NodeStatus.PENDING],
+            pending=total - len(known),
             running=found[NodeStatus.RUNNING],
             waiting=found[NodeStatus.WAITING_APPROVAL],
             retrying=found[NodeStatus.RETRYING],

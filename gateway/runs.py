@@ -26,6 +26,7 @@ from streams.records import NodeStatus, RunStatus
 RECORDED_WITHIN_S: Final = 2.0
 _LOOK_AGAIN_S: Final = 0.05
 _SNAPSHOT_RUNS: Final = 100
+_MANY_EVENTS: Final = 1_000
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -149,7 +150,7 @@ async def snapshot(app: web.Application, wanted: Filter) -> Snapshot:
         rows = await reads.run_events(wanted.run)
         if not rows:
             return Snapshot({"run": None}, watermark, {})
-        run = tell_all(rows, plan_of(app, rows[0]), watermark).detail
+        run = (await _tell(rows, plan_of(app, rows[0]), watermark)).detail
         return Snapshot({"run": run}, watermark, {run.id: run.seq + 1})
     runs = await reads.runs(
         RunQuery(
@@ -172,7 +173,7 @@ async def known_run(request: web.Request, run: str) -> Told:
     watermark = await request.app[READS].watermark()
     rows = await _recorded(request, run)
     if rows:
-        return tell_all(rows, plan_of(request.app, rows[0]), watermark)
+        return await _tell(rows, plan_of(request.app, rows[0]), watermark)
     accepted = request.app[STARTS].get(run)
     if accepted is None:
         raise _unknown(run)
@@ -182,11 +183,16 @@ async def known_run(request: web.Request, run: str) -> Told:
 
 
 async def told_so_far(request: web.Request, run: str) -> Told:
-    """As `known_run`, with all that the streams of this gateway have told of it.
+    """As `known_run`, with all that the streams of this gateway have told of it."""
+    await all_told_is_recorded(request.app)
+    return await known_run(request, run)
+
+
+async def all_told_is_recorded(app: web.Application) -> None:
+    """Wait, not for long, until the store has what the streams of this gateway have told.
 
     Who answers what a stream has just shown must not be told that it has not happened.
     """
-    app = request.app
     seen = app[SERVICES].tail.ends()
     end = app[SERVICES].clock() + RECORDED_WITHIN_S
     while app[SERVICES].clock() < end:
@@ -194,7 +200,6 @@ async def told_so_far(request: web.Request, run: str) -> Told:
         if all(recorded.get(partition, 0) >= offset for partition, offset in seen.items()):
             break
         await asyncio.sleep(_LOOK_AGAIN_S)  # the store tells nobody when it has recorded
-    return await known_run(request, run)
 
 
 def plan_of(app: web.Application, row: EventRow) -> Plan | None:
@@ -238,6 +243,13 @@ async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:
             watermark=dict(watermark),
         )
     )
+
+
+async def _tell(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int, int]) -> Told:
+    """`tell_all`; with many events in a thread, so that others are served meanwhile."""
+    if len(rows) < _MANY_EVENTS:
+        return tell_all(rows, plan, watermark)
+    return await asyncio.to_thread(tell_all, rows, plan, watermark)
 
 
 async def _known_rows(request: web.Request, run: str) -> list[EventRow]:

@@ -21,6 +21,7 @@ from infra.readiness import announce_ready
 from infra.settings import Settings
 from infra.supervisor import Stop
 from infra.topic_admin import cluster_id, ensure_topics
+from infra.worker_watch import WorkerWatch
 from sinks import schema
 from sinks.clickhouse import open_store
 from sinks.recorder import Recorder
@@ -48,12 +49,14 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
         store = await _open(settings, bootstrap, stack)
         tail = LiveTail()
         log_id = await cluster_id(bootstrap)
+        watch = await stack.enter_async_context(WorkerWatch(bootstrap))
         services = Services(
             bootstrap=bootstrap,
             store=store,
             blobs=BlobStore(settings.blob_url, settings.payload_limit),
             tail=tail,
             log_id=log_id,
+            checks={"worker": watch.check},
             definition_limit=settings.definition_limit,
             nodes_limit=settings.nodes_limit,
         )
@@ -62,7 +65,7 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
             services = replace(
                 services,
                 recorded=lambda: _next_offsets(recorder.watermark),
-                checks={"recorder": lambda: _check(recorder)},
+                checks={"recorder": lambda: _check(recorder), **services.checks},
             )
             work = stack.enter_context(_Running(recorder)).task
         else:

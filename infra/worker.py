@@ -23,6 +23,7 @@ from agents.payloads import Payloads
 from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from infra import telemetry
+from infra.group_session import session_seconds
 from infra.readiness import announce_ready
 from infra.settings import Settings
 from infra.supervisor import Stop
@@ -49,6 +50,16 @@ _ASK_AGAIN_S: Final = 1.0
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
+
+
+def _steady_clock() -> Callable[[], float]:
+    """The wall clock as it was at the start, and what has passed since: no step of it fires timers.
+
+    The time that a machine sleeps counts, where that can be told.
+    """
+    number = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    at_zero = time.time() - time.clock_gettime(number)
+    return lambda: at_zero + time.clock_gettime(number)
 
 
 async def run_worker(
@@ -121,8 +132,10 @@ async def run_worker(
                 blobs,
                 limits=limits,
                 tracing=tracing,
+                clock=_steady_clock(),
             ),
             handlers,
+            session_s=await session_seconds(bootstrap),
         )
         # What start-up made stays; the many short-lived values of each batch are freed by
         # reference counts, and looking for cycles among them costs some 5 % of the worker.

@@ -10,11 +10,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 import structlog
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from streams import topics
-from streams.faust_shell import Batch, EngineApp, batch_topic, new_app
+from streams.faust_shell import (
+    SESSION_S,
+    Batch,
+    BatchConsumer,
+    EngineApp,
+    PartitionedStore,
+    batch_topic,
+    new_app,
+)
 from streams.orchestrator import Orchestrator
+from streams.read_ahead import read_ahead
 from streams.router import Router
 
 _log = structlog.get_logger(__name__)
@@ -35,6 +45,36 @@ class TaskHandler(Protocol):
         """Finish or give up what is under way, and publish the results."""
 
 
+class _Changelog:
+    """What the orchestrator knows and tells of the table's changelog."""
+
+    def __init__(self, consumer: BatchConsumer, store: PartitionedStore, bootstrap: str) -> None:
+        self.may_write = consumer.may_write
+        self._store = store
+        self._bootstrap = bootstrap
+        self._reading: dict[int, asyncio.Task[None]] = {}
+
+    def to_mend(self, partition: int) -> set[bytes]:
+        return self._store.overwritten.pop(partition, set())
+
+    def written(self, partition: int, first: int | None, count: int, reads: int) -> None:
+        if self._store.written(partition, first, count, reads) or partition in self._reading:
+            return
+        # Somebody else wrote too. What is newest is told apart for as long as both records are in
+        # the log; before compaction takes the older one, the next write repeats ours.
+        _log.warning("the state has records of another worker", partition=partition, offset=first)
+        task = asyncio.create_task(self._read(partition), name=f"read state {partition}")
+        self._reading[partition] = task
+        task.add_done_callback(lambda _: self._reading.pop(partition))
+
+    async def _read(self, partition: int) -> None:
+        start = self._store.persisted_offset(TP(topics.STATE, partition)) + 1
+        try:
+            await read_ahead(self._bootstrap, topics.STATE, {partition: start}, self._store.restore)
+        except KafkaError as error:  # after the next write it is tried again
+            _log.warning("the state could not be read", partition=partition, error=repr(error))
+
+
 class Engine:
     """The Faust app of one worker, from start to stop."""
 
@@ -46,9 +86,12 @@ class Engine:
         orchestrator: Orchestrator,
         handlers: Callable[[EngineApp], Mapping[str, TaskHandler]],
         group: str = "commandcenter",
+        session_s: float = SESSION_S,
     ) -> None:
         """`handlers` gives the handler of each agent by its name."""
-        self.app = new_app(group, bootstrap, partitions)
+        self.app = new_app(group, bootstrap, partitions, session_s)
+        self._bootstrap = bootstrap
+        self._partitions = partitions
         self._orchestrator = orchestrator
         self._router = router
         self._handlers = dict(handlers(self.app))
@@ -58,6 +101,8 @@ class Engine:
             key_type=bytes,
             value_type=bytes,
             changelog_topic=batch_topic(self.app, topics.STATE),
+            # Of what is applied already. 1 would make Faust read what the owner writes itself.
+            recovery_buffer_size=2,
         )
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._background: list[asyncio.Task[None]] = []
@@ -129,10 +174,13 @@ class Engine:
     # --- life ---
 
     async def start(self) -> None:
-        """Join the group; `ready` is set when the partitions are restored."""
+        """Read the state, then join the group; `ready` is set when the partitions are restored."""
         consumer = self.app.batches
         consumer.resume_offset = self._resume_offset
         consumer.on_resumed = self.ready.set
+        self._orchestrator.changelog = _Changelog(consumer, self._table.store, self._bootstrap)
+        everything = dict.fromkeys(range(self._partitions), 0)
+        await read_ahead(self._bootstrap, topics.STATE, everything, self._table.store.restore)
         await self.app.start()
         self._background = [asyncio.create_task(self._orchestrator.run_timers(), name="timers")]
         self._background += [

@@ -13,17 +13,28 @@ when they change, and the two packages are pinned exactly. What is different fro
   emptied, to the beginning of the next. So nothing is handed over in between, where stock Faust
   loses it, and a delivery that is blocked gives way: it is cancelled, and read again.
 - Commits are ours: `mark_done` says how far a partition is finished. Stock commits past a hole.
+  With the offset goes a note of what is finished beyond it, for the next owner.
 - The table is kept by partition, and the inbox resumes from the offset that was written with the
   state (`resume_offset`), not from the group's commit.
+- A partition that stays here in a rebalance, as owned or as standby, keeps its data and the
+  changelog offset that it stands at: a restore reads what is missing, not the whole changelog.
+- Nothing sleeps for a second while a partition waits to be restored.
+- Before state is written, `may_write` makes sure that the partitions are still ours: a worker that
+  was stopped for a while asks the brokers first (docs/decisions/007).
 """
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
 import faust
+from aiokafka.errors import RebalanceInProgressError
+from aiokafka.structs import OffsetAndMetadata
 from faust.stores.memory import Store
+from faust.tables.manager import TableManager
 from faust.tables.table import Table
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -31,8 +42,17 @@ from faust.types.tuples import ConsumerMessage
 
 from streams.outbox import REQUEST_BYTES
 from streams.topic_reader import FETCH_RECORDS, TopicReader
+from streams.watermark import Intervals, decode
 
 QUEUED_BATCHES: Final = 32
+SESSION_S: Final = 2.0
+"""A worker that is silent for this long has lost its partitions; a broker may ask for more."""
+HEARTBEATS: Final = 6
+"""In each session: by them a worker also learns that another one joined or left."""
+_CHANGELOG_WAIT_MS: Final = 100
+_CHANGELOG_BYTES: Final = 64 * 1024
+_ASK_AGAIN_S: Final = 0.2
+_NONE: Final[set[bytes]] = set()
 READS: Final = "reads"
 """Header of the table's changelog: the inbox offset up to which the record is the state."""
 
@@ -68,19 +88,30 @@ class PartitionedStore(Store[bytes, bytes]):
         super().__post_init__()
         self.partitions: dict[int, dict[bytes, bytes]] = {}
         self.reads: dict[int, int] = {}
+        self.offsets: dict[int, int] = {}
+        """The last changelog offset that each partition has, none before it missing."""
+        self.overwritten: dict[int, set[bytes]] = {}
+        """Keys whose newest record in the changelog is a replaced owner's, and has to be mended."""
 
     def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:  # noqa: ARG002  # Faust's signature
-        """Restore: apply changelog batches in order. Bytes stay unread here, so none can fail."""
+        """Restore: apply changelog batches in order."""
         for event in batch:
             changes: Batch = event.value
-            partition = changes.tp.partition
-            for record in changes.records:
-                reads = int(dict(record.headers).get(READS, b"0"))
-                # Older than what is here: the write of an owner that did not know it was replaced.
-                # The same messages make the same state, so what is here has it already.
-                if reads >= self.reads.get(partition, 0):
-                    self.reads[partition] = reads
-                    self.apply(partition, [(record.key, record.value)])
+            self.restore(changes.tp.partition, changes.records)
+
+    def restore(self, partition: int, records: list[Any]) -> None:
+        """Apply records of the changelog, in order. Bytes stay unread here, so none can fail."""
+        for record in records:
+            reads = int(dict(record.headers).get(READS, b"0"))
+            # Older than what is here: the write of an owner that did not know it was replaced.
+            # The same messages make the same state, so what is here has it already.
+            if reads >= self.reads.get(partition, 0):
+                self.reads[partition] = reads
+                self.apply(partition, [(record.key, record.value)])
+                self.overwritten.get(partition, _NONE).discard(record.key)
+            else:
+                self.overwritten.setdefault(partition, set()).add(record.key)
+            self.offsets[partition] = record.offset
 
     def apply(self, partition: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Set and delete (None) keys of one partition."""
@@ -91,21 +122,35 @@ class PartitionedStore(Store[bytes, bytes]):
             else:
                 data[key] = value
 
-    def persisted_offset(self, tp: TP) -> int | None:  # noqa: ARG002  # Faust's signature
-        """Nothing survives the process: a restore reads the whole changelog."""
-        return None
+    def written(self, partition: int, first: int | None, count: int, reads: int) -> bool:
+        """The owner wrote `count` records at offset `first`, and has their changes in the data.
+
+        False where somebody else wrote in between, or `first` is not known: the offset stays
+        behind, and what follows it in the changelog has to be read.
+        """
+        self.reads[partition] = reads
+        if first is None or first != self.offsets.get(partition, -1) + 1:
+            return False
+        self.offsets[partition] = first + count - 1
+        return True
+
+    def persisted_offset(self, tp: TP) -> int:
+        """What a restore need not read; -1 for nothing."""
+        return self.offsets.get(tp.partition, -1)
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Forget the partitions that are somebody else's now."""
         ours = {tp.partition for tp in active_tps | standby_tps}
-        for partition in [p for p in self.partitions if p not in ours]:
-            del self.partitions[partition]
-            self.reads.pop(partition, None)
+        for kept in (self.partitions, self.reads, self.offsets, self.overwritten):
+            for partition in [p for p in kept if p not in ours]:
+                del kept[partition]
 
     def reset_state(self) -> None:
         """Forget everything."""
         self.partitions.clear()
         self.reads.clear()
+        self.offsets.clear()
+        self.overwritten.clear()
 
     def __len__(self) -> int:
         return sum(map(len, self.partitions.values()))
@@ -127,21 +172,137 @@ class RunTable(Table[bytes, bytes]):
             loop=self.loop,
         )
 
+    @property
+    def store(self) -> PartitionedStore:
+        """Its data."""
+        return cast("PartitionedStore", self.data)
+
     def partition(self, number: int) -> dict[bytes, bytes]:
         """The records of one partition, live."""
-        store = cast("PartitionedStore", self.data)
-        return store.partitions.setdefault(number, {})
+        return self.store.partitions.setdefault(number, {})
+
+    async def on_changelog_event(self, event: Any) -> None:
+        """Apply what is restored as it comes, and let Faust go by what the store has."""
+        if event.value.generation == self.app.consumer_generation_id:
+            self.store.apply_changelog_batch([event], None, None)
+        place = event.message.tp
+        recovery = cast("_Tables", self.app.tables).recovery
+        for offsets in (recovery.active_offsets, recovery.standby_offsets):
+            if place in offsets:
+                offsets[place] = self.store.persisted_offset(place)
+
+    def apply_changelog_batch(self, batch: Any) -> None:
+        """Nothing: Faust's buffer holds what `on_changelog_event` has applied."""
+
+
+class _Tables(TableManager):
+    """The manager of the one table, which is declared before the app starts."""
+
+    async def on_start(self) -> None:
+        """Begin at once: stock Faust waits a second for tables yet to come."""
+        await self._update_channels()
+        await self.recovery.start()
+
+
+class _Live:
+    """The partitions that are to be fetched at any moment; aiokafka takes an empty set for all."""
+
+    def __init__(self, partitions: set[TP]) -> None:
+        self._partitions = partitions
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, place: object) -> bool:
+        return place in self._partitions
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     """The consumer's own thread: the group's membership, commits, and the changelogs."""
 
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # A request that waits for records holds up the questions of a restore behind it, and a
+        # standby need not have each record at once.
+        consumer._fetch_max_wait_ms = _CHANGELOG_WAIT_MS  # noqa: SLF001  # Faust has no setting
+        consumer._fetch_min_bytes = _CHANGELOG_BYTES  # noqa: SLF001  # Faust has no setting
+        return consumer
+
+    async def on_start(self) -> None:
+        """Join; note from then on when the group said that we are a member, and mind joins.
+
+        A commit during a join waits behind it on the connection, is then one of a generation that
+        is gone, and by aiokafka's rules costs the membership: another rebalance, of a session's
+        length. What it would say, the next commit says.
+        """
+        self._confirmed = (-1, 0.0)
+        self.sought: Counter[Any] = Counter()
+        await super().on_start()
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001  # aiokafka has no hook
+        beat = coordinator._do_heartbeat  # noqa: SLF001  # aiokafka has no hook
+        commit = coordinator._do_commit_offsets  # noqa: SLF001  # aiokafka has no hook
+
+        async def heartbeat() -> bool:
+            generation, sent = coordinator.generation, _clock()
+            is_member: bool = await beat()
+            if is_member:
+                self._confirmed = (generation, sent)
+            return is_member
+
+        async def commit_unless_joining(assignment: Any, offsets: Any) -> None:
+            if coordinator._performed_join_prepare:  # noqa: SLF001  # aiokafka has no hook
+                raise RebalanceInProgressError
+            note = cast("BatchConsumer", self.consumer).note_of
+            noted = {
+                tp: OffsetAndMetadata(given.offset, note(TP(*tp), given.offset))
+                for tp, given in offsets.items()
+            }
+            await commit(assignment, noted)
+
+        coordinator._do_heartbeat = heartbeat  # noqa: SLF001  # aiokafka has no hook
+        coordinator._do_commit_offsets = commit_unless_joining  # noqa: SLF001  # aiokafka has no hook
+
+    async def committed(self, places: Iterable[TP]) -> dict[TP, tuple[int, str]]:
+        """What the group has committed for them: offset and note; nothing where it has not."""
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001  # aiokafka gives no notes
+        asked = [driver.ensure_aiokafka_TP(place) for place in places]
+        found = await self.call_thread(coordinator.fetch_committed_offsets, asked)
+        return {TP(*tp): (commit.offset, commit.metadata) for tp, commit in found.items()}
+
+    def is_member(self, generation: int, within_s: float) -> bool:
+        """Whether the group has said so in the last `within_s` seconds."""
+        confirmed, at = self._confirmed
+        return confirmed == generation and _clock() - at <= within_s
+
+    async def ask(self, generation: int) -> bool:
+        """Ask the group until it says whether we are a member in this generation."""
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001  # aiokafka has no hook
+        while coordinator.generation == generation:
+            if await coordinator._do_heartbeat():  # noqa: SLF001  # aiokafka has no hook
+                return True
+            await asyncio.sleep(_ASK_AGAIN_S)
+        return False
+
     async def getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
+        """Fetch; gives for each partition how often it was sought when it was read, and records."""
         consumer = self._ensure_consumer()
-        fetch = self._fetch_records(
-            consumer, active_partitions, timeout=timeout, max_records=FETCH_RECORDS
+
+        async def fetch() -> Any:
+            fetched = await self._fetch_records(
+                consumer,
+                cast("set[TP]", _Live(active_partitions)),
+                timeout=timeout,
+                max_records=FETCH_RECORDS,
+            )
+            return {tp: (self.sought[tp], records) for tp, records in fetched.items()}
+
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(fetch(), self.thread_loop)
         )
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fetch, self.thread_loop))
+
+    async def _seek_wait(self, consumer: Any, partitions: Any) -> None:
+        self.sought.update(partitions.keys())
+        await super()._seek_wait(consumer, partitions)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Leave what is not a changelog to the readers before any of it is fetched here."""
@@ -150,6 +311,11 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             *(driver.ensure_aiokafka_TP(tp) for tp in assigned if tp.topic not in changelogs)
         )
         await super().on_partitions_assigned(assigned, generation_id)
+
+
+def _clock() -> float:
+    """Seconds that go on while the process is stopped, and where it can be told, the machine."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class BatchConsumer(driver.Consumer):
@@ -165,12 +331,21 @@ class BatchConsumer(driver.Consumer):
         """Begin with nothing known of any partition."""
         self._positions: dict[TP, int] = {}
         self._done: dict[TP, int] = {}
+        self._ask_note: dict[TP, Callable[[], str]] = {}
+        self._notes: dict[TP, tuple[int, str]] = {}
+        self._committed_notes: dict[TP, tuple[int, str]] = {}
+        self._finished: dict[TP, Intervals] = {}
         self._readers: dict[str, TopicReader] = {}
         self._reading: list[asyncio.Task[None]] = []
         self._closing: set[asyncio.Task[None]] = set()
+        self._resumed = asyncio.Event()
 
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def _own_thread(self) -> _ConsumerThread:
+        return cast("_ConsumerThread", self._thread)
 
     # --- back-pressure of one topic, without stopping the others ---
 
@@ -184,12 +359,53 @@ class BatchConsumer(driver.Consumer):
         if tp.topic in self._readers:
             self._readers[tp.topic].release(tp.partition)
 
+    # --- membership ---
+
+    async def may_write(self) -> bool:
+        """Whether the partitions of this generation are ours still; False once they are not."""
+        thread = self._own_thread
+        generation = self.app.consumer_generation_id
+        # The brokers count a session from the last heartbeat; half of it is left for the write.
+        if thread.is_member(generation, self.app.conf.broker_session_timeout / 2):
+            return True
+        asked = asyncio.run_coroutine_threadsafe(thread.ask(generation), thread.thread_loop)
+        return await asyncio.wrap_future(asked)
+
     # --- commits ---
 
-    def mark_done(self, tp: TP, generation: int, next_offset: int) -> None:
-        """Everything below `next_offset` is finished and may be committed."""
+    def mark_done(
+        self, tp: TP, generation: int, next_offset: int, note: Callable[[], str] | None = None
+    ) -> None:
+        """Everything below `next_offset` is finished and may be committed.
+
+        `note` is asked before each commit for what is finished beyond it.
+        """
         if generation == self.app.consumer_generation_id:
             self._done[tp] = next_offset
+            if note is not None:
+                self._ask_note[tp] = note
+
+    def note_of(self, tp: TP, offset: int) -> str:
+        """The note that goes with a commit."""
+        at, note = self._notes.get(tp, (offset, ""))
+        return note if at == offset else ""
+
+    def finished_beyond(self, tp: TP) -> Intervals:
+        """What the owner before has finished beyond the offset where work resumes."""
+        return self._finished.get(tp, ())
+
+    def _should_commit(self, tp: TP, offset: int) -> bool:
+        if tp in self._ask_note:
+            self._notes[tp] = (offset, self._ask_note[tp]())
+        noted = self._notes.get(tp) != self._committed_notes.get(tp)
+        return noted or super()._should_commit(tp, offset)
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        notes = {tp: self._notes[tp] for tp in offsets if tp in self._notes}
+        committed: bool = await super()._commit(offsets)
+        if committed:
+            self._committed_notes.update(notes)
+        return committed
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         tps = list(self._done)
@@ -209,16 +425,20 @@ class BatchConsumer(driver.Consumer):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Find where work resumes; reading begins there when the rebalance has ended."""
-        positions = {TP(*tp): n for tp, n in (await super().seek_to_committed()).items()}
-        for tp in self.assignment():
-            offset = await self.resume_offset(tp)
-            if offset is not None:
-                positions[tp] = offset
-        self._positions = {
-            tp: offset
-            for tp, offset in positions.items()
-            if offset is not None and offset >= 0 and not self._is_changelog_tp(tp)
-        }
+        # Work of the generation before may have ended meanwhile, and is not this one's to commit.
+        self._done.clear()
+        for notes in (self._ask_note, self._notes, self._committed_notes, self._finished):
+            notes.clear()
+        read = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
+        positions: dict[TP, int] = {}
+        for tp, (offset, note) in (await self._own_thread.committed(read)).items():
+            positions[tp] = offset
+            self._finished[tp] = decode(offset, note)
+        for tp in read:
+            resumed = await self.resume_offset(tp)
+            if resumed is not None:
+                positions[tp] = resumed
+        self._positions = {tp: offset for tp, offset in positions.items() if offset >= 0}
         self.on_resumed()
         return positions
 
@@ -278,20 +498,37 @@ class BatchConsumer(driver.Consumer):
         )  # fmt: skip
         await self.callback(message)
 
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Fetch them again, and look at once."""
+        super().resume_partitions(tps)
+        self._resumed.set()
+
     async def _drain_messages(self, fetcher: Any) -> None:
-        """The changelogs, for as long as Faust restores tables from them."""
+        """The changelogs, for as long as Faust restores tables from them or follows as standby."""
         app = self.app
         stopped = self._stopped.is_set
         fetcher_stopped = fetcher._stopped.is_set  # noqa: SLF001  # Faust's own way to end a fetcher
         try:
             while not (stopped() or fetcher_stopped()):
-                generation = app.consumer_generation_id
-                records, _ = await self._wait_next_records(1.0)
-                for tp, batch in (records or {}).items():
-                    if not self.flow_active or app.consumer_generation_id != generation:
-                        break  # a rebalance has begun: these are read again
-                    if tp in self._get_active_partitions() and self._is_changelog_tp(TP(*tp)):
-                        await self._deliver(TP(*tp), generation, batch)
+                self._resumed.clear()
+                if not any(map(self._is_changelog_tp, self._get_active_partitions())):
+                    await self.wait(self._resumed.wait())
+                    continue
+                # What was read before its partition was sought, or is paused by now, is read again.
+                fetched, _ = await self._wait_next_records(1.0)
+                for tp, (sought, batch) in (fetched or {}).items():
+                    place = TP(*tp)
+                    if (
+                        self.flow_active
+                        and self._is_changelog_tp(place)
+                        and place not in self._paused_partitions
+                        and sought == self._own_thread.sought[tp]
+                    ):
+                        # Blocked by a full queue, it gives way to a rebalance.
+                        await self.wait_first(
+                            self._deliver(place, app.consumer_generation_id, batch),
+                            self.suspend_flow.wait(),
+                        )
         except self.consumer_stopped_errors:
             if not app.should_stop:
                 raise
@@ -320,7 +557,9 @@ class EngineApp(faust.App):
         return BatchTransport(self.conf.broker_consumer, self)
 
 
-def new_app(app_id: str, bootstrap: str, partitions: int) -> EngineApp:
+def new_app(
+    app_id: str, bootstrap: str, partitions: int, session_s: float = SESSION_S
+) -> EngineApp:
     """An app with the settings that the engine needs; its topics exist already."""
     return EngineApp(
         app_id,
@@ -334,16 +573,17 @@ def new_app(app_id: str, bootstrap: str, partitions: int) -> EngineApp:
         consumer_auto_offset_reset="earliest",
         broker_max_poll_records=FETCH_RECORDS,
         broker_commit_interval=0.5,
-        broker_session_timeout=6.0,
-        broker_heartbeat_interval=1.0,
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=session_s / HEARTBEATS,
         broker_rebalance_timeout=10.0,
         consumer_max_fetch_size=REQUEST_BYTES,
         producer_max_request_size=REQUEST_BYTES,
         stream_buffer_maxsize=QUEUED_BATCHES,
         stream_wait_empty=False,
-        table_standby_replicas=0,
+        table_standby_replicas=1,
         worker_redirect_stdouts=False,
         Table=RunTable,
+        TableManager=_Tables,
     )
 
 

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import prometheus_client
@@ -70,8 +70,25 @@ PlanOf = Callable[[str, str, int], Awaitable[Plan | None]]
 """(project, workflow, version) → its plan; None where no such version was ever published."""
 
 
+class ChangelogPosition(Protocol):
+    """What the owner of partitions has to know before it writes their state, and tells after it."""
+
+    async def may_write(self) -> bool:
+        """False once the partitions are somebody else's."""
+
+    def to_mend(self, partition: int) -> set[bytes]:
+        """Keys that a replaced owner wrote last; told once. Their records are written again."""
+
+    def written(self, partition: int, first: int | None, count: int, reads: int) -> None:
+        """So many records are written from offset `first` on, with the inbox read to `reads`."""
+
+
 class UnknownRunError(CommandCenterError):
     """A message is addressed to a run, or a node of a run, that does not exist."""
+
+
+class ReplacedError(Exception):
+    """The group has given the partitions to another worker."""
 
 
 class UnknownWorkflowError(CommandCenterError):
@@ -146,6 +163,8 @@ class Orchestrator:
         self._plan_of = plan_of
         self._prepare_agent = prepare_agent
         self._clock = clock
+        self.changelog: ChangelogPosition | None = None
+        """What is known of the changelog; the engine sets it."""
         self._stores: dict[int, RunStore] = {}
         self._plans: dict[tuple[str, str, int], Plan] = {}
         self._prepared: set[str] = set()
@@ -178,6 +197,10 @@ class Orchestrator:
         try:
             with _batch_seconds.time():
                 return await self._process(batches)
+        except ReplacedError:
+            _log.warning("another worker has the partitions: nothing more is written")
+            self._stores.clear()
+            return []
         finally:
             self._idle.set()
             _active.set(sum(map(len, self._stores.values())))
@@ -382,6 +405,9 @@ class Orchestrator:
             if draft.next_offset == draft.store.next_offset:
                 continue
             changes: list[Change] = [*draft.store.forgotten(draft.at), *draft.changes.items()]
+            if self.changelog is not None:
+                lost = self.changelog.to_mend(partition) - draft.changes.keys()
+                changes[:0] = [(key, draft.store.record(key)) for key in lost - {OFFSET_KEY}]
             offset = b"%d" % (draft.next_offset or 0)
             changes.append((OFFSET_KEY, offset))
             # By the header a restore knows what an owner wrote that had been replaced already.
@@ -391,8 +417,13 @@ class Orchestrator:
             written.append((draft, changes))
         if not written:
             return
-        await self._changelog.deliver(parcel, whole=True)
-        for draft, changes in written:
+        if self.changelog is not None and not await self.changelog.may_write():
+            raise ReplacedError
+        firsts = await self._changelog.deliver(parcel, whole=True)
+        for (draft, changes), first in zip(written, firsts, strict=True):
+            if self.changelog is not None:
+                reads = draft.next_offset or 0
+                self.changelog.written(draft.store.partition, first, len(changes), reads)
             draft.count()
             states = [(state, draft.touched[run]) for run, state in draft.states.items()]
             draft.store.apply(changes, states)

@@ -97,10 +97,13 @@ class Outbox:
         """How many partitions the topic has."""
         return len(await self._producer.partitions_for(topic))
 
-    async def flush(self, parcel: Parcel, *, whole: bool = False) -> None:
+    async def flush(self, parcel: Parcel, *, whole: bool = False) -> Sequence[int | None]:
         """Send everything in the parcel and wait until the broker has it.
 
         Where `whole`, the records of a partition are one batch: all of them are there or none.
+
+        Returns:
+            The first offset of each batch, in the order of the parcel; None where it is not known.
 
         Raises:
             KafkaError: some part is not known to be written; the parcel can be sent again.
@@ -118,22 +121,18 @@ class Outbox:
                 if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
                     raise AssertionError(f"a write to {topic} is too large for one batch")
             pending.append(await self._producer.send_batch(batch, topic, partition=partition))
-        if len(pending) == 1:
-            await pending[0]
-        elif pending:
-            await asyncio.gather(*pending)
+        sent = [await pending[0]] if len(pending) == 1 else await asyncio.gather(*pending)
+        return [None if part.offset is None or part.offset < 0 else part.offset for part in sent]
 
-    async def deliver(self, parcel: Parcel, *, whole: bool = False) -> None:
+    async def deliver(self, parcel: Parcel, *, whole: bool = False) -> Sequence[int | None]:
         """As `flush`, tried again until the broker has it; the broker being away is said once."""
         delay = 0.1
         while True:
             try:
-                await self.flush(parcel, whole=whole)
+                return await self.flush(parcel, whole=whole)
             except KafkaError as error:
                 if not getattr(error, "retriable", False):
                     raise
                 _log.warning("Kafka does not take records; trying again", error=str(error))
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
-            else:
-                return

@@ -262,7 +262,8 @@ def _hear_progress(draft: Draft, message: Progress) -> str:
                 worker=message.worker,
             )
         )
-        return ""
+        if message.percent is None and not message.message:
+            return ""
     draft.emit(
         NodeProgressed(
             node=message.node,

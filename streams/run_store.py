@@ -127,6 +127,10 @@ class RunStore:
                 found.append(run)
         return sorted(found)
 
+    def record(self, key: bytes) -> bytes | None:
+        """What the table holds under a key."""
+        return self._records.get(key)
+
     def changes(self, before: RunState | None, outcome: Outcome) -> Iterator[Change]:
         """The records that turn the state `before` into the outcome's."""
         after = outcome.state

@@ -5,6 +5,7 @@
 const SHOWN = 300;
 const BEHIND = 100;
 const TERMINAL = new Set(["SUCCESS", "FAILED", "CANCELLED", "TIMED_OUT"]);
+const UNDOING = ".compensate";
 const $ = (id) => document.getElementById(id);
 
 /** An element with properties and children; strings become text. */
@@ -32,6 +33,7 @@ function fromView(view) {
     status: view.status, seq: view.seq, trigger: view.trigger, error: view.error,
     startedAt: millis(view.startedAt), finishedAt: millis(view.finishedAt),
     nodes: new Map((view.steps ?? []).map((step) => [step.id, step])), total: view.nodes,
+    paused: view.paused, view,
   };
 }
 
@@ -51,19 +53,37 @@ function applyEvent(run, event, at) {
     Object.assign(run, { startedAt: at, trigger: event.trigger, total: event.nodes });
   } else if (event.type === "run.failed" || event.type === "run.timedOut") {
     run.error = event.failure;
+  } else if (event.type === "run.paused" || event.type === "run.resumed" || event.type === "run.ending") {
+    run.paused = event.type === "run.paused";
   }
-  if (!event.node) return;
+  // Items, and what undoes a node, leave the node itself as it is.
+  if (!event.node || event.item !== undefined || event.node.endsWith(UNDOING)) return;
   const node = run.nodes.get(event.node) ?? { id: event.node, status: "PENDING", attempts: 0 };
   run.nodes.set(event.node, node);
-  const began = event.startedAt ?? millis(node.startedAt) ?? at;
-  const times = { startedAt: began, finishedAt: event.finishedAt ?? at, durationMs: (event.finishedAt ?? at) - began };
+  // Without an agent (a sleep, say) it ran from its beginning to its end.
+  const alone = !node.dispatchedAt;
+  const began = (alone ? null : event.startedAt) ?? millis(node.startedAt) ?? at;
+  const ended = (alone ? null : event.finishedAt) ?? at;
+  const times = { startedAt: began, finishedAt: ended, durationMs: ended - began, progress: null };
   switch (event.type) {
     case "node.dispatched":
       Object.assign(node, {
         status: "RUNNING", agent: event.agent, action: event.action, attempts: event.attempt,
-        inputs: event.inputs, startedAt: at, finishedAt: null, durationMs: null, error: null,
+        inputs: event.inputs, dispatchedAt: at, startedAt: at, finishedAt: null, durationMs: null, error: null,
       });
       break;
+    case "node.runRequested":
+      Object.assign(node, {
+        status: "RUNNING", attempts: event.attempt, inputs: event.inputs, dispatchedAt: at, startedAt: at,
+        finishedAt: null, durationMs: null, error: null, child: { run: event.run, workflow: event.workflow },
+      });
+      break;
+    case "node.sleeping": case "node.awaiting": case "node.fannedOut":
+      Object.assign(node, { status: "RUNNING", attempts: 1, startedAt: at });
+      break;
+    case "node.approvalRequested": Object.assign(node, { status: "WAITING_APPROVAL", inputs: event.inputs }); break;
+    case "node.progressed": node.progress = { percent: event.percent, message: event.message ?? "" }; break;
+    case "node.reused": Object.assign(node, { status: "SUCCESS", output: event.output, reusedFrom: event.run }); break;
     case "node.succeeded": Object.assign(node, times, { status: "SUCCESS", output: event.output }); break;
     case "node.retrying": Object.assign(node, times, { status: "RETRYING", error: event.failure }); break;
     case "node.failed": Object.assign(node, times, { status: "FAILED", error: event.failure }); break;
@@ -76,7 +96,7 @@ function blankRun(decision) {
   return {
     id: decision.run, workflow: decision.workflow, version: decision.version, project: decision.project,
     status: decision.status, seq: decision.seq - 1, trigger: null, error: null,
-    startedAt: decision.at, finishedAt: null, nodes: new Map(), total: null,
+    startedAt: decision.at, finishedAt: null, nodes: new Map(), total: null, paused: false, view: null,
   };
 }
 
@@ -138,7 +158,7 @@ function drawRow(run) {
       h("b", {}, node.id), node.durationMs == null ? "" : ` ${duration(node.durationMs)}`));
   const count = run.total ? h("span", { className: "soft" }, steps.length > 8 ? `+${steps.length - 8}` : steps.length ? "" : `${run.total} steps`) : null;
   const row = h("tr", { tabIndex: 0 },
-    h("td", {}, badge(run.status)),
+    h("td", {}, badge(run.status), run.paused ? badge("PAUSED") : null),
     h("td", {}, h("span", { className: "name" }, run.workflow), h("span", { className: "soft" }, ` v${run.version}`)),
     h("td", { className: "cut", title: run.trigger ? `${run.trigger.source} · ${run.trigger.id}` : "" }, run.trigger?.type ?? "…"),
     h("td", {}, h("div", { className: "steps" }, ...chips, count)),
@@ -191,18 +211,26 @@ function drawDetail() {
   }
   const open = new Set([...aside.querySelectorAll("details[open]")].map((element) => element.dataset.key));
   const top = aside.scrollTop;
+  const focused = aside.contains(document.activeElement) ? document.activeElement : null;
   const nodes = [...run.nodes.values()].map((node) => h("div", { className: "node" },
     h("p", {}, badge(node.status), h("span", { className: "name" }, node.id),
-      node.agent ? h("span", { className: "soft" }, `${node.agent} · ${node.action}`) : null,
+      h("span", { className: "soft" }, whatItDoes(node)),
       node.attempts > 1 ? h("span", { className: "soft" }, `attempt ${node.attempts}`) : null,
       h("span", { className: "number soft" }, node.durationMs == null ? "" : duration(node.durationMs))),
     node.error ? h("p", { className: "fault" }, `${node.error.kind}: ${node.error.message}`) : null,
     node.reason ? h("p", { className: "soft" }, node.reason) : null,
+    ...remarks(node).map((line) => h("p", { className: "soft" }, line)),
+    node.child ? h("p", {}, runLink(node.child.run, `Run of ${node.child.workflow}`)) : null,
+    node.items ? itemsOf(node) : null,
+    node.approval?.status === "PENDING" && node.status === "WAITING_APPROVAL" ? approvalForm(node.approval.id, node.approval) : null,
     keyed(block("Inputs", node.inputs), `${node.id}/in`), keyed(block("Output", node.output), `${node.id}/out`)));
   aside.replaceChildren(...[
-    h("h2", {}, badge(run.status), run.workflow, h("span", { className: "soft" }, `v${run.version}`), closeButton()),
+    h("h2", {}, badge(run.status), run.paused ? badge("PAUSED") : null, run.workflow, h("span", { className: "soft" }, `v${run.version}`), closeButton()),
     h("p", { className: "soft mono" }, run.id),
     run.error ? h("p", { className: "fault" }, `${run.error.kind}: ${run.error.message}`) : null,
+    ...aboutRun(run),
+    ...waitingItems(run).map((id) => approvalForm(id, null)),
+    keyed(block("Output", run.view?.output), "output"),
     h("h3", {}, "Trigger"),
     h("p", {}, run.trigger ? `${run.trigger.type} from ${run.trigger.source}` : "…"),
     keyed(block("Data", run.trigger?.data), "data"),
@@ -214,6 +242,120 @@ function drawDetail() {
   ].filter((child) => child !== null));
   for (const element of aside.querySelectorAll("details")) element.open = open.has(element.dataset.key);
   aside.scrollTop = top;
+  if (focused?.isConnected) focused.focus({ preventScroll: true });
+}
+
+function runLink(id, text) {
+  return h("a", { href: `#${encodeURIComponent(id)}`, onclick: (event) => { event.preventDefault(); show(id); } }, text);
+}
+
+/** What a step does, where it is no agent's work. */
+function whatItDoes(node) {
+  if (node.kind === "workflow") return `run of ${node.workflow ?? node.child?.workflow ?? "a workflow"}`;
+  if (node.kind === "delay") return "sleep";
+  if (node.kind === "waitForEvent") return "wait for an event";
+  return node.agent ? `${node.agent} · ${node.action}` : "";
+}
+
+function timeOf(value) {
+  return new Date(millis(value)).toLocaleString();
+}
+
+/** What is to be known of a step besides its status, a line each. */
+function remarks(node) {
+  const lines = [];
+  if (node.reusedFrom) lines.push(`Result of run ${node.reusedFrom}`);
+  if (node.edited) lines.push("Inputs given by hand");
+  if (node.status === "RUNNING") {
+    if (node.stopping) lines.push("Told to end");
+    if (node.sleepingUntil) lines.push(`Until ${timeOf(node.sleepingUntil)}`);
+    if (node.awaiting) lines.push(`Waits for ${node.awaiting.event} until ${timeOf(node.awaiting.deadline)}`);
+    if (node.progress) lines.push([node.progress.percent == null ? "" : `${node.progress.percent} %`, node.progress.message].join(" ").trim());
+  }
+  for (const answer of node.approval?.answers ?? []) {
+    lines.push(`${answer.approved ? "Approved" : "Rejected"} by ${answer.by || "deadline"}${answer.inputs == null ? "" : ", inputs edited"}${answer.notes ? `: ${answer.notes}` : ""}`);
+  }
+  if (node.tolerated) lines.push("The run does not fail by it");
+  if (node.compensation) {
+    const how = { SUCCESS: "Undone", FAILED: "Could not be undone", CANCELLED: "Not undone" }[node.compensation.status] ?? "Is being undone";
+    lines.push(node.compensation.error ? `${how}: ${node.compensation.error.message}` : how);
+  }
+  return lines;
+}
+
+/** Lines about the run itself. */
+function aboutRun(run) {
+  const { view } = run;
+  if (!view) return [];
+  const lines = [];
+  if (view.origin) lines.push(h("p", {}, `${view.origin.kind} of `, runLink(view.origin.run, `run ${view.origin.run}`)));
+  if (view.parent) lines.push(h("p", {}, `Step ${view.parent.node} of `, runLink(view.parent.run, `run ${view.parent.run}`)));
+  if (run.paused && view.pause) lines.push(h("p", { className: "soft" }, `Paused since ${timeOf(view.pause.at)} ${view.pause.reason}`));
+  if (view.ending && !TERMINAL.has(run.status)) lines.push(h("p", { className: "soft" }, `${view.ending.stage}, then ${view.ending.outcome}`));
+  if (view.waitedMs) lines.push(h("p", { className: "soft" }, `Waited ${duration(view.waitedMs)} for approval`));
+  if (view.uncompensated?.length) lines.push(h("p", { className: "fault" }, `Not undone: ${view.uncompensated.join(", ")}`));
+  return lines;
+}
+
+function itemsOf(node) {
+  const counts = ["succeeded", "failed", "running", "waiting", "retrying", "cancelled", "pending"]
+    .filter((name) => node.items[name]).map((name) => `${node.items[name]} ${name}`);
+  const shown = detail.items?.get(node.id);
+  return h("div", {}, h("p", { className: "soft" }, `${node.items.total} items: ${counts.join(", ")} `,
+    h("button", { type: "button", onclick: () => loadItems(detail, node.id) }, shown ? "Refresh" : "Show")),
+    shown ? h("table", { className: "events" }, h("tbody", {}, ...shown.items.map((item) => h("tr", {},
+      h("td", { className: "soft number" }, String(item.index)), h("td", {}, badge(item.status)),
+      h("td", {}, item.error ? item.error.message : short(item.output ?? item.item)))))) : null,
+    shown?.next ? h("p", { className: "soft" }, "… and more") : null);
+}
+
+function short(value) {
+  const text = value === null || value === undefined ? "" : JSON.stringify(value);
+  return text.length > 120 ? `${text.slice(0, 120)}…` : text;
+}
+
+async function loadItems(shown, node) {
+  const answer = await fetch(`/api/runs/${encodeURIComponent(shown.id)}/nodes/${encodeURIComponent(node)}/items?limit=50`);
+  if (!answer.ok) return;
+  shown.items ??= new Map();
+  shown.items.set(node, await answer.json());
+  if (detail === shown) drawDetail();
+}
+
+/** Approvals of items: those that wait and belong to no step that shows them. */
+function waitingItems(run) {
+  const shown = new Set([...run.nodes.values()].map((node) => node.approval?.id));
+  return (run.view?.waitingFor ?? []).filter((id) => !shown.has(id) && !TERMINAL.has(run.status)).slice(0, 10);
+}
+
+/** The form of an approval; it is kept while the page is drawn anew, with what was typed. */
+function approvalForm(id, approval) {
+  detail.forms ??= new Map();
+  const kept = detail.forms.get(id);
+  if (kept && kept.missing === approval?.missing) return kept.element;
+  const by = h("input", { placeholder: "Your name", ariaLabel: "Your name", value: localStorage.getItem("by") ?? "" });
+  const role = h("input", { placeholder: "Your roles", ariaLabel: "Your roles", value: localStorage.getItem("roles") ?? "", hidden: !(approval?.roles ?? [1]).length });
+  const notes = h("input", { placeholder: "Notes (to reject: why)", ariaLabel: "Notes" });
+  const said = h("p", { className: "fault", role: "status" });
+  const buttons = ["approve", "reject"].map((decision) =>
+    h("button", { type: "button", onclick: () => decide(decision) }, decision === "approve" ? "Approve" : "Reject"));
+  async function decide(decision) {
+    const roles = role.value.split(",").map((text) => text.trim()).filter(Boolean);
+    localStorage.setItem("by", by.value);
+    localStorage.setItem("roles", role.value);
+    for (const button of buttons) button.disabled = true;
+    const answer = await fetch(`/api/approvals/${encodeURIComponent(id)}/decision`, {
+      method: "POST", headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ decision, respondedBy: by.value, notes: notes.value, roles }),
+    }).catch(() => null);
+    const problem = answer === null ? { detail: "The gateway does not answer." } : answer.ok ? null : await answer.json();
+    said.textContent = problem ? problem.detail : "";
+    for (const button of buttons) button.disabled = !problem;
+  }
+  const who = approval ? `${approval.missing} of ${approval.needed} must agree${approval.roles.length ? `, with the role ${approval.roles.join(" or ")}` : ""}; else ${approval.onDeadline} at ${timeOf(approval.deadline)}` : `${id.split(":").pop()} waits`;
+  const element = h("div", { className: "approval" }, h("p", { className: "soft" }, who), h("p", {}, by, role, notes, ...buttons), said);
+  detail.forms.set(id, { element, missing: approval?.missing });
+  return element;
 }
 
 function keyed(element, key) {
@@ -407,19 +549,41 @@ function hearDetail(frame) {
   if (frame.type === "events") {
     for (const decision of frame.decisions) {
       detail.run ??= blankRun(decision);
-      addEvents(detail, decision.events.map((event, index) => ({ seq: decision.seq + index, at: decision.at, type: event.type, node: event.node })));
+      addEvents(detail, decision.events.map((event, index) => ({ seq: decision.seq + index, at: decision.at, type: event.type, node: placeOfEvent(event) })));
       apply(detail.run, decision);
     }
+    refresh(detail);
   }
   drawDetail();
+}
+
+/** Ask for the run with all that the events tell, once they are recorded: a moment after they were heard. */
+function refresh(shown) {
+  if (shown.refreshing) return;
+  shown.refreshing = setTimeout(async () => {
+    const asked = performance.now();
+    const answer = await fetch(`/api/runs/${encodeURIComponent(shown.id)}`).catch(() => null);
+    const run = answer?.ok ? fromView(await answer.json()) : null;
+    shown.refreshing = 0;
+    shown.pause = Math.max(300, 5 * (performance.now() - asked)); // a run with many items takes its time
+    if (detail !== shown || !run) return;
+    if (run.seq < (shown.run?.seq ?? -1)) { refresh(shown); return; }
+    shown.run = run;
+    drawDetail();
+  }, shown.pause ?? 300);
 }
 
 async function loadEvents(shown) {
   const answer = await fetch(`/api/runs/${encodeURIComponent(shown.id)}/events`);
   if (!answer.ok) return;
   const page = await answer.json();
-  addEvents(shown, page.events.map((view) => ({ seq: view.seq, at: millis(view.at), type: view.type, node: view.event.node })));
+  addEvents(shown, page.events.map((view) => ({ seq: view.seq, at: millis(view.at), type: view.type, node: placeOfEvent(view.event) })));
   if (detail === shown) drawDetail();
+}
+
+/** The node that an event is about, with its item. */
+function placeOfEvent(event) {
+  return event.item === undefined ? event.node : `${event.node}[${event.item}]`;
 }
 
 function addEvents(shown, events) {

@@ -19,6 +19,13 @@ async def quick(inputs: Number) -> Number:
 
 
 @chaos.action()
+async def uneven(inputs: Number) -> Number:
+    """Ends in another order than it began."""
+    await asyncio.sleep(inputs.value * 37 % 100 / 50)
+    return Number(value=inputs.value + 1)
+
+
+@chaos.action()
 async def slow(inputs: Number) -> Number:
     await asyncio.sleep(1.0)
     return Number(value=inputs.value + 1)

@@ -59,9 +59,9 @@ def node(name: str, action: str, inputs: Any, *needs: str, **more: Any) -> dict[
 
 FLAG = {"path": "{{ context.flag }}"}
 VALUE = {"value": "{{ context.value }}"}
-RETRY = {"attempts": 20, "initialDelay": "10ms"}
+RETRY = {"attempts": 100, "initialDelay": "10ms", "maxDelay": "50ms"}
 WORKFLOWS: dict[str, dict[str, Any]] = {
-    "long": {"nodes": [node("hold", "await_flag", FLAG, heartbeatTimeout="2s", retry=RETRY)]},
+    "long": {"nodes": [node("hold", "await_flag", FLAG, heartbeatTimeout="800ms", retry=RETRY)]},
     "listens": {"cancelGrace": "60s", "nodes": [node("work", "listen", FLAG)]},
     "ignores": {"cancelGrace": "300ms", "nodes": [node("work", "block", {})]},
     "risky": {"nodes": [node("erase", "erase", VALUE)]},
@@ -237,7 +237,8 @@ async def test_a_long_step_whose_worker_is_killed_is_a_lost_attempt_and_done_els
     killed = python_below(victim).pid
     flag = tmp_path / "go-on"
     # Runs and their tasks in every combination of partitions: whichever of them the victim owns,
-    # it works for a run of another worker, which then misses its heartbeats.
+    # it works for a run of another worker, which then misses its heartbeats: sooner than the group
+    # misses the victim, and hands its tasks to others.
     wanted: dict[tuple[int, int], str] = {}
     for number in map(str, count()):
         run = run_id("default", "long", "/test", number)
@@ -250,13 +251,16 @@ async def test_a_long_step_whose_worker_is_killed_is_a_lost_attempt_and_done_els
     def held_by(run: str) -> str:
         return events.all(run, NodeStarted)[-1].worker
 
-    # Three beats: longer than the run waits for one.
+    # Three beats: about as long as the run waits for one.
     await events.until(lambda: all(len(events.all(run, NodeProgressed)) >= 3 for run in runs))
-    assert not any(events.all(run, NodeRetrying) for run in runs)
     lost = [run for run in runs if held_by(run).endswith(f"/{killed}")]
     assert 0 < len(lost) < len(runs)
+    # On a busy machine a beat may be late, and an attempt lost that was not: it is made again.
+    retried = {run: len(events.all(run, NodeRetrying)) for run in lost}
     os.kill(killed, signal.SIGKILL)
-    await events.until(lambda: any(events.all(run, NodeRetrying) for run in lost))
+    await events.until(
+        lambda: any(len(events.all(run, NodeRetrying)) > retried[run] for run in lost)
+    )
     flag.touch()
     for run in runs:
         assert isinstance(await events.end(run), RunSucceeded)

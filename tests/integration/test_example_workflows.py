@@ -1,7 +1,6 @@
 """Every example of docs/workflows.md does on the real stack what its head says."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "workflows"
 APP = str(ROOT / "examples" / "vulnerable-app")
-GUIDE = (ROOT / "docs" / "workflows.md").read_text()
 UNREACHABLE = "json://127.0.0.1:9"
 
 
@@ -86,7 +84,7 @@ async def until(
                 decisions = frame.get("decisions", ())
                 if any(there(event) for each in decisions for event in each["events"]):
                     return
-                if frame["type"] == "snapshot":
+                if frame["type"] == "snapshot" and frame.get("run"):
                     events = (await get(session, f"/api/runs/{run}/events"))["events"]
                     if any(there(each["event"]) for each in events):
                         return
@@ -94,13 +92,6 @@ async def until(
 
 def statuses(detail: dict[str, Any]) -> dict[str, str]:
     return {step["id"]: step["status"] for step in detail["steps"]}
-
-
-def test_the_guide_names_every_example_and_no_other() -> None:
-    named = set(re.findall(r"`([a-z-]+\.yaml)`", GUIDE))
-    there = {file.name for file in EXAMPLES.glob("*.yaml")}
-    assert there - named == {"alert-notification.yaml"}
-    assert named <= there
 
 
 @pytest.mark.parametrize(("channel", "warned"), [("console", "SUCCESS"), (UNREACHABLE, "FAILED")])
@@ -132,7 +123,7 @@ async def test_a_saga_and_the_event_of_its_end(session: aiohttp.ClientSession) -
     detail = await run(session, "order", {"order": 2, "courier": UNREACHABLE}, "2")
     assert detail["status"] == "FAILED"
     assert detail["error"]["node"] == "ship"
-    events = (await get(session, f"/api/runs/{detail['id']}/events", limit="200"))["events"]
+    events = (await get(session, f"/api/runs/{detail['id']}/events"))["events"]
     undone = [
         each["event"]["node"]
         for each in events
@@ -152,7 +143,10 @@ async def test_two_people_have_to_agree(session: aiohttp.ClientSession) -> None:
     data = {"service": "checkout", "version": "1.2.3"}
     waiting = await begin(session, "deployment", data)
     await until(session, waiting, lambda e: e["type"] == "node.approvalRequested")
-    (asked,) = (await get(session, "/api/approvals", status="pending"))["approvals"]
+    pending: list[dict[str, Any]] = []
+    while not pending:  # the store is behind the log for a moment
+        pending = (await get(session, "/api/approvals", status="pending"))["approvals"]
+    (asked,) = pending
     assert (await get(session, f"/api/runs/{waiting}"))["status"] == "WAITING_APPROVAL"
     for person in ("ann", "bob"):
         async with session.post(

@@ -74,12 +74,13 @@ async def until(
     async with session.ws_connect("/api/stream") as socket, asyncio.timeout(60):
         await socket.send_json({"type": "subscribe", "id": 1, "filter": {"run": run}})
         while True:
-            await socket.receive_json()
+            frame = await socket.receive_json()
+            heard = -1 if not frame.get("run") else frame["run"]["seq"]
+            for decision in frame.get("decisions", ()):
+                heard = decision["seq"] + len(decision["events"]) - 1
             detail = await get(session, f"/api/runs/{run}")
-            heard = 0
-            while not there(detail) and heard < 20:  # the store is behind the log for a moment
+            while detail["seq"] < heard:  # the store is behind the log for a moment
                 detail = await get(session, f"/api/runs/{run}")
-                heard += 1
             if there(detail):
                 return detail
 

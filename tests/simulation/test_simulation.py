@@ -138,14 +138,15 @@ def _state_before_outputs(monkeypatch: pytest.MonkeyPatch) -> Faults:
     deliver = SimulatedOutbox.deliver
     kept: dict[SimulatedOutbox, Any] = {}
 
-    async def late(self: SimulatedOutbox, parcel: Any, **how: Any) -> None:
+    async def late(self: SimulatedOutbox, parcel: Any, **how: Any) -> list[None]:
         written = {topic for (topic, _), _ in parcel.partitions()}
         if topics.EVENTS in written:
             kept[self] = parcel
-            return
-        await deliver(self, parcel, **how)
+            return []
+        sent = await deliver(self, parcel, **how)
         if topics.STATE in written and self in kept:
             await deliver(self, kept.pop(self))
+        return sent
 
     monkeypatch.setattr(SimulatedOutbox, "deliver", late)
     return Faults(zombie=0)

@@ -6,6 +6,7 @@ Used by the tests and benchmarks that look at the whole from outside.
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,25 @@ PARTITIONS = 4
 class System:
     """Kafka, workers and gateway on one data directory, each of which can be killed."""
 
-    def __init__(self, data: Path, agents: Path | None = None, bootstrap: str = "") -> None:
+    def __init__(
+        self,
+        data: Path,
+        agents: Path | None = None,
+        bootstrap: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         """A system on a Kafka of its own, or on the one at `bootstrap`.
 
-        `agents` is the folder of the modules that workers load agents from.
+        `agents` is the folder of the modules that workers load agents from; `env` is added to the
+        environment of every process.
         """
         self.data = data
         self._bootstrap = bootstrap
         self._agents = agents
+        self._env = dict(env or {})
         self.port = free_port()
         self.kafka: LocalKafka | None = None
+        self.gateway: OwnedProcess | None = None
         self._processes: list[OwnedProcess] = []
 
     @property
@@ -65,6 +75,7 @@ class System:
                     "COMMANDCENTER_PARTITIONS": str(PARTITIONS),
                     "PYTHONPATH": str(self._agents or ""),
                     READY_FD: str(writing),
+                    **self._env,
                 },
                 stdout=log,
                 stderr=log,
@@ -83,6 +94,17 @@ class System:
     async def worker(self, *agents: str) -> OwnedProcess:
         """A worker that serves these agents (`module:variable`) besides the built-in ones."""
         return await self.start("worker", *(word for a in agents for word in ("--agents", a)))
+
+    async def start_gateway(self) -> OwnedProcess:
+        """The gateway, which records too."""
+        self.gateway = await self.start("gateway")
+        return self.gateway
+
+    async def kill(self, process: OwnedProcess) -> None:
+        """End it at once, as a crash would."""
+        process.kill()
+        await process.wait()
+        self._processes.remove(process)
 
     async def kill_everything(self) -> None:
         assert self.kafka is not None

@@ -130,10 +130,13 @@ class Log:
                 self.messages.append(codec.messages.decode(value))
         self._arrived.set()
 
-    def mark_done(self, _tp: TP, generation: int, offset: int) -> None:
+    def mark_done(self, _tp: TP, generation: int, offset: int, _note: object) -> None:
         if generation == self.app.consumer_generation_id:
             self.committed = offset
         self._arrived.set()
+
+    def finished_beyond(self, _tp: TP) -> tuple[()]:
+        return ()
 
     def hold(self, tp: TP) -> None:
         """Nothing is fetched here anyway."""

@@ -142,6 +142,22 @@ async def test_what_a_stream_has_shown_can_be_answered(gateway: Any) -> None:
     assert (await decide(gateway, f"{story.run}:deploy", **YES))[0] == 202
 
 
+async def test_what_a_stream_has_shown_is_in_the_list(gateway: Any) -> None:
+    gateway.services.tail.on_records(
+        0, [_Record(0, codec.encode(Story(ASKS).start().decisions[0]))]
+    )
+
+    async def recorded() -> None:
+        if not gateway.reads.recorded:
+            gateway.reads.recorded = {0: 1}
+        else:
+            gateway.reads.approval_views = approvals()
+
+    gateway.reads.on_watermark = recorded
+    page = await (await gateway.client.get("/api/approvals")).json()
+    assert len(page["approvals"]) == 3
+
+
 class _Record:
     def __init__(self, offset: int, value: bytes) -> None:
         self.offset = offset

@@ -130,7 +130,7 @@ async def test_what_was_undone_is_done_again_with_all_that_depends_on_it(gateway
     assert reused(gateway) == {"d": b"4"}
 
 
-EACH = {
+EACH: dict[str, Any] = {
     "name": "w",
     "nodes": [
         {"id": "n", **WORK, "forEach": "{{ context }}", "inputs": {"x": "{{ item }}"}},
@@ -151,6 +151,29 @@ async def test_items_that_succeeded_are_not_done_again(gateway: Any) -> None:
     assert new.state is not None
     assert at_work(new) == {"end"}
     assert b'{"all":["A","B","C"]}' in codec.encode(new.decisions[-1])
+
+
+async def test_items_are_done_again_where_their_list_may_be_another(gateway: Any) -> None:
+    story = Story(EACH).start(["a", "b"]).answer("n", "A", item=0).fail("n", item=1)
+    await known(gateway, EACH, story)
+    await again(gateway, story.run, "rerun", **{"from": "n"})
+    assert reused(gateway) == {}
+
+    first = {"id": "list", **WORK, "onFailure": "continue"}
+    each = {**EACH["nodes"][0], "forEach": [1, 2], "dependsOn": ["list"]}
+    definition = {"name": "v", "nodes": [first, each]}
+    story = Story(definition).start().fail("list").answer("n", 1, item=0).fail("n", item=1)
+    await known(gateway, definition, story)
+    await again(gateway, story.run, "retry")
+    assert reused(gateway) == {}
+
+
+async def test_what_a_condition_skipped_makes_nothing_be_done_again(gateway: Any) -> None:
+    definition = chain(b={"when": "false"}, c={"runIf": "noneFailed"})
+    story = Story(definition).start().answer("a", 1).answer("c", 3).fail("d")
+    await known(gateway, definition, story)
+    await again(gateway, story.run, "retry")
+    assert reused(gateway) == {"a": b"1", "c": b"3"}
 
 
 async def test_a_fan_out_that_succeeded_is_taken_over_as_one_list(gateway: Any) -> None:

@@ -318,8 +318,11 @@ def test_every_event_is_told_in_a_sentence() -> None:
 def test_progress_counts_nodes_and_not_their_items() -> None:
     story = a_long_story()[0]
     row = RunRow(story.run)
+    seen = set()
     for decision in story.decisions:
         line = json.loads(codec.encode(decision))
         row.apply(line)
         assert len(list(lines_of(line))) == len(decision.events)
+        seen.add((len(decision.events), row.doing, row.progress))
     assert (row.progress, row.status) == ("6/6", "SUCCESS")
+    assert {progress for _, doing, progress in seen if doing.startswith("pack")} == {"3/6"}

@@ -22,9 +22,10 @@ async def test_a_run_that_cannot_hear_of_an_event_does_not_keep_it_from_the_othe
     sent: list[tuple[str, bytes]] = []
 
     class Sent:
-        async def deliver(self, parcel: Parcel, *, whole: bool = False) -> None:
+        async def deliver(self, parcel: Parcel, *, whole: bool = False) -> list[None]:
             for (topic, _), records in parcel.partitions():
                 sent.extend((topic, value or b"") for _, value, _ in records)
+            return [None] * len(parcel.partitions())
 
     plans = {"w": PLAN, "v": PLAN}
 

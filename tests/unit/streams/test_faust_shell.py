@@ -5,9 +5,12 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.app.base import App
 from faust.stores.memory import Store
 from faust.streams import Stream
+from faust.tables.base import Collection
+from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.tables.table import Table
 from faust.transport.conductor import ConductorCompiler
@@ -25,18 +28,43 @@ INSIDES = {
     Consumer._wait_next_records: "6218e1969a63",
     Consumer._filter_tps_with_pending_acks: "f6f923977423",
     Consumer._filter_committable_offsets: "dc5e9baf5d99",
+    Consumer._commit_tps: "a20e230b05ae",
+    Consumer._commit_offsets: "1a6979904118",
+    Consumer._should_commit: "5ce941793947",
+    AIOKafkaConsumerThread._commit: "932852ce7a23",
+    GroupCoordinator.fetch_committed_offsets: "6c049c737916",
     Consumer._new_offset: "1d2c7ea89a7a",
     Consumer.on_partitions_revoked: "d04b7ae72c6f",
     Consumer.perform_seek: "0e8c130ff4b0",
+    Consumer.resume_partitions: "afe6b7c02a41",
+    Consumer._get_active_partitions: "b24897f3c7af",
     Fetcher._fetcher: "68f894f0b577",
     AIOKafkaConsumerThread.getmany: "26fc5fc9f3b6",
     AIOKafkaConsumerThread._fetch_records: "39a2c6c79fc1",
+    AIOKafkaConsumerThread._seek_wait: "9d221e816d94",
+    AIOKafkaConsumerThread._create_worker_consumer: "c2701bfc3e6f",
     AIOKafkaConsumerThread.on_partitions_assigned: "e59e8dda4372",
     ThreadDelegateConsumer.seek_to_committed: "f1d483b861b0",
+    AIOKafkaConsumerThread.on_start: "38b4e8bd1e10",
+    GroupCoordinator._do_heartbeat: "dc1d6632aaa6",
+    GroupCoordinator._heartbeat_routine: "61d010289522",
+    GroupCoordinator._do_commit_offsets: "c3a3ea5613f3",
+    GroupCoordinator.commit_offsets: "5cbe31af28d6",
+    GroupCoordinator.ensure_active_group: "33c84c1a9301",
+    GroupCoordinator.reset_generation: "537aa37c531b",
     ConductorCompiler.build: "837cf521368c",
     Recovery._slurp_changelogs: "7825c7e50f76",
+    Recovery._add: "1584a197b11b",
+    Recovery.on_rebalance: "aa4d997a1795",
+    Recovery._restart_recovery: "6bd8a8558a2d",
+    Recovery._build_offsets: "27eec86be06c",
+    Recovery._seek_offsets: "19598ca63d94",
+    Recovery.on_recovery_completed: "6ef567acf072",
     Recovery._resume_streams: "d986a6710c1a",
     Stream._py_aiter: "3a48ee257a65",
+    TableManager.on_start: "365dd25fbc0e",
+    Collection.on_changelog_event: "5a4fa48fd7c3",
+    Collection.apply_changelog_batch: "b980a78d3ae9",
     Table._new_store: "914a2bda605d",
     Store.apply_changelog_batch: "71863e3cd727",
     App._new_transport: "42db531312dd",
@@ -83,9 +111,14 @@ def batch_event(partition: int, *changes: tuple[bytes, bytes | None]) -> Any:
     return Event()
 
 
-async def test_the_store_keeps_partitions_apart_and_forgets_those_of_others() -> None:
-    store = PartitionedStore.__new__(PartitionedStore)
+def new_store() -> PartitionedStore:
+    store = PartitionedStore.__new__(PartitionedStore)  # Faust's side of it wants an app
     PartitionedStore.__post_init__(store)
+    return store
+
+
+async def test_the_store_keeps_partitions_apart_and_forgets_those_of_others() -> None:
+    store = new_store()
     store.apply_changelog_batch(
         [
             batch_event(0, (b"a", b"1"), (b"b", b"2"), (b"a", None)),
@@ -98,3 +131,38 @@ async def test_the_store_keeps_partitions_apart_and_forgets_those_of_others() ->
     assert store.partitions == {0: {b"b": b"4"}, 1: {b"a": b"3"}}
     await store.on_recovery_completed({TP("state", 1)}, set())
     assert store.partitions == {1: {b"a": b"3"}}
+    assert store.persisted_offset(TP("state", 0)) == -1
+    assert store.persisted_offset(TP("state", 1)) == 0
+
+
+def test_own_writes_need_no_second_look_unless_somebody_else_wrote_too() -> None:
+    store = new_store()
+    place = TP("state", 0)
+    assert store.persisted_offset(place) == -1
+    store.written(0, 0, 3, reads=1)
+    assert store.persisted_offset(place) == 2
+    store.restore(0, [Record(3), Record(7)])  # what lay between has been compacted away
+    store.written(0, 8, 2, reads=2)
+    assert store.persisted_offset(place) == 9
+    store.written(0, 11, 2, reads=3)  # 10 is not ours
+    store.written(0, 13, 2, reads=4)
+    assert store.persisted_offset(place) == 9
+    store.restore(0, [Record(n) for n in range(10, 15)])
+    store.written(0, None, 2, reads=5)  # sent again: where it stands is not known
+    assert store.persisted_offset(place) == 14
+
+
+def test_a_write_of_a_replaced_owner_is_told_from_what_the_owner_wrote_itself() -> None:
+    store = new_store()
+    store.apply(0, [(b"k", b"new")])
+    store.written(0, 0, 1, reads=20)
+    late = Record(1, b"k", b"old")
+    late.headers = (("reads", b"19"),)
+    store.restore(0, [late])
+    assert store.partitions == {0: {b"k": b"new"}}
+    assert store.persisted_offset(TP("state", 0)) == 1
+    assert store.overwritten == {0: {b"k"}}
+    newer = Record(2, b"k", b"newer")
+    newer.headers = (("reads", b"21"),)
+    store.restore(0, [newer])
+    assert store.overwritten == {0: set()}

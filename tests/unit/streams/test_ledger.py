@@ -281,7 +281,7 @@ def test_state_of_a_replaced_owner_is_ignored_as_a_restore_ignores_it(log: Small
     log.state.append(stale)
     assert audit(log).differences == []
     store = PartitionedStore.__new__(PartitionedStore)
-    store.partitions, store.reads = {}, {}
+    PartitionedStore.__post_init__(store)
 
     class Event:
         value = Batch(TP(topics.STATE, 0), 1, log.state)

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -73,11 +74,11 @@ class FakeProducer:
 
     async def send_batch(
         self, batch: FakeBatch, topic: str, *, partition: int
-    ) -> asyncio.Future[None]:
+    ) -> asyncio.Future[SimpleNamespace]:
         assert partition == 0
         self.sent.append((topic, batch))
         sent = asyncio.get_running_loop().create_future()
-        sent.set_result(None)
+        sent.set_result(SimpleNamespace(offset=len(self.sent)))
         return sent
 
     def written(self, topic: str) -> list[tuple[bytes | None, bytes | None]]:
@@ -228,3 +229,50 @@ def _replayed(rig: Rig, run: str, seq: int) -> RunState | None:
         if decision.run == run and decision.seq < seq:
             state = evolve(state, decision)
     return state
+
+
+class Changelog:
+    """What the shell knows of the changelog, as a test says it."""
+
+    def __init__(self, mend: set[bytes] | None = None, *, ours: bool = True) -> None:
+        self.mend = mend or set()
+        self.ours = ours
+        self.told: list[tuple[int, int | None, int, int]] = []
+
+    async def may_write(self) -> bool:
+        return self.ours
+
+    def to_mend(self, _partition: int) -> set[bytes]:
+        mend, self.mend = self.mend, set()
+        return mend
+
+    def written(self, *what: Any) -> None:
+        self.told.append(what)
+
+
+async def test_a_replaced_owner_writes_no_state_and_goes_on_with_nothing(rig: Rig) -> None:
+    await rig.hear(start("r1"))
+    state = rig.producer.written(topics.STATE)
+    rig.orchestrator.changelog = Changelog(ours=False)
+    batch = Batch(
+        TP(topics.INBOX, 0),
+        1,
+        [Record(topics.INBOX, 0, 1, 1_000, b"r2", codec.encode(start("r2")))],
+    )
+    with capture_logs():
+        assert await rig.orchestrator.process([batch]) == []
+    rig.orchestrator.changelog = Changelog()
+    assert await rig.orchestrator.process([batch]) == []  # it owns nothing until it is given again
+    assert rig.producer.written(topics.STATE) == state
+
+
+async def test_what_a_replaced_owner_wrote_last_is_written_again(rig: Rig) -> None:
+    await rig.hear(start("r1"))
+    before = dict(rig.producer.written(topics.STATE))
+    rig.orchestrator.changelog = changelog = Changelog({b"r1", b"r1/gone", OFFSET_KEY})
+    await rig.hear(start("r2"))
+    written = rig.producer.written(topics.STATE)[len(before) :]
+    assert (b"r1", before[b"r1"]) in written
+    assert (b"r1/gone", None) in written
+    assert [value for key, value in written if key == OFFSET_KEY] == [b"2"]
+    assert changelog.told == [(0, len(rig.producer.sent), len(written), 2)]

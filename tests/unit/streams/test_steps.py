@@ -172,6 +172,12 @@ def test_a_missed_heartbeat_is_a_lost_attempt() -> None:
     assert life.later(1_000) == ["node.dispatched a"]
 
 
+def test_the_first_sign_of_life_may_say_how_far_the_work_is() -> None:
+    life = Life(task("a"))
+    life.start()
+    assert life.progress("a", percent=10.0) == ["node.started a", "node.progressed a"]
+
+
 def test_all_attempts_together_have_a_limit() -> None:
     life = Life(
         task("a", totalTimeout="1m", timeout="40s", retry={**NOW, "factor": 1, "attempts": 9})

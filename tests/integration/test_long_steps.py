@@ -1,0 +1,79 @@
+"""A long task holds back neither the work behind it nor the memory of that work."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from chaos import Log, Triggers
+from system import System, define
+
+from streams.plan import parse
+from streams.topics import TASKS_PREFIX
+from streams.watermark import decode
+
+pytestmark = [pytest.mark.kafka]
+
+HERE = Path(__file__).parent
+
+
+def workflow() -> Any:
+    return parse(
+        {
+            "name": "chain",
+            "trigger": {"event": "chaos.began"},
+            "nodes": [
+                {
+                    "id": "only",
+                    "agent": "patient",
+                    "action": "step",
+                    "inputs": {"value": "{{ context.value }}"},
+                }
+            ],
+        }
+    )
+
+
+async def finished_beyond_the_commits(bootstrap: str) -> int:
+    """How many tasks the group's commits name as finished before their turn."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        commits = await admin.list_consumer_group_offsets("commandcenter")
+    finally:
+        await admin.close()
+    return sum(
+        stop - start
+        for place, commit in commits.items()
+        if place.topic == TASKS_PREFIX + "patient"
+        for start, stop in decode(commit.offset, commit.metadata)
+    )
+
+
+async def test_what_finished_behind_a_long_task_is_not_done_again(tmp_path: Path) -> None:
+    executed, gate = tmp_path / "executed", tmp_path / "gate"
+    executed.touch()
+    gate.touch()
+    system = System(tmp_path, agents=HERE)
+    await system.start_kafka()
+    try:
+        log = Log(lambda: system.bootstrap)
+        await define(system.bootstrap, workflow())
+        worker = await system.worker("patient_agent:patient")
+        async with log.followed(), Triggers(system.bootstrap) as triggers:
+            await triggers.send(60)
+            await log.until_some_ended(40)
+            async with asyncio.timeout(30):
+                while await finished_beyond_the_commits(system.bootstrap) < 30:  # noqa: ASYNC110  # Kafka tells nobody
+                    await asyncio.sleep(0.1)
+            noted = await finished_beyond_the_commits(system.bootstrap)
+            await system.kill(worker)
+            await system.worker("patient_agent:patient")
+            gate.unlink()
+            await log.until_ended(triggers.accepted)
+        log.check()
+        # Each was begun once, but for those that the killed worker had begun or not yet noted.
+        assert len(executed.read_text().split()) <= 60 + 20 + (40 - noted)
+    finally:
+        await system.stop()

@@ -1,0 +1,50 @@
+"""`/readyz` says how the workers are: none, one that is stopped, one that works."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiokafka import AIOKafkaProducer
+from system import System, python_below
+
+from streams import topics
+
+pytestmark = [pytest.mark.kafka]
+
+
+async def until_worker_is(session: aiohttp.ClientSession, wanted: str) -> str:
+    """Ask until the worker's part of the answer has this text."""
+    async with asyncio.timeout(40):
+        while True:
+            async with session.get("/readyz") as response:
+                answer = await response.json()
+                part: str = answer["parts"]["worker"]
+                if wanted in part:
+                    assert (response.status == 200) is answer["ready"]
+                    assert response.status == 503 or part == "ok"
+                    return part
+            await asyncio.sleep(0.2)  # nobody tells when it changes: it is asked, as a probe does
+
+
+async def test_readyz_knows_about_workers(tmp_path: Path) -> None:
+    system = System(tmp_path)
+    await system.start_kafka()
+    try:
+        await system.start_gateway()
+        async with aiohttp.ClientSession(system.url) as session:
+            await until_worker_is(session, "no worker is running")
+            worker = python_below(await system.worker())
+            await until_worker_is(session, "ok")
+            worker.send_signal(signal.SIGSTOP)
+            producer = AIOKafkaProducer(bootstrap_servers=system.bootstrap)
+            await producer.start()
+            await producer.send_and_wait(topics.TRIGGERS, b"{}")
+            await producer.stop()
+            await until_worker_is(session, "no worker is running")
+            await until_worker_is(session, "records that wait: 1")
+            worker.send_signal(signal.SIGCONT)
+            await until_worker_is(session, "ok")
+    finally:
+        await system.stop()
