@@ -172,7 +172,8 @@ def approval_lines(approval: Json) -> Iterator[str]:
     yield f"{_place(approval)} waits. {asks} for approval by {more}{who};"
     yield f"  else {approval['onDeadline']} at {output.moment(approval['deadline'])}"
     for answer in approval["answers"]:
-        yield f"  {output.text(answer['by'])} approved: {output.text(answer['notes'])}"
+        notes = f": {output.text(answer['notes'])}" if answer["notes"] else ""
+        yield f"  {output.text(answer['by'])} approved{notes}"
     yield f"  inputs: {_short(payload_text(approval['inputs']))}"
     role = f" --role {roles[0]}" if roles else ""
     yield f"  commandcenter runs approve {approval['run']} {_place(approval)}{role}"
