@@ -696,3 +696,14 @@ def test_a_big_event_is_waited_for_by_its_reference() -> None:
     run.blobs[reference_to(content).digest] = content
     run.hear(occurs(1, reference_to(content).encode()))
     assert [bytes(t.inputs) for t in run.outcomes[-1].tasks] == [b'{"k":1}']
+
+
+def test_the_key_of_an_item_is_not_the_name_of_a_node() -> None:
+    run = started(task("fan", forEach=[1, 2], maxParallel=1))
+    failure = failed("fan.0")
+    for message in (done("fan.0"), failure, Progress(run="r1", node="fan.0", attempt=1)):
+        assert run.hear(message).ignored == "unknown_node"
+    run.hear(failed("fan", item=0, kind="approval_required"))
+    for approved in (True, False):
+        answer = Approval(run="r1", node="fan.0", approved=approved, by="ann", notes="so")
+        assert run.hear(answer).ignored == "unknown_node"
