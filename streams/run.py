@@ -187,8 +187,14 @@ def _take_over(draft: Draft, message: Start) -> None:
 # --- results and signs of life --------------------------------------------------------------------
 
 
-def _hear_result(draft: Draft, message: Result) -> str:
+def _addressed(draft: Draft, message: Result | Progress | Approval) -> NodeState | None:
+    """The node or item that is meant. The key of an item is no node's name, and means nothing."""
     state = draft.state(node_key(message.node, message.item))
+    return state if state is not None and state.node == message.node else None
+
+
+def _hear_result(draft: Draft, message: Result) -> str:
+    state = _addressed(draft, message)
     if (
         state is None
         or state.status is not NodeStatus.RUNNING
@@ -240,7 +246,7 @@ def _ask_for_agent(draft: Draft, state: NodeState, failure: Failure) -> None:
 
 
 def _hear_progress(draft: Draft, message: Progress) -> str:
-    state = draft.state(node_key(message.node, message.item))
+    state = _addressed(draft, message)
     if state is None or state.status is not NodeStatus.RUNNING or state.attempt != message.attempt:
         return "late_progress" if draft.node_plan(message.node) else "unknown_node"
     plan = draft.plan.nodes.get(message.node)
@@ -382,7 +388,7 @@ def _undo_timeout(draft: Draft, node: str) -> int:
 
 
 def _hear_approval(draft: Draft, message: Approval) -> str:
-    state = draft.state(node_key(message.node, message.item))
+    state = _addressed(draft, message)
     if state is None or state.status is not NodeStatus.WAITING_APPROVAL or state.approved:
         return "late_approval" if draft.node_plan(message.node) else "unknown_node"
     spec = steps.approval_of(draft, message.node)

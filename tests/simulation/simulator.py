@@ -357,7 +357,7 @@ class World:
     def _route(self, worker: Worker) -> None:
         """The worker's router goes on to its next effect, or takes the next events."""
         if "router" not in worker.busy:
-            behind = [p for p, n in worker.triggers.items() if n < self.log.end(topics.TRIGGERS, p)]
+            behind = self._unrouted(worker)
             if not behind or worker.zombie:
                 return
             partition = self.chance.choice(behind)
@@ -370,6 +370,10 @@ class World:
             )
             worker.done["router"] = lambda: self._routed(worker, partition, end)
         worker.step("router")
+
+    def _unrouted(self, worker: Worker) -> list[int]:
+        """The partitions with events that the worker has not routed."""
+        return [p for p, n in worker.triggers.items() if n < self.log.end(topics.TRIGGERS, p)]
 
     def _routed(self, worker: Worker, partition: int, end: int) -> None:
         """The offset is committed, unless the partition is somebody else's by now."""
@@ -494,7 +498,7 @@ class World:
             for worker in self.workers:
                 self._work(worker)
                 self._route(worker)
-            if not any(w.busy for w in self.workers):
+            if not any(w.busy or self._unrouted(w) for w in self.workers):
                 return
         raise laws.LawBrokenError("the log is never read to its end")
 

@@ -696,3 +696,103 @@ def test_a_big_event_is_waited_for_by_its_reference() -> None:
     run.blobs[reference_to(content).digest] = content
     run.hear(occurs(1, reference_to(content).encode()))
     assert [bytes(t.inputs) for t in run.outcomes[-1].tasks] == [b'{"k":1}']
+
+
+def test_the_key_of_an_item_is_not_the_name_of_a_node() -> None:
+    run = started(task("fan", forEach=[1, 2], maxParallel=1))
+    failure = failed("fan.0")
+    for message in (done("fan.0"), failure, Progress(run="r1", node="fan.0", attempt=1)):
+        assert run.hear(message).ignored == "unknown_node"
+    run.hear(failed("fan", item=0, kind="approval_required"))
+    for approved in (True, False):
+        answer = Approval(run="r1", node="fan.0", approved=approved, by="ann", notes="so")
+        assert run.hear(answer).ignored == "unknown_node"
+
+
+# --- limits, to the byte --------------------------------------------------------------------------
+
+
+def by_reference(run: JudgedRun, node: str, value: Any) -> Result:
+    """A result whose output is elsewhere."""
+    content = json.dumps(value).encode()
+    run.blobs[reference_to(content).digest] = content
+    return Result(
+        run="r1", node=node, attempt=1, started_at=1, finished_at=2,
+        output=Raw(reference_to(content).encode()),
+    )  # fmt: skip
+
+
+def test_big_inputs_are_given_as_they_were_approved() -> None:
+    """They are shown by reference, and given by the same one."""
+    node = task("a", approvalRequired=True, inputs={"x": "y" * 90, "n": "{{ context.a }}"})
+    run = started(node, limits=SMALL)
+    asked = run.events[-1]
+    assert isinstance(asked, NodeApprovalRequested)
+    run.hear(Approval(run="r1", node="a", approved=True, by="ann"))
+    (given,) = run.outcomes[-1].tasks
+    content = b'{"x":"%s","n":1}' % (b"y" * 90)
+    assert bytes(given.inputs) == bytes(asked.inputs) == reference_to(content).encode()
+
+
+def test_a_big_list_is_fanned_out_over_by_its_reference() -> None:
+    fan = task("fan", "a", forEach="{{ nodes.a.output }}", inputs={"n": "{{ item.n }}"})
+    run = started(task("a"), fan, limits=SMALL)
+    run.hear(by_reference(run, "a", [{"n": n, "x": "y" * 30} for n in range(3)]))
+    inputs = [bytes(t.inputs) for t in run.outcomes[-1].tasks]
+    assert inputs == [b'{"n":0}', b'{"n":1}', b'{"n":2}']
+
+
+@pytest.mark.parametrize(("items", "kind"), [(6, None), (7, "items")])
+def test_a_fan_out_may_have_so_many_items(items: int, kind: str | None) -> None:
+    run = started(task("fan", forEach=[1] * items), limits=SMALL)
+    failures = [e.failure.kind for e in run.events if isinstance(e, NodeFailed)]
+    assert failures == ([] if kind is None else [kind])
+
+
+@pytest.mark.parametrize(("more", "kind"), [(0, None), (1, "inputs_too_large")])
+def test_the_inputs_of_every_kind_of_node_may_have_so_many_bytes(
+    more: int, kind: str | None
+) -> None:
+    limits = DEFAULT_LIMITS._replace(payload=100)
+    inputs = {"x": "y" * (92 + more)}
+    run = started(
+        task("a", inputs=inputs),
+        {"id": "b", "workflow": "w2", "inputs": inputs},
+        task("c", forEach=["y" * (96 + more)], inputs={}),
+        limits=limits,
+    )
+    failures = [e.failure.kind for e in run.events if isinstance(e, NodeFailed)]
+    assert failures == ([] if kind is None else [kind] * 3)
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, RunStatus.SUCCESS), (1, RunStatus.FAILED)])
+def test_the_output_of_a_run_may_have_so_many_bytes(more: int, status: RunStatus) -> None:
+    limits = DEFAULT_LIMITS._replace(payload=100)
+    run = started(task("a"), output="y" * (98 + more), limits=limits)
+    run.hear(done("a"))
+    assert run.status is status
+
+
+def test_what_did_nothing_is_not_undone_and_what_is_lost_is_named() -> None:
+    undo = {"compensate": {"agent": "x", "action": "undo", "retry": {"attempts": 1}}}
+    run = life(
+        task("a", **undo), task("b", **undo), task("fan", forEach=[1, 2], onFailure="continue",
+        **undo), task("z", "fan"), task("plain"),
+    )  # fmt: skip
+    run.hear(start())
+    for node in ("a", "b", "plain"):
+        run.hear(done(node))
+    run.hear(failed("fan", item=0))
+    run.hear(failed("fan", item=1))
+    run.hear(failed("z"))
+    assert said(run)[-1] == "NodeDispatched b.compensate"
+    run.hear(done("b.compensate"))
+    assert said(run)[-1] == "NodeDispatched a.compensate"
+    run.hear(done("a.compensate"))
+    assert run.status is RunStatus.FAILED
+    run = life(task("a", **undo), task("b", **undo))
+    run.hear(start(reuse=(Reused(node="a", output=Raw(b"1")), Reused(node="b", output=Raw(b"1"))),
+        compensate=True))  # fmt: skip
+    run.hear(failed("b.compensate"))
+    run.hear(failed("a.compensate"))
+    assert run.events[-1].failure.message == "not undone: b, a"
