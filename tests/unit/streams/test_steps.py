@@ -19,6 +19,7 @@ from streams.records import (
     NodeSkipped,
     NodeStatus,
     NodeSucceeded,
+    Occurrence,
     Parent,
     Result,
     RunFailed,
@@ -26,6 +27,7 @@ from streams.records import (
     RunStatus,
     RunSucceeded,
     TaskCancellation,
+    Trigger,
 )
 from streams.run import Limits
 
@@ -540,6 +542,16 @@ def waiting(name: str, *depends_on: str, **wait: Any) -> dict[str, Any]:
         "dependsOn": list(depends_on),
         "waitForEvent": {"event": "payment.*", **wait},
     }
+
+
+def test_the_event_that_started_the_run_does_not_end_its_wait_when_it_comes_again() -> None:
+    life = Life(waiting("pay"))
+    life.start({"order": 7})
+    assert life.state is not None
+    began = life.state.head.trigger
+    again = Trigger(id=began.id, source=began.source, type="payment.expected", data=began.data)
+    assert life.hear(Occurrence(project="default", trigger=again)) == []
+    assert life.event("payment.received") == ["node.succeeded pay", "run.succeeded"]
 
 
 def test_the_event_that_is_meant_ends_the_wait() -> None:
