@@ -141,6 +141,9 @@ class _Graph:
     def check(self, stage: str, index: int, node: NodeSpec, problems: list[Problem]) -> None:
         """Compile a node, and hold its references against what can be known there."""
         handler = stage == "onFailure"
+        if handler and node.compensate is not None:
+            text = "what onFailure does is not undone: leave it out"
+            problems.append(Problem((stage, index, "compensate"), text))
         ancestors = self.ancestors.get(node.id)
         try:
             plan = NodePlan(node, ancestors or frozenset(), handler=handler)
@@ -268,6 +271,13 @@ def parse(definition: Mapping[str, Any]) -> Plan:
 def _plain(message: str, kind: str) -> str:
     if kind == "extra_forbidden":
         return "no such field in a workflow definition"
+    if kind == "string_pattern_mismatch":
+        return (
+            "not a name: letters, digits, '-' and '_', at most 64, a letter first for a node;"
+            " for others lower case, also '.', at most 128"
+        )
+    if kind == "too_long":
+        return message.replace("Tuple", "the list").replace(" after validation", "")
     return message.removeprefix("Value error, ")
 
 

@@ -142,7 +142,8 @@ class _Graph:
         if kind == "agent":
             made["startTimeout"] = self._rarely(("1s", "200ms"))
             made["heartbeatTimeout"] = self._rarely(("1s", "200ms"))
-        made["compensate"] = self._rarely((self._undo(),))
+        undo = self._rarely((self._undo(),))
+        made["compensate"] = None if handler else undo
         return made
 
     def _retry(self) -> dict[str, Any]:
