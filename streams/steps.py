@@ -257,6 +257,7 @@ def _request_run(draft: Draft, plan: NodePlan, item: int | None, attempt: int) -
     workflow = str(spec.workflow)
     if head.depth >= draft.limits.depth:
         text = f"runs start runs more than {draft.limits.depth} deep"
+        text += " (COMMANDCENTER_RUN_DEPTH_LIMIT)"
         fail(draft, spec.id, item, 0, _final("depth", text))
         return
     try:
@@ -368,6 +369,7 @@ def _fan_out(draft: Draft, plan: NodePlan) -> None:
         return
     if len(value) > draft.limits.items:
         text = f"forEach: {len(value):,} items, {draft.limits.items:,} may be"
+        text += " (COMMANDCENTER_FAN_OUT_LIMIT)"
         fail(draft, node, None, 0, _final("items", text))
         return
     if len(content) > draft.limits.payload:
@@ -409,9 +411,13 @@ def go_on_with_items(draft: Draft, node: str) -> None:
         draft.emit(NodeCancelled(node=node, attempt=state.attempt))
         draft.queue.extend(plan.dependents)
     elif state.failed and spec.item_failure != "ignore":
-        why = "" if state.failure is None else f"; the first: {state.failure.message}"
+        first = state.failure
+        why = "" if first is None else f"; the first: {first.message}"
         text = f"{state.failed} of {state.items} items failed{why}"
-        fail(draft, node, None, state.attempt, _final("items", text))
+        # Whether a run that has this one as a step should try it again.
+        in_vain = first is not None and not first.retryable
+        failure = Failure(kind="items", message=text, retryable=not in_vain)
+        fail(draft, node, None, state.attempt, failure)
     else:
         draft.emit(
             NodeSucceeded(
@@ -571,4 +577,5 @@ def _final(kind: str, message: str) -> Failure:
 
 def _too_large(draft: Draft, size: int) -> Failure:
     text = f"inputs of {size:,} bytes: a node may have {draft.limits.payload:,}"
+    text += " (COMMANDCENTER_PAYLOAD_LIMIT)"
     return _final("inputs_too_large", text)
