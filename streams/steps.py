@@ -13,12 +13,12 @@ Rules:
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from streams.draft import Draft
+from streams.duration import moment
 from streams.ids import COMPENSATION, child_run_id, node_key, task_id
 from streams.lifecycle import SETTLED
 from streams.payload import as_reference, reference_in
@@ -310,22 +310,12 @@ def _sleep(draft: Draft, plan: NodePlan) -> None:
         draft.emit(NodeSleeping(node=spec.id, until=draft.at + spec.delay))
         return
     try:
-        moment = _moment(plan.delay_until, draft.scope)
+        template = plan.delay_until
+        until = moment(None if template is None else template.render(draft.scope))
     except (TemplateError, ValueError) as error:
         fail(draft, spec.id, None, 0, _final("template", f"delayUntil: {error}"))
         return
-    draft.emit(NodeSleeping(node=spec.id, until=max(moment, draft.at)))
-
-
-def _moment(template: Template | None, scope: Scope) -> int:
-    value = None if template is None else template.render(scope)
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError as error:
-        raise ValueError(f"{value!r} is not a time: write 2026-12-31T23:59:00Z") from error
-    if moment.tzinfo is None:
-        raise ValueError(f"{value!r} has no time zone: write 2026-12-31T23:59:00Z")
-    return round(moment.timestamp() * 1000)
+    draft.emit(NodeSleeping(node=spec.id, until=max(until, draft.at)))
 
 
 def inputs_of(draft: Draft, plan: NodePlan, item: int | None) -> bytes:

@@ -25,7 +25,7 @@ _CONDITIONS: Final = (
     "event.type != ''",
 )
 _TIMES: Final = ("1s", "200ms", "10m", "1ms")
-_MOMENTS: Final = ("2023-11-14T22:13:21Z", "{{ context.when }}", "{{ context.a }}", "tomorrow")
+_MOMENTS: Final = ("2023-11-14T22:13:21Z", "{{ context.when }}", "{{ context.a }}", "{{ run.id }}")
 
 
 def definition(

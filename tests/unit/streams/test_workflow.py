@@ -625,3 +625,62 @@ def test_what_on_failure_does_cannot_be_compensated() -> None:
     with pytest.raises(DefinitionError) as caught:
         parse({"name": "w", "nodes": [{"id": "a", "delay": "1s"}], "onFailure": [handler]})
     assert [problem.path for problem in caught.value.problems] == [("onFailure", 0, "compensate")]
+
+
+DO = {"agent": "x", "action": "do"}
+
+
+@pytest.mark.parametrize(
+    ("node", "path", "message"),
+    [
+        (
+            {**DO, "when": "nodes.q.output == 1"},
+            ("when",),
+            "the expression looks at 'q', which is not a node",
+        ),
+        (
+            {**DO, "when": "nodes['a'].status == 'SUCCESS'"},
+            ("when",),
+            "the expression looks at 'a', which 'b' does not depend on: add it to dependsOn",
+        ),
+        (
+            {"waitForEvent": {"event": "x", "match": "event.dat.n == 1"}},
+            ("waitForEvent", "match"),
+            "an event has id, source, type, subject, time, data, not 'dat'",
+        ),
+        (
+            {"delayUntil": "tomorrow"},
+            ("delayUntil",),
+            "'tomorrow' is not a time: write 2026-12-31T23:59:00Z",
+        ),
+    ],
+)
+def test_what_can_be_seen_to_lead_nowhere_is_refused(
+    node: dict[str, Any], path: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse({"name": "w", "nodes": [{"id": "a", "delay": "1s"}, {"id": "b", **node}]})
+    assert [(found.path, found.message) for found in caught.value.problems] == [
+        (("nodes", 1, *path), message)
+    ]
+
+
+def test_a_filter_that_looks_at_what_no_event_has_is_refused() -> None:
+    trigger = {"event": "x", "filter": "has(event.dat) && event.data.a == 'event.foo nodes.q'"}
+    with pytest.raises(DefinitionError) as caught:
+        parse({"name": "w", "trigger": trigger, "nodes": [{"id": "a", "delay": "1s"}]})
+    assert [found.path for found in caught.value.problems] == [("trigger", "filter")]
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "'nodes.q' == context.text",
+        "context.nodes.q == 1 && has(event.data.nodes.q)",
+        "context.list.exists(event, event.x == 1)",
+        "nodes.a.output.event.x == nodes['a'].output",
+    ],
+)
+def test_what_only_looks_like_a_reference_is_none(when: str) -> None:
+    node = {"id": "b", **DO, "dependsOn": ["a"], "when": when}
+    parse({"name": "w", "nodes": [{"id": "a", "delay": "1s"}, node]})
