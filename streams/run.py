@@ -495,6 +495,9 @@ def _resume_node(draft: Draft, state: NodeState) -> None:
 
 
 def _hear_occurrence(draft: Draft, message: Occurrence) -> str:
+    began = draft.head.trigger
+    if (message.trigger.source, message.trigger.id) == (began.source, began.id):
+        return "no_match"  # the event that started the run, delivered again
     matched = False
     for node in draft.plan.waits:
         state = draft.state(node)

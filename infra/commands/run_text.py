@@ -88,7 +88,7 @@ def _head(detail: Json) -> Iterator[tuple[str, str]]:
 
 def _status(detail: Json) -> Iterator[str]:
     yield detail["status"]
-    if pause := detail.get("pause"):
+    if (pause := detail.get("pause")) and not detail.get("finishedAt"):
         yield f", paused since {output.moment(pause['at'])}"
         yield f" by {output.text(pause['requestedBy'])}" if pause["requestedBy"] else ""
         yield f" ({output.text(pause['reason'])})" if pause["reason"] else ""

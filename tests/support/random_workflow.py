@@ -25,7 +25,7 @@ _CONDITIONS: Final = (
     "event.type != ''",
 )
 _TIMES: Final = ("1s", "200ms", "10m", "1ms")
-_MOMENTS: Final = ("2023-11-14T22:13:21Z", "{{ context.when }}", "{{ context.a }}", "tomorrow")
+_MOMENTS: Final = ("2023-11-14T22:13:21Z", "{{ context.when }}", "{{ context.a }}", "{{ run.id }}")
 
 
 def definition(
@@ -142,7 +142,8 @@ class _Graph:
         if kind == "agent":
             made["startTimeout"] = self._rarely(("1s", "200ms"))
             made["heartbeatTimeout"] = self._rarely(("1s", "200ms"))
-        made["compensate"] = self._rarely((self._undo(),))
+        undo = self._rarely((self._undo(),))
+        made["compensate"] = None if handler else undo
         return made
 
     def _retry(self) -> dict[str, Any]:

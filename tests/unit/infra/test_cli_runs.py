@@ -87,6 +87,8 @@ async def test_a_run_with_items_a_pause_and_a_past_says_so(
     assert "nap\tsleep\tSUCCESS\t0\t\tresult of run o1" in out
     assert "approved by ann; approved by bob, inputs edited" in out
     assert "3 items: 1 failed, 1 running, 1 pending" in out
+    story.hear(Cancel(run=story.run, reason="x", force=True))
+    assert "paused since" not in await shown(gateway, capsys, story)
 
 
 async def test_a_run_that_could_not_be_undone_says_how_to_try_again(

@@ -240,7 +240,7 @@ def test_a_run_with_too_many_events_fails() -> None:
     ]
     life.later(10 * SECOND)
     assert life.status is RunStatus.FAILED
-    assert life.failure == "the run has more than 6 events"
+    assert life.failure == "the run has more than 6 events (COMMANDCENTER_RUN_EVENTS_LIMIT)"
 
 
 # --- the end is known to others -------------------------------------------------------------------
