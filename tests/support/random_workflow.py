@@ -106,7 +106,12 @@ class _Graph:
         if kind == "workflow":
             return {"workflow": self.choose(self.children)}
         if kind == "waitForEvent":
-            matches = [None, "event.data.k == 1", "event.data.k == context.a", "event.nope == 1"]
+            matches = [
+                None,
+                "event.data.k == 1",
+                "event.data.k == context.a",
+                "event.data.nope == 1",
+            ]
             matches += [f"nodes.{other}.status == 'SUCCESS'" for other in known[:1]]
             match = self.choose(matches)
             wait = {"event": "go.*", "timeout": self.choose(_TIMES)}
