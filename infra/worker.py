@@ -145,6 +145,8 @@ async def run_worker(
         orders = await stack.enter_async_context(OrderReader(bootstrap, _now_ms, obey))
         await orders.ready()
         await engine.start()
+        engine.actors.start(f"read {topics.WORKFLOWS}", definitions.failure())
+        engine.actors.start(f"read {topics.CONTROL}", orders.failure())
         try:
             await _serve(engine, stop)
         finally:
@@ -152,7 +154,7 @@ async def run_worker(
 
 
 async def _serve(engine: Engine, stop: Stop) -> None:
-    watch = asyncio.create_task(engine.watch())
+    watch = asyncio.create_task(engine.actors.failure())
     ready = asyncio.create_task(engine.ready.wait())
     wanted = asyncio.create_task(stop.wanted.wait())
     try:

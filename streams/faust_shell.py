@@ -327,6 +327,9 @@ class BatchConsumer(driver.Consumer):
     on_resumed: Callable[[], None]
     """Set by the engine: called when positions are sought and work goes on."""
 
+    on_failed: Callable[[str, BaseException], None]
+    """Set by the engine: called with the name and the error of a reader that failed."""
+
     def on_init(self) -> None:
         """Begin with nothing known of any partition."""
         self._positions: dict[TP, int] = {}
@@ -477,8 +480,8 @@ class BatchConsumer(driver.Consumer):
     async def _read(self, reader: TopicReader) -> None:
         try:
             await reader.run()
-        except Exception as error:  # noqa: BLE001  # whatever it is, the app ends by it
-            await self.crash(error)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the worker ends by it
+            self.on_failed(f"read {reader.topic}", error)
 
     async def on_stop(self) -> None:
         """Close the readers with everything else."""

@@ -39,7 +39,7 @@ class TopicReader:
         self._hand_over = hand_over
         self._read_again: dict[int, int] = {}
         self._held: set[TopicPartition] = set()
-        self._topic = topic
+        self.topic = topic
         self._started = False
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
@@ -53,14 +53,14 @@ class TopicReader:
 
     def hold(self, partition: int) -> None:
         """Fetch no more of this partition for now."""
-        place = TopicPartition(self._topic, partition)
+        place = TopicPartition(self.topic, partition)
         self._held.add(place)
         if self._started:
             self._consumer.pause(place)
 
     def release(self, partition: int) -> None:
         """Fetch it again."""
-        place = TopicPartition(self._topic, partition)
+        place = TopicPartition(self.topic, partition)
         if place in self._held:
             self._held.discard(place)
             if self._started:
@@ -100,13 +100,13 @@ class TopicReader:
             return [r for r in records if r.offset >= expected]
         if first > expected and self._read_again.get(place.partition) != expected:
             self._read_again[place.partition] = expected
-            _skips.labels(self._topic).inc()
+            _skips.labels(self.topic).inc()
             self._consumer.seek(place, expected)
             return []
         if first > expected:
             _log.warning(
                 "offsets are missing from the log",
-                topic=self._topic,
+                topic=self.topic,
                 partition=place.partition,
                 expected=expected,
                 got=first,
