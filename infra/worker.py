@@ -1,6 +1,6 @@
 """The worker process: router, orchestrator and agents on one Faust app.
 
-Starting up, top to bottom: topics, producer, definitions, agents' registrations, engine.
+Starting up, top to bottom: metrics, topics, producer, definitions, agents' registrations, engine.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from infra import telemetry
 from infra.group_session import session_seconds
+from infra.metrics_port import metrics_served
 from infra.readiness import announce_ready
 from infra.settings import Settings
 from infra.supervisor import Stop
@@ -79,6 +80,7 @@ async def run_worker(
     name = f"{socket.gethostname()}/{os.getpid()}"
     task_topics = _TaskTopics(bootstrap, partitions, replication)
     async with AsyncExitStack() as stack:
+        stack.enter_context(metrics_served(settings.host, settings.worker_metrics_port))
         await ensure_topics(
             bootstrap, topics.TOPICS, partitions=partitions, replication=replication
         )

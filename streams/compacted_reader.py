@@ -68,10 +68,11 @@ class CompactedReader:
 
     async def failure(self) -> None:
         """Wait until reading ends, and raise by what; to give up waiting does not end it."""
-        if self._task is not None:
-            await asyncio.wait([self._task])
-            if not self._task.cancelled():
-                await self._task
+        task = self._task
+        if task is not None:
+            await asyncio.wait([task])
+            if not task.cancelled():
+                await task
 
     async def ready(self) -> None:
         """Wait until the topic has been read to the end it had at the start."""

@@ -6,7 +6,7 @@ for each kind of task, whose handler is handed in.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 import structlog
@@ -25,13 +25,15 @@ from streams.faust_shell import (
     new_app,
 )
 from streams.orchestrator import Orchestrator
+from streams.partition_watch import PartitionWatch
 from streams.read_ahead import read_ahead
 from streams.router import Router
+from streams.watchdog import PATIENCE_S
 
 _log = structlog.get_logger(__name__)
 
 BATCHES_AT_ONCE: Final = 64
-FINISH_S: Final = 5.0
+STEP_S: Final = 5.0
 """For the last results, the batch in hand and the commit, when a worker stops."""
 
 
@@ -195,6 +197,8 @@ class Engine:
         self.actors.start("timers", self._orchestrator.run_timers())
         for name, handler in self._handlers.items():
             self.actors.start(f"tasks of {name}", handler.run_results())
+        watch = PartitionWatch(consumer.offsets, PATIENCE_S)
+        self.actors.start("partition watch", watch.run())
         self.actors.start("faust", self._app_end())
 
     async def _app_end(self) -> None:
@@ -209,15 +213,24 @@ class Engine:
         any case, and what is not committed is done by the successor.
         """
         self.app.batches.stop_flow()
-        try:
-            async with asyncio.timeout(grace + FINISH_S):
-                await self._finish(grace)
-        except Exception as error:  # noqa: BLE001  # its work is not acknowledged
-            _log.error("the worker could not finish what was under way", exc_info=error)
+        await _attempt("finish what is under way", self._finish(grace), grace + STEP_S)
         await self.actors.stop()
-        await self.app.stop()
+        await _attempt("leave the group", self.app.stop(), 2 * STEP_S)
 
     async def _finish(self, grace: float) -> None:
         await asyncio.gather(*(h.drain(grace) for h in self._handlers.values()))
         await self._orchestrator.release()
-        await self.app.batches.commit()
+        if not self.app.batches.crashed:  # its thread would never answer
+            await self.app.batches.commit()
+
+
+async def _attempt(what: str, work: Coroutine[Any, Any, object], seconds: float) -> None:
+    """Do it as far as it goes, in a task of its own: a crashed Faust cancels who waits for it."""
+    task = asyncio.create_task(work, name=what)
+    await asyncio.wait([task], timeout=seconds)
+    if not task.done():
+        task.cancel()
+        _log.error("the worker stops without an end of this", what=what, seconds=seconds)
+    elif task.cancelled() or task.exception() is not None:
+        error = None if task.cancelled() else task.exception()
+        _log.error("the worker stops without this", what=what, exc_info=error)

@@ -41,7 +41,9 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from streams.outbox import REQUEST_BYTES
+from streams.partition_watch import Offsets
 from streams.topic_reader import FETCH_RECORDS, TopicReader
+from streams.watchdog import Place
 from streams.watermark import Intervals, decode
 
 QUEUED_BATCHES: Final = 32
@@ -444,6 +446,23 @@ class BatchConsumer(driver.Consumer):
         self._positions = {tp: offset for tp, offset in positions.items() if offset >= 0}
         self.on_resumed()
         return positions
+
+    async def offsets(self) -> dict[Place, Offsets]:
+        """How far the partitions are that are read now.
+
+        Raises:
+            KafkaError: the brokers do not answer.
+        """
+        found: dict[Place, Offsets] = {}
+        for topic, reader in list(self._readers.items()):
+            for partition, (begin, end) in (await reader.bounds()).items():
+                tp = TP(topic, partition)
+                # What the log has dropped is not waiting any more.
+                committed = max(begin, self._committed_offset.get(tp) or 0)
+                processed = max(begin, self._done.get(tp, self._positions.get(tp, 0)))
+                note = self._ask_note[tp]() if tp in self._ask_note else ""
+                found[tp] = Offsets(end, committed, processed, note)
+        return found
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Off: it judges by record-wise acknowledgement, which batches do not have."""

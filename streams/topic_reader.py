@@ -41,6 +41,7 @@ class TopicReader:
         self._held: set[TopicPartition] = set()
         self.topic = topic
         self._started = False
+        self._begins: dict[TopicPartition, int] = {}
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
             client_id=f"commandcenter-reader-{topic}",
@@ -65,6 +66,27 @@ class TopicReader:
             self._held.discard(place)
             if self._started:
                 self._consumer.resume(place)
+
+    async def bounds(self) -> dict[int, tuple[int, int]]:
+        """Where each partition began when first asked, and its end as of the last fetch.
+
+        Partitions that nothing was heard of yet are missing.
+
+        Raises:
+            KafkaError: the brokers do not answer.
+        """
+        if not self._started:
+            return {}
+        if not self._begins:
+            self._begins = await self._consumer.beginning_offsets(self._partitions)
+            if not self._started:  # it was stopped meanwhile
+                return {}
+        ends = {place: self._consumer.highwater(place) for place in self._partitions}
+        return {
+            place.partition: (self._begins[place], end)
+            for place, end in ends.items()
+            if end is not None
+        }
 
     async def run(self) -> None:
         """Read until cancelled; `KafkaError` where that is impossible."""

@@ -10,7 +10,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Self
 
 import aiohttp
@@ -19,6 +19,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from system import PARTITIONS, System, define
 
+from gateway.client import GatewayClient
+from infra import verification as ledger
+from infra.verification import through_gateway
 from streams import codec, topics
 from streams.ids import run_id
 from streams.lifecycle import TERMINAL
@@ -257,20 +260,19 @@ class Chaos:
 
 async def verify(system: System, runs: set[str]) -> None:
     """Everything that must hold of a system at rest whose runs are these, all ended well."""
-    if system.gateway is None:
-        return
-    async with aiohttp.ClientSession(system.url) as session, asyncio.timeout(60):
-        ended = "SELECT count() FROM runs WHERE status = 'SUCCESS'"
-        while await sql(session, ended) != [[len(runs)]]:
-            continue  # the store is behind the log for a moment
-        rows = await sql(session, "SELECT run_id FROM runs LIMIT 100000")
-        assert {run for (run,) in rows} == runs
-        counted = await sql(session, "SELECT count(), uniqExact(run_id, seq) FROM events")
-        assert counted[0][0] == counted[0][1]
-        terminal = await sql(
-            session, "SELECT count() FROM events WHERE type LIKE 'run.%' AND type != 'run.started'"
-        )
-        assert terminal == [[len(runs)]]
+    async with AsyncExitStack() as stack:
+        ask = None
+        if system.gateway is not None:
+            ask = through_gateway(await stack.enter_async_context(GatewayClient(system.url)))
+        verdict = await ledger.verify(system.bootstrap, ask, settled=True, within=60)
+        assert verdict.agrees, verdict.differences
+        assert verdict.counts["runs"] == len(runs)
+    if system.gateway is not None:
+        async with aiohttp.ClientSession(system.url) as session:
+            rows = await sql(
+                session, "SELECT run_id FROM runs WHERE status = 'SUCCESS' LIMIT 100000"
+            )
+            assert {run for (run,) in rows} == runs
 
 
 async def sql(session: aiohttp.ClientSession, query: str) -> list[list[Any]]:
