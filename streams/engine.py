@@ -215,7 +215,9 @@ class Engine:
         self.app.batches.stop_flow()
         await _attempt("finish what is under way", self._finish(grace), grace + STEP_S)
         await self.actors.stop()
-        await _attempt("leave the group", self.app.stop(), 2 * STEP_S)
+        # A crashed Faust does not come to its end: the group misses it after a session.
+        seconds = 1.0 if self.app.crashed else 2 * STEP_S
+        await _attempt("leave the group", self.app.stop(), seconds)
 
     async def _finish(self, grace: float) -> None:
         await asyncio.gather(*(h.drain(grace) for h in self._handlers.values()))

@@ -29,3 +29,9 @@ async def uneven(inputs: Number) -> Number:
 async def slow(inputs: Number) -> Number:
     await asyncio.sleep(1.0)
     return Number(value=inputs.value + 1)
+
+
+@chaos.action()
+async def slower(inputs: Number) -> Number:
+    await asyncio.sleep(2.0)
+    return Number(value=inputs.value + 1)
