@@ -27,6 +27,7 @@ _stalls = Counter(
 )
 
 EVERY_S: Final = 1.0
+_ANSWER_S: Final = 3.0
 
 
 class Offsets(NamedTuple):
@@ -63,8 +64,9 @@ class PartitionWatch:
         """Look every second until cancelled."""
         while True:
             try:
-                await self.look()
-            except KafkaError as error:
+                async with asyncio.timeout(_ANSWER_S):
+                    await self.look()
+            except (KafkaError, TimeoutError) as error:  # a reader that ends answers nothing more
                 _log.warning("the ends of partitions are not known", error=repr(error))
             await asyncio.sleep(EVERY_S)
 

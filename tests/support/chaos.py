@@ -265,7 +265,10 @@ class Chaos:
         await define(self.system.bootstrap, chain(second))
         source = f"/chaos/{self._name.replace(' ', '-')}"
         async with self.log.followed(), Triggers(self.system.bootstrap, source) as triggers:
-            yield triggers
+            try:
+                yield triggers
+            finally:  # the next case on the system has to know of them, whatever became of this one
+                self._ended.update(triggers.accepted, self.log.ended)
 
     async def ends(self, triggers: Triggers) -> None:
         """Wait for the ends of all runs, verify, and say how it went."""
@@ -279,7 +282,7 @@ class Chaos:
             f"({time.monotonic() - self._began:.0f} s)"
         )
         self.log.check()
-        self._ended |= self.log.ended.keys()
+        self._ended.update(self.log.ended)
         await verify(self.system, self._ended)
 
 
@@ -291,7 +294,7 @@ async def verify(system: System, runs: set[str]) -> None:
             ask = through_gateway(await stack.enter_async_context(GatewayClient(system.url)))
         verdict = await ledger.verify(system.bootstrap, ask, settled=True, within=60)
         assert verdict.agrees, verdict.differences
-        assert verdict.counts["runs"] == len(runs)
+        assert verdict.counts["runs"] == len(runs), (verdict.counts, len(runs))
     if system.gateway is not None:
         async with aiohttp.ClientSession(system.url) as session:
             counted = await sql(session, "SELECT count(), countIf(status = 'SUCCESS') FROM runs")
