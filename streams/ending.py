@@ -348,6 +348,12 @@ def _tell(
         "finishedAt": draft.at,
         "depth": head.depth,
     }
+    if (
+        draft.stage == "compensating"
+        and draft.head.ending is not None
+        and (draft.head.ending.outcome is RunStatus.SUCCESS)
+    ):
+        data["compensation"] = True  # it only undid what another run had done
     draft.announcement = Trigger(
         id=head.run,
         source=finished_source(head.workflow),

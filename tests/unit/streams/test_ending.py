@@ -107,6 +107,9 @@ def test_a_run_that_repeats_the_undoing_alone() -> None:
     assert life.inputs("b.compensate/1") == {"id": 2, "why": "the work of another run is undone"}
     life.done("b.compensate")
     assert life.done("a.compensate")[-1] == "run.succeeded"
+    told = life.last.announcement
+    assert told is not None
+    assert json.loads(bytes(told.data))["compensation"] is True
 
 
 def test_a_success_undoes_nothing() -> None:

@@ -292,6 +292,16 @@ def test_two_of_those_with_a_role_have_to_agree() -> None:
     assert life.ignored == "late_approval"
 
 
+def test_edited_inputs_need_all_agreements_anew() -> None:
+    life = asking(count=2)
+    life.start({"n": 1})
+    life.approve("a", "ann")
+    assert life.approve("a", "bob", inputs=Raw(b'{"n":2}')) == ["node.approved a"]
+    assert life.event_of(NodeApproved).missing == 1
+    assert life.approve("a", "ann") == ["node.approved a", "node.dispatched a"]
+    assert life.inputs("a/1") == {"n": 2}
+
+
 @pytest.mark.parametrize(
     ("approval", "after", "then"),
     [
