@@ -796,3 +796,87 @@ def test_what_did_nothing_is_not_undone_and_what_is_lost_is_named() -> None:
     run.hear(failed("b.compensate"))
     run.hear(failed("a.compensate"))
     assert run.events[-1].failure.message == "not undone: b, a"
+
+
+def test_a_big_list_is_read_again_by_a_worker_that_takes_over() -> None:
+    """`JudgedRun` decides everything a second time, from what is written."""
+    fan = task("fan", "a", forEach="{{ nodes.a.output }}", inputs={"n": "{{ item.n }}"})
+    run = started(task("a"), fan | {"maxParallel": 1}, limits=SMALL)
+    run.hear(by_reference(run, "a", [{"n": n, "x": "y" * 30} for n in range(2)]))
+    run.hear(done("fan", item=0))
+    assert [bytes(t.inputs) for t in run.outcomes[-1].tasks] == [b'{"n":1}']
+
+
+# --- items, one by one ----------------------------------------------------------------------------
+
+
+def test_an_item_is_given_the_inputs_that_a_person_edited_for_it() -> None:
+    run = started(task("fan", forEach=[1, 2], inputs={"n": "{{ item }}"}))
+    run.hear(failed("fan", item=1, kind="approval_required"))
+    answer = Approval(run="r1", node="fan", item=1, approved=True, by="ann", inputs=Raw(b'{"n":9}'))
+    run.hear(answer)
+    run.hear(failed("fan", item=1, attempt=2, retryable=True))
+    run.wake()
+    tasks = [t for o in run.outcomes for t in o.tasks]
+    assert [(t.id, bytes(t.inputs), t.approved) for t in tasks[2:]] == [
+        ("r1/fan.1/2", b'{"n":9}', True),
+        ("r1/fan.1/3", b'{"n":9}', True),
+    ]
+
+
+def test_an_item_has_its_time_from_when_it_was_begun_itself() -> None:
+    fan = task("fan", forEach=[1, 2], maxParallel=1, totalTimeout="1m", timeout="1h")
+    run = started(fan)
+    run.now += 50_000
+    run.hear(done("fan", item=0))
+    begun = run.now
+    run.wake()
+    assert run.now - begun == 60_000
+    assert said(run)[0] == "NodeFailed fan"
+
+
+def test_an_item_whose_inputs_are_too_large_fails_by_itself() -> None:
+    twice = {"x": "{{ item }}", "y": "{{ item }}"}
+    fan = task("fan", forEach=["y" * 40, "y"], inputs=twice, itemFailure="ignore")
+    run = started(fan, limits=DEFAULT_LIMITS._replace(payload=90))
+    failures = [(e.item, e.failure.kind) for e in run.events if isinstance(e, NodeFailed)]
+    assert failures == [(0, "inputs_too_large")]
+    assert sent(run) == ["r1/fan.1/1"]
+
+
+# --- what others are told -------------------------------------------------------------------------
+
+
+def test_the_run_above_is_told_why() -> None:
+    run = life(task("a"))
+    run.hear(start(parent=PARENT))
+    run.hear(Cancel(run="r1", reason="not today", force=True))
+    (told,) = run.outcomes[-1].messages
+    assert isinstance(told, Result)
+    assert told.failure is not None
+    assert told.failure.message == "run r1 of workflow 'w' ended CANCELLED: not today"
+    assert (told.failure.kind, told.failure.retryable) == ("child_failed", False)
+
+
+def test_a_run_with_too_many_events_fails_for_that() -> None:
+    run = started(task("a"), task("b", "a"), limits=DEFAULT_LIMITS._replace(events=3))
+    run.hear(done("a"))
+    failure = run.decisions[-1].events[2].failure
+    assert (failure.kind, failure.message, failure.retryable) == (
+        "events",
+        "the run has more than 3 events",
+        False,
+    )
+    run.hear(done("b"))
+    assert run.status is RunStatus.FAILED
+
+
+def test_who_undoes_a_node_need_not_report_as_its_agent_must() -> None:
+    undo = {"agent": "x", "action": "undo"}
+    run = started(
+        task("a", compensate=undo, startTimeout="1s", heartbeatTimeout="1s"), task("b", "a")
+    )
+    run.hear(done("a"))
+    run.hear(failed("b"))
+    tasks = [(t.node, t.report, t.heartbeat_ms) for o in run.outcomes for t in o.tasks]
+    assert tasks == [("a", True, 1_000), ("b", False, 0), ("a.compensate", False, 0)]
