@@ -29,15 +29,15 @@ run: setup ## Run CommandCenter on http://127.0.0.1:8080 until Ctrl-C
 demo: setup ## Run the bundled example from end to end, and end
 	@$(VENV)/bin/commandcenter demo
 
-test: setup ## Run the tests (those marked containers are skipped without a Docker engine)
-	$(PY) -m pytest
+test: setup ## Run the tests, two files at a time (those marked containers need a Docker engine)
+	$(PY) -m pytest -n 2 --dist loadfile
 
 check: setup ## Format, lint, types, import rules and tests: what must pass before a commit
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 simulate: setup ## Play SEEDS random histories of the engine under faults, from seed FROM
 	$(PY) tests/simulation/simulator.py --seeds $(SEEDS) --from $(FROM)

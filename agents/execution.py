@@ -94,6 +94,11 @@ class Execution:
         """The result of a task that is not begun, because it was called off."""
         return self._result(task, self._now_ms(), _final("cancelled", order.reason))
 
+    def broken_off(self, task: Task) -> Result:
+        """The result of a task whose action cancelled the asyncio task that it was called in."""
+        text = "the action cancelled its own asyncio task"
+        return self._result(task, self._now_ms(), Failure(kind="agent_error", message=text))
+
     def _result(self, task: Task, started_at: int, outcome: Raw | Failure) -> Result:
         return Result(
             run=task.run,

@@ -71,6 +71,10 @@ class OrderReader:
     async def __aexit__(self, *error: object) -> None:
         await self._reader.__aexit__(*error)
 
+    async def failure(self) -> None:
+        """Wait until reading ends, and raise by what."""
+        await self._reader.failure()
+
     async def ready(self) -> None:
         """Wait until the orders that there were at the start have been handed on."""
         await self._reader.ready()

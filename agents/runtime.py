@@ -13,6 +13,8 @@ Rules:
 - A task that is long is no reason to do finished ones behind it again: the commit says which those
   are. And one that is delivered again to this worker has its result published again, not its work
   done again, as long as the result is remembered.
+- What goes wrong here with a task, and is not the agent's fault, `run_results` raises: the task is
+  done again by whoever comes after this worker.
 """
 
 import asyncio
@@ -77,6 +79,8 @@ class AgentRuntime:
         self._finished: list[tuple[_Place, int]] = []
         self._parcel = Parcel()
         self._something_finished = asyncio.Event()
+        self._fault: BaseException | None = None
+        self._stopping = False
 
     async def accept(self, batch: Batch) -> None:
         """Begin every task of the batch; back-pressure is on the partition, not on the caller."""
@@ -112,7 +116,7 @@ class AgentRuntime:
             self._attempts[task.id] = attempt
             work = asyncio.create_task(self._run(attempt))
             self._work.add(work)
-            work.add_done_callback(self._work.discard)
+            work.add_done_callback(self._ended)
         if len(self._work) > 2 * self._concurrency:
             self._app.batches.hold(batch.tp)
             self._held.add(batch.tp)
@@ -137,6 +141,10 @@ class AgentRuntime:
             try:
                 if self._may_begin(attempt):
                     result = await self._execution.execute(task, attempt)
+            except asyncio.CancelledError:
+                if self._stopping:
+                    raise
+                result = self._execution.broken_off(task)
             finally:
                 self._free.release()
         finally:
@@ -147,6 +155,12 @@ class AgentRuntime:
                     del self._places[task.id]
         if result is not None:
             self._conclude(task, result)
+
+    def _ended(self, work: asyncio.Task[None]) -> None:
+        self._work.discard(work)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            self._fault = self._fault or error
+            self._something_finished.set()
 
     def _may_begin(self, attempt: Attempt) -> bool:
         task = attempt.task.id
@@ -185,10 +199,11 @@ class AgentRuntime:
         self._something_finished.set()
 
     async def run_results(self) -> None:
-        """Publish results as they come, many at once, until cancelled."""
-        while True:
+        """Publish results as they come, many at once, until cancelled or a task has a fault."""
+        while self._fault is None:
             await self._something_finished.wait()
             await self.publish()
+        raise self._fault
 
     async def publish(self) -> None:
         """Publish what is finished or said now, then let offsets be committed."""
@@ -220,6 +235,7 @@ class AgentRuntime:
         """Let tasks under way finish for `grace` seconds, cancel the rest, publish the results."""
         if self._work:
             _, late = await asyncio.wait(self._work, timeout=grace)
+            self._stopping = True
             for work in late:
                 work.cancel()
             for attempt in self._attempts.values():

@@ -147,6 +147,14 @@ def _asked(name: str) -> _Asked:
     return _Asked(run, node, int(item[:9]) if dot else None)
 
 
+def _agreed(approval: ApprovalView) -> list[str]:
+    """Who has agreed to the inputs as they are now: whoever edits them begins the count anew."""
+    agreed: list[str] = []
+    for said in approval.answers:
+        agreed = [said.by] if said.inputs is not None else [*agreed, said.by]
+    return agreed
+
+
 def _check(approval: ApprovalView, said: _Said, plan: Plan | None) -> None:
     if approval.status != "PENDING":
         people = ", ".join(answer.by for answer in approval.answers if answer.by)
@@ -158,7 +166,7 @@ def _check(approval: ApprovalView, said: _Said, plan: Plan | None) -> None:
         raise ForbiddenError(
             f"only people with one of the roles {needed} may decide (given: {has})"
         )
-    if said.approves and any(answer.by == said.by for answer in approval.answers):
+    if said.approves and said.inputs is None and said.by in _agreed(approval):
         raise ConflictError(f"{said.by} has approved it already; {approval.missing} more must")
     if said.inputs is None:
         return

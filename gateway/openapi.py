@@ -28,6 +28,7 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "from": ("The older version; without it the one before `to`.", _VERSION),
     "to": ("The newer version; without it the latest.", _VERSION),
     "version": ("A version of the workflow.", _VERSION),
+    "check": ("Whether only to check, and to publish nothing.", {"type": "boolean"}),
     "topic": ("Only what is from this topic.", _TEXT),
     "error": ("Only this class of errors.", _TEXT),
     "state": ("Only letters in this state.", {"type": "string", "enum": list(LetterState)}),

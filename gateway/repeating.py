@@ -124,7 +124,9 @@ async def _repeat(
     app = request.app
     old = told.detail
     started = next(event for _, event in decoded(told.rows) if isinstance(event, RunStarted))
-    key = idempotency_key(request) or uuid4().hex
+    # To undo twice would be to pay a refund twice: asked again, it is the same run. What that one
+    # could not undo, a retry of that one does.
+    key = kind if kind == "compensation" else idempotency_key(request) or uuid4().hex
     blobs = app[SERVICES].blobs
     start = Start(
         run=run_id(old.project, old.workflow, f"/api/runs/{old.id}/{kind}", key),

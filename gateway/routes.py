@@ -74,7 +74,9 @@ ROUTES: Final = (
     Route("GET", "/api/agents", agents.list_agents, views.AgentList),
     Route("GET", "/api/agents/{name}", agents.get_agent, views.AgentView),
     Route("GET", "/api/workflows", w.list_workflows, views.WorkflowList, query=("project",)),
-    Route("POST", "/api/workflows", w.publish_workflow, views.Published, 201, DEFINITION),
+    Route(
+        "POST", "/api/workflows", w.publish_workflow, views.Published, 201, DEFINITION, ("check",)
+    ),
     Route(
         "GET",
         "/api/workflows/{name}",

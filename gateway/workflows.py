@@ -46,8 +46,17 @@ async def list_workflows(request: web.Request) -> web.Response:
 
 
 async def publish_workflow(request: web.Request) -> web.Response:
-    """Publish a definition (JSON or YAML): 201 with the new version, 200 if it is the latest."""
-    return await _publish(request, await document(request))
+    """Publish a definition (JSON or YAML): 201 with the new version, 200 if it is the latest.
+
+    With `check=true` nothing is published: 200 says what would be.
+    """
+    definition = await document(request)
+    given = request.query.get("check", "false")
+    if given not in ("true", "false"):
+        raise CallerError(f"check={given!r} is neither true nor false")
+    if given == "true":
+        return await _would_publish(request, definition)
+    return await _publish(request, definition)
 
 
 async def put_workflow(request: web.Request) -> web.Response:
@@ -207,6 +216,17 @@ async def _publish(request: web.Request, definition: dict[str, Any]) -> web.Resp
         Published(name=spec.name, project=spec.project, version=version, created=created),
         201 if created else 200,
         {"Location": f"/api/workflows/{spec.name}"},
+    )
+
+
+async def _would_publish(request: web.Request, definition: dict[str, Any]) -> web.Response:
+    spec = (await check_definition(request, definition)).spec
+    known = request.app[CATALOG].catalog
+    active, latest = (find(spec.project, spec.name) for find in (known.active, known.latest))
+    same = active is not None and active.record.digest == spec.digest
+    version = (0 if latest is None else _number(latest)) + (not same)
+    return answer(
+        Published(name=spec.name, project=spec.project, version=version, created=not same)
     )
 
 

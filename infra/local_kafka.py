@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -34,6 +35,8 @@ _TRAINING_STOPS_WITHIN_S: Final = 120.0
 _PORT_TRIES: Final = 3
 _DEATHS: Final = 3
 _DEATHS_WITHIN_S: Final = 60.0
+_ROOM_BYTES: Final = 16 * 1024**2
+"""Kafka ends at the first write that finds no room: with less than this it is not started."""
 
 
 class LocalKafka:
@@ -85,8 +88,8 @@ class LocalKafka:
         """Start and return once clients are served.
 
         Raises:
-            OperatorError: The data directory has an owner or cannot be written, the port is taken,
-                the jars cannot be downloaded, or Kafka did not start.
+            OperatorError: The data directory has an owner, cannot be written or is full, the port
+                is taken, the jars cannot be downloaded, or Kafka did not start.
         """
         try:
             try:
@@ -97,6 +100,7 @@ class LocalKafka:
                 await self._start_on_a_port(broker)
                 self._publish()
             except OSError as error:
+                _refuse_a_full_disk(self._folder)
                 raise OperatorError(
                     f"The embedded Kafka cannot use {self._folder}: {error}. "
                     "Choose a writable data directory with COMMANDCENTER_DATA."
@@ -136,7 +140,8 @@ class LocalKafka:
         """Start the broker again, on the same port, whenever it ends by itself.
 
         Raises:
-            OperatorError: It ended too often in a short time; the text has the end of its log.
+            OperatorError: It ended too often in a short time (the text has the end of its log), or
+                the disk is full.
         """
         deaths: deque[float] = deque(maxlen=_DEATHS)
         while True:
@@ -150,8 +155,13 @@ class LocalKafka:
                 )
             deaths.append(now)
             self._console.out(f"The embedded Kafka ended by itself ({how}); starting it again.")
-            await broker.start(self._port)
-            self._publish()
+            try:
+                await self._start_where_there_is_room(broker)
+                self._publish()
+            except OSError as error:
+                raise OperatorError(
+                    f"The embedded Kafka cannot use {self._folder} any more: {error}."
+                ) from error
 
     async def _prepare(self, home: Path) -> None:
         """Make later starts fast; a failure costs only that, so it is told and not raised."""
@@ -178,12 +188,20 @@ class LocalKafka:
         for left in reversed(range(_PORT_TRIES)):
             self._port = self._choose_port()
             try:
-                await broker.start(self._port)
+                await self._start_where_there_is_room(broker)
             except OperatorError:
                 if left == 0 or is_free(self._port):
                     raise  # not because somebody took the port in the meantime
             else:
                 return
+
+    async def _start_where_there_is_room(self, broker: KafkaBroker) -> None:
+        _refuse_a_full_disk(self._folder)
+        try:
+            await broker.start(self._port)
+        except (OperatorError, OSError):
+            _refuse_a_full_disk(self._folder)  # the room was gone in the meantime
+            raise
 
     def _choose_port(self) -> int:
         if not self._wanted_port:
@@ -239,6 +257,17 @@ def _started_at(pid: int) -> float | None:
 
 def _bootstrap_file(folder: Path) -> Path:
     return folder / "bootstrap.json"
+
+
+def _refuse_a_full_disk(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < _ROOM_BYTES:
+        raise OperatorError(
+            f"The disk of the data directory {folder.parent} is full: {free / 1024**2:.1f} MiB are "
+            f"free, and the embedded Kafka needs {_ROOM_BYTES / 1024**2:.0f} MiB to start. Make "
+            "room there, then start again: what was accepted is kept. Or choose another directory "
+            "with COMMANDCENTER_DATA."
+        )
 
 
 async def _own(folder: Path) -> int:

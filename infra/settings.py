@@ -80,6 +80,9 @@ class Settings(BaseSettings):
         default="127.0.0.1", description="address that the gateway listens on"
     )
     port: int = Field(default=8080, ge=1, le=65535, description="port of the gateway")
+    worker_metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="port of a worker's own /metrics; 0: none"
+    )
     blobs: str = Field(
         default="", description="where big payloads go, a folder or URL; empty: data directory"
     )

@@ -1,6 +1,6 @@
 """The worker process: router, orchestrator and agents on one Faust app.
 
-Starting up, top to bottom: topics, producer, definitions, agents' registrations, engine.
+Starting up, top to bottom: metrics, topics, producer, definitions, agents' registrations, engine.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from infra import telemetry
 from infra.group_session import session_seconds
+from infra.metrics_port import metrics_served
 from infra.readiness import announce_ready
 from infra.settings import Settings
 from infra.supervisor import Stop
@@ -79,6 +80,7 @@ async def run_worker(
     name = f"{socket.gethostname()}/{os.getpid()}"
     task_topics = _TaskTopics(bootstrap, partitions, replication)
     async with AsyncExitStack() as stack:
+        stack.enter_context(metrics_served(settings.host, settings.worker_metrics_port))
         await ensure_topics(
             bootstrap, topics.TOPICS, partitions=partitions, replication=replication
         )
@@ -145,6 +147,8 @@ async def run_worker(
         orders = await stack.enter_async_context(OrderReader(bootstrap, _now_ms, obey))
         await orders.ready()
         await engine.start()
+        engine.actors.start(f"read {topics.WORKFLOWS}", definitions.failure())
+        engine.actors.start(f"read {topics.CONTROL}", orders.failure())
         try:
             await _serve(engine, stop)
         finally:
@@ -152,7 +156,7 @@ async def run_worker(
 
 
 async def _serve(engine: Engine, stop: Stop) -> None:
-    watch = asyncio.create_task(engine.watch())
+    watch = asyncio.create_task(engine.actors.failure())
     ready = asyncio.create_task(engine.ready.wait())
     wanted = asyncio.create_task(stop.wanted.wait())
     try:

@@ -134,19 +134,16 @@ class WorkerWatch:
 
     def _judge(self, partitions: dict[Place, Seen]) -> None:
         now = time.monotonic()
-        before = {stall[:2] for stall in self._stalls}
         self._stalls = self._watchdog.look(now, partitions)
-        stalled = {stall[:2] for stall in self._stalls}
         self._waiting = sum(max(0, seen.end - seen.done) for seen in partitions.values())
         self._looked_at = now
         self._trouble = ""
         for (topic, partition), seen in partitions.items():
             _lag.labels(topic, partition).set(max(0, seen.end - seen.done))
-        _stalled.set(len(stalled))
+        _stalled.set(len(self._stalls))
         _workers.set(self._members)
-        for stall in self._stalls:
-            if stall[:2] not in before:
-                _stalls.labels(stall.topic).inc()
-                _log.error("a partition stands still", **stall._asdict())
-        for topic, partition in before - stalled:
+        for stall in self._watchdog.begun:
+            _stalls.labels(stall.topic).inc()
+            _log.error("a partition stands still", **stall._asdict())
+        for topic, partition in self._watchdog.ended:
             _log.info("a partition moves again", topic=topic, partition=partition)

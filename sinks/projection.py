@@ -311,7 +311,8 @@ def _attempt(event: Attempt, run: str, at: int) -> Row | None:
         case NodeApprovalRequested():
             if not event.attempt:  # nothing was attempted yet
                 return None
-            why = ("FAILED", "approval_required", "the agent acts only if a person has agreed")
+            # A question, not a failure: it must not count in anybody's failure rate.
+            why = ("CANCELLED", "approval_required", "the agent acts only if a person has agreed")
             return (*key, *_NOT_SENT, 0, at, 0, 0, *why, "", "", "")
         case NodeCancelled():
             if not event.attempt:

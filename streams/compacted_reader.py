@@ -66,6 +66,14 @@ class CompactedReader:
             return f"reading {self._partition.topic} ended: {self._task.exception()}"
         return self._trouble or ("" if self._ready else f"{self._partition.topic} is being read")
 
+    async def failure(self) -> None:
+        """Wait until reading ends, and raise by what; to give up waiting does not end it."""
+        task = self._task
+        if task is not None:
+            await asyncio.wait([task])
+            if not task.cancelled():
+                await task
+
     async def ready(self) -> None:
         """Wait until the topic has been read to the end it had at the start."""
         await self._until(lambda: self._ready)

@@ -72,16 +72,30 @@ class Outcome(NamedTuple):
     listed: frozenset[str] = frozenset()
 
 
+class _Payloads:
+    """The content of references: what this decision has packed, nobody else knows yet."""
+
+    __slots__ = ("_blobs", "packed")
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self.packed: dict[str, bytes] = {}
+
+    def get(self, reference: Reference) -> bytes:
+        packed = self.packed.get(reference.digest)
+        return self._blobs(reference) if packed is None else packed
+
+
 class Draft:
     """Every event is applied as soon as it is emitted. `queue` are nodes that may begin now."""
 
     __slots__ = (
-        "_blobs",
         "_inline_bytes",
-        "_packed",
+        "_payloads",
         "announcement",
         "at",
         "before",
+        "blob_of",
         "blobs",
         "cancellations",
         "events",
@@ -108,11 +122,14 @@ class Draft:
         self.plan = plan
         self.partition = partition
         self.limits = limits
-        self._blobs = blobs
-        self._packed: dict[str, bytes] = {}
+        # Of its own, so that the draft and its scope do not hold each other: cycles wait for the
+        # garbage collector, which took a tenth of a worker's time.
+        self._payloads = _Payloads(blobs)
+        self.blob_of: Blobs = self._payloads.get
         self.fold = Fold(before)
         self.scope = RunScope(before.head, before.head.trigger, self.fold.nodes, self.blob_of)
-        self.scope.failure = self._why()
+        if before.head.ending is not None:
+            self.scope.failure = self._why()
         self.queue: deque[str] = deque()
         self.events: list[Event] = []
         self.tasks: list[Task] = []
@@ -181,13 +198,8 @@ class Draft:
             return msgspec.Raw(content)
         reference = reference_to(content)
         self.blobs.append(content)
-        self._packed[reference.digest] = content
+        self._payloads.packed[reference.digest] = content
         return msgspec.Raw(reference.encode())
-
-    def blob_of(self, reference: Reference) -> bytes:
-        """The content of a reference; of what this decision has packed, nobody else knows yet."""
-        packed = self._packed.get(reference.digest)
-        return self._blobs(reference) if packed is None else packed
 
     def outcome(self) -> Outcome:
         """The decision and its effects."""

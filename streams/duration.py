@@ -1,9 +1,10 @@
 """Durations in definitions: `500ms`, `30s`, `5m`, `24h`, `7d`, or a number of seconds.
 
-Inside they are whole milliseconds.
+Inside they are whole milliseconds, as is a moment: `2026-12-31T23:59:00Z`.
 """
 
 import re
+from datetime import datetime
 from math import isfinite
 from typing import Annotated, Any, Final
 
@@ -28,6 +29,17 @@ def parse(value: Any) -> int:
     if not isfinite(milliseconds):
         raise ValueError(f"{value!r} is not a duration: write 30s, 5m, 24h or a number of seconds")
     return round(milliseconds)
+
+
+def moment(value: Any) -> int:
+    """Milliseconds since 1970 of a time in RFC 3339; ValueError says what is wrong."""
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not a time: write 2026-12-31T23:59:00Z") from error
+    if found.tzinfo is None:
+        raise ValueError(f"{value!r} has no time zone: write 2026-12-31T23:59:00Z")
+    return round(found.timestamp() * 1000)
 
 
 def text(milliseconds: int) -> str:

@@ -13,7 +13,7 @@ Rules:
   is open is cancelled and the run ends.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -59,6 +59,7 @@ def advance(draft: Draft) -> None:
             return
         if draft.fold.seq >= draft.limits.events and draft.stage == "" and draft.fold.open:
             text = f"the run has more than {draft.limits.events:,} events"
+            text += " (COMMANDCENTER_RUN_EVENTS_LIMIT)"
             stop(draft, RunStatus.FAILED, Failure(kind="events", message=text, retryable=False))
             continue
         if draft.stage == "compensating" and _undo_next(draft):
@@ -256,6 +257,7 @@ def _output(draft: Draft) -> tuple[msgspec.Raw | msgspec.UnsetType, Failure | No
         return UNSET, Failure(kind="output", message=f"output: {error}", retryable=False)
     if len(content) > draft.limits.payload:
         text = f"an output of {len(content):,} bytes: a run may have {draft.limits.payload:,}"
+        text += " (COMMANDCENTER_PAYLOAD_LIMIT)"
         return UNSET, Failure(kind="output", message=text, retryable=False)
     return draft.pack(content), None
 
@@ -288,6 +290,23 @@ def _finish(
     _tell(draft, failure, output, ending.reason)
 
 
+_CURABLE: Final = frozenset({"timeout", "not_started"})
+"""Final failures that may well not happen in another run."""
+
+
+def _is_worth_another_run(draft: Draft, failure: Failure | None) -> bool:
+    """Whether a new run in the place of this one could succeed.
+
+    Not where it was cancelled, nor where the node that failed it would fail again: with every level
+    of runs above it the attempts would multiply.
+    """
+    if failure is None:
+        return False
+    state = None if failure.node is None else draft.state(failure.node)
+    cause = failure if state is None or state.failure is None else state.failure
+    return cause.retryable or cause.kind in _CURABLE
+
+
 def _tell(
     draft: Draft,
     failure: Failure | None,
@@ -303,7 +322,7 @@ def _tell(
         why = failure.message if failure is not None else reason
         text = f"run {head.run} of workflow {head.workflow!r} ended {status}: {why}"
         failed = Failure(
-            kind="child_failed", message=text, retryable=status is not RunStatus.CANCELLED
+            kind="child_failed", message=text, retryable=_is_worth_another_run(draft, failure)
         )
         draft.messages.append(
             Result(
@@ -329,6 +348,12 @@ def _tell(
         "finishedAt": draft.at,
         "depth": head.depth,
     }
+    if (
+        draft.stage == "compensating"
+        and draft.head.ending is not None
+        and (draft.head.ending.outcome is RunStatus.SUCCESS)
+    ):
+        data["compensation"] = True  # it only undid what another run had done
     draft.announcement = Trigger(
         id=head.run,
         source=finished_source(head.workflow),

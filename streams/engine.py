@@ -6,7 +6,7 @@ for each kind of task, whose handler is handed in.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 import structlog
@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from streams import topics
+from streams.actors import Actors
 from streams.faust_shell import (
     SESSION_S,
     Batch,
@@ -24,12 +25,16 @@ from streams.faust_shell import (
     new_app,
 )
 from streams.orchestrator import Orchestrator
+from streams.partition_watch import PartitionWatch
 from streams.read_ahead import read_ahead
 from streams.router import Router
+from streams.watchdog import PATIENCE_S
 
 _log = structlog.get_logger(__name__)
 
 BATCHES_AT_ONCE: Final = 64
+STEP_S: Final = 5.0
+"""For the last results, the batch in hand and the commit, when a worker stops."""
 
 
 class TaskHandler(Protocol):
@@ -39,7 +44,7 @@ class TaskHandler(Protocol):
         """Begin the batch's tasks."""
 
     async def run_results(self) -> None:
-        """Publish results until cancelled."""
+        """Publish results until cancelled; raises what goes wrong with any task."""
 
     async def drain(self, grace: float) -> None:
         """Finish or give up what is under way, and publish the results."""
@@ -48,10 +53,13 @@ class TaskHandler(Protocol):
 class _Changelog:
     """What the orchestrator knows and tells of the table's changelog."""
 
-    def __init__(self, consumer: BatchConsumer, store: PartitionedStore, bootstrap: str) -> None:
+    def __init__(
+        self, consumer: BatchConsumer, store: PartitionedStore, bootstrap: str, actors: Actors
+    ) -> None:
         self.may_write = consumer.may_write
         self._store = store
         self._bootstrap = bootstrap
+        self._actors = actors
         self._reading: dict[int, asyncio.Task[None]] = {}
 
     def to_mend(self, partition: int) -> set[bytes]:
@@ -63,7 +71,7 @@ class _Changelog:
         # Somebody else wrote too. What is newest is told apart for as long as both records are in
         # the log; before compaction takes the older one, the next write repeats ours.
         _log.warning("the state has records of another worker", partition=partition, offset=first)
-        task = asyncio.create_task(self._read(partition), name=f"read state {partition}")
+        task = self._actors.start(f"read state {partition}", self._read(partition))
         self._reading[partition] = task
         task.add_done_callback(lambda _: self._reading.pop(partition))
 
@@ -104,9 +112,8 @@ class Engine:
             # Of what is applied already. 1 would make Faust read what the owner writes itself.
             recovery_buffer_size=2,
         )
-        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._background: list[asyncio.Task[None]] = []
-        self._owned: set[tuple[int, int]] = set()
+        self.actors = Actors()
+        """What works in this worker; others may add theirs."""
         self.ready = asyncio.Event()
         """Set while partitions are owned and restored."""
         self._connect()
@@ -122,21 +129,23 @@ class Engine:
 
     def _agent(self, topic: str, handle: Callable[[list[Batch]], Awaitable[None]]) -> None:
         async def agent(stream: Any) -> None:
-            waiting: list[Batch] = []
-            async for batch in stream.noack():
-                waiting.append(batch)
-                if stream.channel.empty() or len(waiting) >= BATCHES_AT_ONCE:
-                    batches, waiting = waiting, []
-                    try:
-                        await handle(batches)
-                    except Exception as error:
-                        # Faust would restart the agent behind the lost batch. The worker ends
-                        # instead, and its successor resumes where the state says.
-                        if not self._failure.done():
-                            self._failure.set_exception(error)
-                        raise
+            try:
+                await self._serve(stream, handle)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the worker ends by it
+                self.actors.failed(topic, error)
+                # Faust would restart an agent that ends, behind the batch that failed, and what
+                # comes next would be acknowledged. So it stands still until the app stops.
+                await asyncio.Event().wait()
 
         self.app.agent(batch_topic(self.app, topic), name=topic, concurrency=1)(agent)
+
+    async def _serve(self, stream: Any, handle: Callable[[list[Batch]], Awaitable[None]]) -> None:
+        waiting: list[Batch] = []
+        async for batch in stream.noack():
+            waiting.append(batch)
+            if stream.channel.empty() or len(waiting) >= BATCHES_AT_ONCE:
+                batches, waiting = waiting, []
+                await handle(batches)
 
     async def _route(self, batches: list[Batch]) -> None:
         await self._router.process(batches)
@@ -178,24 +187,19 @@ class Engine:
         consumer = self.app.batches
         consumer.resume_offset = self._resume_offset
         consumer.on_resumed = self.ready.set
-        self._orchestrator.changelog = _Changelog(consumer, self._table.store, self._bootstrap)
+        consumer.on_failed = self.actors.failed
+        self._orchestrator.changelog = _Changelog(
+            consumer, self._table.store, self._bootstrap, self.actors
+        )
         everything = dict.fromkeys(range(self._partitions), 0)
         await read_ahead(self._bootstrap, topics.STATE, everything, self._table.store.restore)
         await self.app.start()
-        self._background = [asyncio.create_task(self._orchestrator.run_timers(), name="timers")]
-        self._background += [
-            asyncio.create_task(handler.run_results(), name=f"results of {name}")
-            for name, handler in self._handlers.items()
-        ]
-
-    async def watch(self) -> None:
-        """Wait until something of it fails, and raise what."""
-        done, _ = await asyncio.wait(
-            [*self._background, self._failure, asyncio.ensure_future(self._app_end())],
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        for ended in done:
-            await ended
+        self.actors.start("timers", self._orchestrator.run_timers())
+        for name, handler in self._handlers.items():
+            self.actors.start(f"tasks of {name}", handler.run_results())
+        watch = PartitionWatch(consumer.offsets, PATIENCE_S)
+        self.actors.start("partition watch", watch.run())
+        self.actors.start("faust", self._app_end())
 
     async def _app_end(self) -> None:
         await self.app.wait_until_stopped()
@@ -203,13 +207,32 @@ class Engine:
             raise self.app.crash_reason
 
     async def stop(self, grace: float) -> None:
-        """Take no more, finish what is under way for `grace` seconds, commit, leave the group."""
-        consumer = self.app.batches
-        consumer.stop_flow()
+        """Take no more, finish what is under way for `grace` seconds, commit, leave the group.
+
+        What cannot be finished in order, after a failure, is said and left: the group is left in
+        any case, and what is not committed is done by the successor.
+        """
+        self.app.batches.stop_flow()
+        await _attempt("finish what is under way", self._finish(grace), grace + STEP_S)
+        await self.actors.stop()
+        # A crashed Faust does not come to its end: the group misses it after a session.
+        seconds = 1.0 if self.app.crashed else 2 * STEP_S
+        await _attempt("leave the group", self.app.stop(), seconds)
+
+    async def _finish(self, grace: float) -> None:
         await asyncio.gather(*(h.drain(grace) for h in self._handlers.values()))
         await self._orchestrator.release()
-        await consumer.commit()
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
-        await self.app.stop()
+        if not self.app.batches.crashed:  # its thread would never answer
+            await self.app.batches.commit()
+
+
+async def _attempt(what: str, work: Coroutine[Any, Any, object], seconds: float) -> None:
+    """Do it as far as it goes, in a task of its own: a crashed Faust cancels who waits for it."""
+    task = asyncio.create_task(work, name=what)
+    await asyncio.wait([task], timeout=seconds)
+    if not task.done():
+        task.cancel()
+        _log.error("the worker stops without an end of this", what=what, seconds=seconds)
+    elif task.cancelled() or task.exception() is not None:
+        error = None if task.cancelled() else task.exception()
+        _log.error("the worker stops without this", what=what, exc_info=error)

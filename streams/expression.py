@@ -5,7 +5,8 @@ have, is the workflow author's fault and found when the definition is published.
 certain values gives a `Verdict` with the reason; whose fault that is, the place says.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +15,12 @@ import msgspec
 from streams.records import Trigger
 
 MAX_LENGTH: Final = 4_096
+# A name after `nodes` or `event`; strings are matched so that what stands in them is passed over.
+_LOOKS_AT: Final = re.compile(
+    r"""(?<![\w.])(?P<root>nodes|event)(?:\.(?P<name>\w+)|\[(?P<q>['"])(?P<key>[\w-]+)(?P=q)\])"""
+    r"""|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\""""
+)
+_LOCAL: Final = re.compile(r"\(\s*(nodes|event)\s*,")
 
 
 class ExpressionError(ValueError):
@@ -58,6 +65,14 @@ class Expression:
             raise ExpressionError(
                 f"the expression does not look at the {needed}: use {needed}.type, {needed}.data"
             )
+
+    def looks_at(self) -> Iterator[tuple[str, str]]:
+        """What it names: (`nodes`, a node) and (`event`, a field of the event)."""
+        if _LOCAL.search(self.text):  # a macro's own variable, `x.exists(event, …)`, hides them
+            return
+        for found in _LOOKS_AT.finditer(self.text):
+            if root := found["root"]:
+                yield root, found["name"] or found["key"]
 
     def check(self, values: Mapping[str, Any]) -> Verdict:
         """Whether it is true of these values."""

@@ -41,7 +41,9 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from streams.outbox import REQUEST_BYTES
+from streams.partition_watch import Offsets
 from streams.topic_reader import FETCH_RECORDS, TopicReader
+from streams.watchdog import Place
 from streams.watermark import Intervals, decode
 
 QUEUED_BATCHES: Final = 32
@@ -327,6 +329,9 @@ class BatchConsumer(driver.Consumer):
     on_resumed: Callable[[], None]
     """Set by the engine: called when positions are sought and work goes on."""
 
+    on_failed: Callable[[str, BaseException], None]
+    """Set by the engine: called with the name and the error of a reader that failed."""
+
     def on_init(self) -> None:
         """Begin with nothing known of any partition."""
         self._positions: dict[TP, int] = {}
@@ -442,6 +447,23 @@ class BatchConsumer(driver.Consumer):
         self.on_resumed()
         return positions
 
+    async def offsets(self) -> dict[Place, Offsets]:
+        """How far the partitions are that are read now.
+
+        Raises:
+            KafkaError: the brokers do not answer.
+        """
+        found: dict[Place, Offsets] = {}
+        for topic, reader in list(self._readers.items()):
+            for partition, (begin, end) in (await reader.bounds()).items():
+                tp = TP(topic, partition)
+                # What the log has dropped is not waiting any more.
+                committed = max(begin, self._committed_offset.get(tp) or 0)
+                processed = max(begin, self._done.get(tp, self._positions.get(tp, 0)))
+                note = self._ask_note[tp]() if tp in self._ask_note else ""
+                found[tp] = Offsets(end, committed, processed, note)
+        return found
+
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Off: it judges by record-wise acknowledgement, which batches do not have."""
 
@@ -477,8 +499,8 @@ class BatchConsumer(driver.Consumer):
     async def _read(self, reader: TopicReader) -> None:
         try:
             await reader.run()
-        except Exception as error:  # noqa: BLE001  # whatever it is, the app ends by it
-            await self.crash(error)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the worker ends by it
+            self.on_failed(f"read {reader.topic}", error)
 
     async def on_stop(self) -> None:
         """Close the readers with everything else."""

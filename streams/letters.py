@@ -300,7 +300,9 @@ def check_replay(entry: Entry, *, again: bool) -> None:
     if topic not in _REPLAYABLE and not topic.startswith(topics.TASKS_PREFIX):
         raise CallerError(f"dead letter {entry.id} is from {topic}: nothing is replayed to there")
     if entry.state is not LetterState.OPEN and not again:
-        raise AlreadyClosedError(f"{closed(entry)}. Ask with `again` to replay it nevertheless")
+        raise AlreadyClosedError(
+            f"{closed(entry)}. Ask for it with again (--again) to replay it nevertheless"
+        )
 
 
 def check_purge(entry: Entry) -> None:

@@ -297,7 +297,9 @@ class Fold:
                 self._put(
                     replace(
                         before,
-                        approvers=(*before.approvers, event.by),
+                        approvers=(
+                            (*before.approvers, event.by) if event.inputs is UNSET else (event.by,)
+                        ),
                         approved=event.missing == 0,
                         inputs=before.inputs if event.inputs is UNSET else event.inputs,
                         wake_at=None if event.missing == 0 else before.wake_at,

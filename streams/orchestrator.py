@@ -9,7 +9,7 @@ messages make the same outputs.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -24,7 +24,7 @@ from streams.errors import CommandCenterError, OperatorError
 from streams.faust_shell import READS, Batch
 from streams.ids import request_source, spread
 from streams.lifecycle import RunState
-from streams.outbox import BATCH_BYTES, Outbox, Parcel, partition_of
+from streams.outbox import BATCH_BYTES, Header, Outbox, Parcel, partition_of
 from streams.payload import MissingBlobError, Reference
 from streams.plan import Plan
 from streams.records import (
@@ -93,6 +93,10 @@ class ReplacedError(Exception):
 
 class UnknownWorkflowError(CommandCenterError):
     """A message needs a workflow version that was never published."""
+
+
+_Told = tuple[str, int, bytes, bytes, Sequence[Header]]
+"""A record: topic, partition, key, value and headers."""
 
 
 class _Draft:
@@ -314,24 +318,10 @@ class Orchestrator:
         event = codec.encode(outcome.decision)
         tasks = [(task, codec.encode(task)) for task in outcome.tasks]
         changes = list(draft.store.changes(before, outcome))
-        by_parent = [m for m in outcome.messages if isinstance(m, Cancel)]
-        others = [(m.run, codec.encode(m)) for m in outcome.messages if m not in by_parent]
-        orders = [(order.task, codec.encode(order)) for order in outcome.cancellations]
-        asked = [_requested(request) for request in outcome.requests]
-        asked += [_called_off(cancel, head) for cancel in by_parent]
-        if outcome.announcement is not None:
-            asked.append(IncomingEvent(outcome.announcement, head.project, None, head.depth + 1))
+        told = self._told(outcome, head)
         outputs.add(topics.EVENTS, partition, run.encode(), event)
-        for other, value in others:
-            place = partition_of(other, self._partitions)
-            outputs.add(topics.INBOX, place, other.encode(), value)
-        for name, value in orders:
-            outputs.add(topics.CONTROL, 0, name.encode(), value)
-        for happened in asked:
-            headers, value = to_kafka(happened)
-            source = happened.trigger.source
-            place = partition_of(source, self._partitions)
-            outputs.add(topics.TRIGGERS, place, source.encode(), value, headers)
+        for topic, place, key, value, headers in told:
+            outputs.add(topic, place, key, value, headers)
         for task, value in tasks:
             place = spread(task.id, self._partitions)
             outputs.add(topics.tasks(task.agent), place, task.id.encode(), value)
@@ -344,6 +334,30 @@ class Orchestrator:
             if self._tracing is not None:
                 self._tracing.run_ended(outcome.state.head)
         return ""
+
+    def _told(self, outcome: Outcome, head: RunHead) -> list[_Told]:
+        """What goes to others than agents: other runs, workers, and whoever reads triggers."""
+        told: list[_Told] = []
+        asked: list[IncomingEvent] = []
+        for message in outcome.messages:
+            if isinstance(message, Cancel):
+                asked.append(_called_off(message, head))
+            else:
+                place = partition_of(message.run, self._partitions)
+                told.append((topics.INBOX, place, message.run.encode(), codec.encode(message), ()))
+        told += [
+            (topics.CONTROL, 0, order.task.encode(), codec.encode(order), ())
+            for order in outcome.cancellations
+        ]
+        asked += [_requested(request) for request in outcome.requests]
+        if outcome.announcement is not None:
+            asked.append(IncomingEvent(outcome.announcement, head.project, None, head.depth + 1))
+        for event in asked:
+            headers, value = to_kafka(event)
+            source = event.trigger.source
+            place = partition_of(source, self._partitions)
+            told.append((topics.TRIGGERS, place, source.encode(), value, headers))
+        return told
 
     async def _decided(
         self, message: Message, before: RunState | None, at: int, plan: Plan, partition: int

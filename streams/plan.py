@@ -7,12 +7,13 @@ Rules:
   when the inputs are made. The failure handler and what undoes a node may refer to all nodes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from streams.duration import moment
 from streams.errors import DefinitionError, Problem
 from streams.expression import Expression, ExpressionError, compiled
 from streams.retry import RetryPolicy
@@ -141,6 +142,9 @@ class _Graph:
     def check(self, stage: str, index: int, node: NodeSpec, problems: list[Problem]) -> None:
         """Compile a node, and hold its references against what can be known there."""
         handler = stage == "onFailure"
+        if handler and node.compensate is not None:
+            text = "what onFailure does is not undone: leave it out"
+            problems.append(Problem((stage, index, "compensate"), text))
         ancestors = self.ancestors.get(node.id)
         try:
             plan = NodePlan(node, ancestors or frozenset(), handler=handler)
@@ -166,15 +170,34 @@ class _Graph:
             )
             if message:
                 problems.append(Problem((stage, index, "compensate", "inputs"), message))
-        for path, expression, names in (
-            (("when",), plan.condition, roots),
-            (("waitForEvent", "match"), plan.match, roots),
+        problems += [
+            Problem((stage, index, *path), text)
+            for path, text in self._faulty_expressions(plan, ancestors, roots)
+        ]
+
+    def _faulty_expressions(
+        self, plan: NodePlan, ancestors: frozenset[str] | None, roots: tuple[str, ...]
+    ) -> Iterator[tuple[tuple[str, ...], str]]:
+        """The field and the fault of each expression, and of a time, that leads nowhere."""
+        spec = plan.spec
+        for path, expression in (
+            (("when",), plan.condition),
+            (("waitForEvent", "match"), plan.match),
         ):
+            if expression is None:
+                continue
             try:
-                if expression is not None:
-                    expression.expect(*names)
+                expression.expect(*roots)
             except ExpressionError as error:
-                problems.append(Problem((stage, index, *path), str(error)))
+                yield path, str(error)
+                continue
+            for fault in _expression_problems(expression, spec.id, ancestors, self.index):
+                yield path, fault
+        if plan.delay_until is not None and not plan.delay_until.references:
+            try:
+                moment(spec.delay_until)
+            except ValueError as error:
+                yield ("delayUntil",), str(error)
 
 
 def _malformed(stage: str, index: int, node: NodeSpec) -> list[Problem]:
@@ -225,6 +248,8 @@ def _filter(trigger: TriggerSpec, problems: list[Problem]) -> Expression | None:
     except ExpressionError as error:
         problems.append(Problem(("trigger", "filter"), str(error)))
         return None
+    faults = _expression_problems(found, "", frozenset(), {})
+    problems += [Problem(("trigger", "filter"), fault) for fault in faults]
     return found
 
 
@@ -268,6 +293,13 @@ def parse(definition: Mapping[str, Any]) -> Plan:
 def _plain(message: str, kind: str) -> str:
     if kind == "extra_forbidden":
         return "no such field in a workflow definition"
+    if kind == "string_pattern_mismatch":
+        return (
+            "not a name: letters, digits, '-' and '_', at most 64, a letter first for a node;"
+            " for others lower case, also '.', at most 128"
+        )
+    if kind == "too_long":
+        return message.replace("Tuple", "the list").replace(" after validation", "")
     return message.removeprefix("Value error, ")
 
 
@@ -357,6 +389,26 @@ def _cycle(waiting: dict[str, set[str]]) -> list[str]:
         path.append(node)
         node = min(d for d in waiting[node] if d in waiting)
     return path[path.index(node) :]
+
+
+def _expression_problems(
+    expression: Expression,
+    node: str,
+    ancestors: frozenset[str] | None,
+    ids: Mapping[str, Any],
+) -> Iterator[str]:
+    """What it can be seen to look at that is not there."""
+    for root, name in dict.fromkeys(expression.looks_at()):
+        if root == "event":
+            if name not in EVENT_FIELDS:
+                yield f"an event has {', '.join(EVENT_FIELDS)}, not {name!r}"
+        elif name not in ids:
+            yield f"the expression looks at {name!r}, which is not a node"
+        elif ancestors is not None and name not in ancestors:
+            yield (
+                f"the expression looks at {name!r}, which {node!r} does not depend on:"
+                " add it to dependsOn"
+            )
 
 
 def _reference_problem(

@@ -53,6 +53,10 @@ class CatalogReader:
         """Why the catalog may be out of date; empty while all is well."""
         return self._reader.trouble
 
+    async def failure(self) -> None:
+        """Wait until reading ends, and raise by what."""
+        await self._reader.failure()
+
     async def ready(self) -> None:
         """Wait until the topic has been read to the end it had at the start."""
         await self._reader.ready()

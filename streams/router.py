@@ -6,7 +6,7 @@ routed by two workers, starts one run.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +35,7 @@ _triggers = prometheus_client.Counter(
 
 
 _BLOB_AGAIN_S: Final = 1.0
+_FINISHED: Final = FINISHED_TYPE.encode()
 
 
 class _Made:
@@ -111,6 +112,8 @@ class Router:
                 f"the event has {len(record.value):,} bytes; a trigger may have {PAYLOAD_LIMIT:,}:"
                 " put the data elsewhere and send its address"
             )
+        if self._is_unwanted_end(record.headers):
+            return "unwanted"
         fallback = f"{record.topic}/{record.partition}/{record.offset}"
         event = from_kafka(record.headers, record.value, fallback)
         if event.trigger.type == REQUESTED_TYPE:
@@ -136,7 +139,20 @@ class Router:
         if matches:
             return "matched"
         # Every run's end is an event: whether a workflow wants them is looked up, not waited for.
-        return "awaited" if awaited or event.trigger.type == FINISHED_TYPE else "unmatched"
+        if event.trigger.type == FINISHED_TYPE:
+            return "awaited" if awaited else "unwanted"
+        return "awaited" if awaited else "unmatched"
+
+    def _is_unwanted_end(self, headers: Iterable[tuple[str, bytes]]) -> bool:
+        """Whether it is the end of a run, of which there are many, and nobody waits for such."""
+        named = dict(headers)
+        if named.get("ce_type") != _FINISHED:
+            return False
+        project = named.get("ce_project", b"default").decode(errors="replace")
+        return not (
+            self._catalog.matching(project, FINISHED_TYPE)
+            or self._catalog.is_awaited(project, FINISHED_TYPE)
+        )
 
     def _light(self, event: IncomingEvent, big: list[tuple[str, bytes]]) -> Trigger:
         """The trigger with its data, or with a reference to it where that is big."""

@@ -406,9 +406,11 @@ def _hear_approval(draft: Draft, message: Approval) -> str:
         if message.item is not None:
             steps.go_on_with_items(draft, message.node)
         return ""
-    if message.by in state.approvers:
+    # Who edits the inputs begins the count anew: nobody has agreed to these yet.
+    agreed = () if isinstance(message.inputs, msgspec.Raw) else state.approvers
+    if message.by in agreed:
         return "approved_already"
-    missing = max(0, spec.count - len(state.approvers) - 1)
+    missing = max(0, spec.count - len(agreed) - 1)
     draft.emit(
         NodeApproved(
             node=message.node,
@@ -495,6 +497,9 @@ def _resume_node(draft: Draft, state: NodeState) -> None:
 
 
 def _hear_occurrence(draft: Draft, message: Occurrence) -> str:
+    began = draft.head.trigger
+    if (message.trigger.source, message.trigger.id) == (began.source, began.id):
+        return "no_match"  # the event that started the run, delivered again
     matched = False
     for node in draft.plan.waits:
         state = draft.state(node)

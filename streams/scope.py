@@ -53,8 +53,17 @@ class RunScope:
         if path[0] == "nodes":
             return self._part_of_node(reference)
         if path[0] == "context" and len(path) > 1:
-            return follow(self._context(), reference, 1, self._opened)
+            return self._below(self._context(), reference, 1)
         return self._find(reference, _MISSING, 0)
+
+    def _below(self, value: Any, reference: Reference, skip: int) -> Any:
+        """The value at the rest of the path; most paths are one step into an object."""
+        path = reference.path
+        if not self._nested and len(path) == skip + 1 and type(value) is dict:
+            found = value.get(path[skip], _MISSING)
+            if found is not _MISSING:
+                return found
+        return follow(value, reference, skip, self._opened)
 
     def is_output(self, node: str, event: Mapping[str, Any]) -> bool:
         """Whether the node's output is this event."""
@@ -96,16 +105,16 @@ class RunScope:
         if root == "context":
             if len(reference.path) == 1 and as_reference(self._trigger.data) is not None:
                 return msgspec.json.decode(self._trigger.data)
-            return follow(self._context(), reference, 1, self._opened)
+            return self._below(self._context(), reference, 1)
         if root == "event":
-            return follow(self._event(), reference, 1, self._opened)
+            return self._below(self._event(), reference, 1)
         if root == "run":
             return follow(self._run(), reference, 1)
         if root == "failure":
             return follow(self._failure(), reference, 1)
         if item is _MISSING:
             raise TemplateError(f"'{{{{ {reference.text} }}}}': there is no {root!r} here")
-        return follow(index if root == "index" else item, reference, 1, self._opened)
+        return self._below(index if root == "index" else item, reference, 1)
 
     def _part_of_node(self, reference: Reference) -> Any:
         path = reference.path
@@ -115,7 +124,7 @@ class RunScope:
         if below and part == "output" and state is not None and state.status is NodeStatus.SUCCESS:
             decoded = self._decoded.get(name, _MISSING)
             if decoded is not _MISSING:
-                return follow(decoded, reference, 3, self._opened)
+                return self._below(decoded, reference, 3)
         if part == "status":
             return NodeStatus.PENDING if state is None else state.status
         if part == "error":
@@ -129,7 +138,7 @@ class RunScope:
             return follow(None, reference, 3)
         if not below and as_reference(state.output) is not None:
             return msgspec.json.decode(state.output)
-        return follow(self._output(name, state), reference, 3, self._opened)
+        return self._below(self._output(name, state), reference, 3)
 
     def _of_items(self, name: str, count: int, reference: Reference) -> Any:
         """The outputs of a fan-out's items, in their order; only the one meant is decoded."""
@@ -141,7 +150,7 @@ class RunScope:
                 f"'{{{{ {reference.text} }}}}' points nowhere: nodes.{name}.output is a list of"
                 f" {count}, not {position!r}"
             )
-        return follow(self._item_output(name, int(position)), reference, 4, self._opened)
+        return self._below(self._item_output(name, int(position)), reference, 4)
 
     def _item_output(self, name: str, index: int) -> Any:
         key = node_key(name, index)

@@ -13,12 +13,12 @@ Rules:
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from streams.draft import Draft
+from streams.duration import moment
 from streams.ids import COMPENSATION, child_run_id, node_key, task_id
 from streams.lifecycle import SETTLED
 from streams.payload import as_reference, reference_in
@@ -257,6 +257,7 @@ def _request_run(draft: Draft, plan: NodePlan, item: int | None, attempt: int) -
     workflow = str(spec.workflow)
     if head.depth >= draft.limits.depth:
         text = f"runs start runs more than {draft.limits.depth} deep"
+        text += " (COMMANDCENTER_RUN_DEPTH_LIMIT)"
         fail(draft, spec.id, item, 0, _final("depth", text))
         return
     try:
@@ -309,22 +310,12 @@ def _sleep(draft: Draft, plan: NodePlan) -> None:
         draft.emit(NodeSleeping(node=spec.id, until=draft.at + spec.delay))
         return
     try:
-        moment = _moment(plan.delay_until, draft.scope)
+        template = plan.delay_until
+        until = moment(None if template is None else template.render(draft.scope))
     except (TemplateError, ValueError) as error:
         fail(draft, spec.id, None, 0, _final("template", f"delayUntil: {error}"))
         return
-    draft.emit(NodeSleeping(node=spec.id, until=max(moment, draft.at)))
-
-
-def _moment(template: Template | None, scope: Scope) -> int:
-    value = None if template is None else template.render(scope)
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError as error:
-        raise ValueError(f"{value!r} is not a time: write 2026-12-31T23:59:00Z") from error
-    if moment.tzinfo is None:
-        raise ValueError(f"{value!r} has no time zone: write 2026-12-31T23:59:00Z")
-    return round(moment.timestamp() * 1000)
+    draft.emit(NodeSleeping(node=spec.id, until=max(until, draft.at)))
 
 
 def inputs_of(draft: Draft, plan: NodePlan, item: int | None) -> bytes:
@@ -368,6 +359,7 @@ def _fan_out(draft: Draft, plan: NodePlan) -> None:
         return
     if len(value) > draft.limits.items:
         text = f"forEach: {len(value):,} items, {draft.limits.items:,} may be"
+        text += " (COMMANDCENTER_FAN_OUT_LIMIT)"
         fail(draft, node, None, 0, _final("items", text))
         return
     if len(content) > draft.limits.payload:
@@ -409,9 +401,13 @@ def go_on_with_items(draft: Draft, node: str) -> None:
         draft.emit(NodeCancelled(node=node, attempt=state.attempt))
         draft.queue.extend(plan.dependents)
     elif state.failed and spec.item_failure != "ignore":
-        why = "" if state.failure is None else f"; the first: {state.failure.message}"
+        first = state.failure
+        why = "" if first is None else f"; the first: {first.message}"
         text = f"{state.failed} of {state.items} items failed{why}"
-        fail(draft, node, None, state.attempt, _final("items", text))
+        # Whether a run that has this one as a step should try it again.
+        in_vain = first is not None and not first.retryable
+        failure = Failure(kind="items", message=text, retryable=not in_vain)
+        fail(draft, node, None, state.attempt, failure)
     else:
         draft.emit(
             NodeSucceeded(
@@ -571,4 +567,5 @@ def _final(kind: str, message: str) -> Failure:
 
 def _too_large(draft: Draft, size: int) -> Failure:
     text = f"inputs of {size:,} bytes: a node may have {draft.limits.payload:,}"
+    text += " (COMMANDCENTER_PAYLOAD_LIMIT)"
     return _final("inputs_too_large", text)

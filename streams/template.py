@@ -63,56 +63,66 @@ def _reference(text: str) -> Reference:
     return Reference(text, path)
 
 
-class _Whole(NamedTuple):
-    """A string that is one template."""
-
-    reference: Reference
-
-
-class _Mixed(NamedTuple):
-    """A string with templates in it: literal parts and references in turn."""
-
-    parts: tuple[str | Reference, ...]
+_Render = Callable[[Scope], Any]
+"""Makes a value; a definition is compiled into these once, because runs render it all the time."""
 
 
 class Template:
-    """An input value (any JSON value) with its references found and checked once."""
+    """A value (any JSON value) with its references found and checked once."""
 
-    __slots__ = ("_compiled", "references")
+    __slots__ = ("_render", "_value", "references")
 
     def __init__(self, value: Any) -> None:
         """Compile; `TemplateError` if a string in it has a malformed template."""
         found: list[Reference] = []
-        self._compiled = _compile(value, found)
+        self._render = _compile(value, found)
+        self._value = value
         self.references = tuple(found)
 
     def render(self, scope: Scope) -> Any:
         """The value with every reference replaced; `TemplateError` if one points nowhere."""
-        return _render(self._compiled, scope) if self.references else self._compiled
+        return self._value if self._render is None else self._render(scope)
 
 
-def _compile(value: Any, found: list[Reference], depth: int = 0) -> Any:
+def _compile(value: Any, found: list[Reference], depth: int = 0) -> _Render | None:
+    """How to make the value; None where it has no references and is what it is."""
     if depth > _MAX_DEPTH:
         raise TemplateError(f"inputs are nested more than {_MAX_DEPTH} levels deep")
     if isinstance(value, str):
         return _compile_text(value, found)
     if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                raise TemplateError(f"the key {key!r} is not a string: put it in quotes")
-        return {key: _compile(item, found, depth + 1) for key, item in value.items()}
+        return _compile_object(value, found, depth + 1)
     if isinstance(value, list):
-        return [_compile(item, found, depth + 1) for item in value]
+        return _compile_list(value, found, depth + 1)
     if value is None or isinstance(value, (bool, int)):
-        return value
+        return None
     if isinstance(value, float) and isfinite(value):
-        return value
+        return None
     raise TemplateError(
         f"{value!r} ({type(value).__name__}) cannot be written as JSON: put it in quotes"
     )
 
 
-def _compile_text(text: str, found: list[Reference]) -> Any:
+def _compile_object(value: dict[str, Any], found: list[Reference], depth: int) -> _Render | None:
+    for key in value:
+        if not isinstance(key, str):
+            raise TemplateError(f"the key {key!r} is not a string: put it in quotes")
+    parts = [(key, item, _compile(item, found, depth)) for key, item in value.items()]
+    if all(render is None for _, _, render in parts):
+        return None
+    return lambda scope: {
+        key: item if render is None else render(scope) for key, item, render in parts
+    }
+
+
+def _compile_list(value: list[Any], found: list[Reference], depth: int) -> _Render | None:
+    parts = [(item, _compile(item, found, depth)) for item in value]
+    if all(render is None for _, render in parts):
+        return None
+    return lambda scope: [item if render is None else render(scope) for item, render in parts]
+
+
+def _compile_text(text: str, found: list[Reference]) -> _Render | None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -127,28 +137,17 @@ def _compile_text(text: str, found: list[Reference]) -> Any:
         parts.append(reference)
         end = match.end()
     if not parts:
-        return text
+        return None
     if end < len(text):
         parts.append(text[end:])
     if len(parts) == 1 and isinstance(parts[0], Reference):
-        return _Whole(parts[0])
-    return _Mixed(tuple(parts))
+        whole = parts[0]
+        return lambda scope: scope(whole)
+    return lambda scope: "".join(_texts(parts, scope))
 
 
-def _render(compiled: Any, scope: Scope) -> Any:
-    if isinstance(compiled, _Whole):
-        return scope(compiled.reference)
-    if isinstance(compiled, _Mixed):
-        return "".join(_texts(compiled, scope))
-    if isinstance(compiled, dict):
-        return {key: _render(item, scope) for key, item in compiled.items()}
-    if isinstance(compiled, list):
-        return [_render(item, scope) for item in compiled]
-    return compiled
-
-
-def _texts(mixed: _Mixed, scope: Scope) -> Iterator[str]:
-    for part in mixed.parts:
+def _texts(parts: list[str | Reference], scope: Scope) -> Iterator[str]:
+    for part in parts:
         if isinstance(part, str):
             yield part
         else:

@@ -39,8 +39,9 @@ class TopicReader:
         self._hand_over = hand_over
         self._read_again: dict[int, int] = {}
         self._held: set[TopicPartition] = set()
-        self._topic = topic
+        self.topic = topic
         self._started = False
+        self._begins: dict[TopicPartition, int] = {}
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
             client_id=f"commandcenter-reader-{topic}",
@@ -53,18 +54,39 @@ class TopicReader:
 
     def hold(self, partition: int) -> None:
         """Fetch no more of this partition for now."""
-        place = TopicPartition(self._topic, partition)
+        place = TopicPartition(self.topic, partition)
         self._held.add(place)
         if self._started:
             self._consumer.pause(place)
 
     def release(self, partition: int) -> None:
         """Fetch it again."""
-        place = TopicPartition(self._topic, partition)
+        place = TopicPartition(self.topic, partition)
         if place in self._held:
             self._held.discard(place)
             if self._started:
                 self._consumer.resume(place)
+
+    async def bounds(self) -> dict[int, tuple[int, int]]:
+        """Where each partition began when first asked, and its end as of the last fetch.
+
+        Partitions that nothing was heard of yet are missing.
+
+        Raises:
+            KafkaError: the brokers do not answer.
+        """
+        if not self._started:
+            return {}
+        if not self._begins:
+            self._begins = await self._consumer.beginning_offsets(self._partitions)
+            if not self._started:  # it was stopped meanwhile
+                return {}
+        ends = {place: self._consumer.highwater(place) for place in self._partitions}
+        return {
+            place.partition: (self._begins[place], end)
+            for place, end in ends.items()
+            if end is not None
+        }
 
     async def run(self) -> None:
         """Read until cancelled; `KafkaError` where that is impossible."""
@@ -100,13 +122,13 @@ class TopicReader:
             return [r for r in records if r.offset >= expected]
         if first > expected and self._read_again.get(place.partition) != expected:
             self._read_again[place.partition] = expected
-            _skips.labels(self._topic).inc()
+            _skips.labels(self.topic).inc()
             self._consumer.seek(place, expected)
             return []
         if first > expected:
             _log.warning(
                 "offsets are missing from the log",
-                topic=self._topic,
+                topic=self.topic,
                 partition=place.partition,
                 expected=expected,
                 got=first,

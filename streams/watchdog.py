@@ -53,6 +53,11 @@ class Watchdog:
         self._patience_s = patience_s
         self._task_patience_s = task_patience_s
         self._since: dict[Place, tuple[tuple[int, str], float]] = {}
+        self._stalled: set[Place] = set()
+        self.begun: list[Stall] = []
+        """Of the last look: what it was the first to find stalled."""
+        self.ended: list[Place] = []
+        """Of the last look: what was stalled until then."""
 
     def look(self, now: float, partitions: Mapping[Place, Seen]) -> list[Stall]:
         """Take in a look at the monotonic time `now`; gives what is stalled by now."""
@@ -62,12 +67,15 @@ class Watchdog:
             if not seen.owned or seen.end <= seen.done:
                 continue
             progress = (seen.done, seen.metadata)
-            before, at = self._since.get(place, (None, now))
-            since[place] = (progress, at if before == progress else now)
+            known, at = self._since.get(place, (None, now))
+            since[place] = (progress, at if known == progress else now)
             waited = now - since[place][1]
             if waited >= self._patience(place[0]):
                 stalls.append(Stall(*place, seen.end, seen.done, waited))
         self._since = since
+        before, self._stalled = self._stalled, {stall[:2] for stall in stalls}
+        self.begun = [stall for stall in stalls if stall[:2] not in before]
+        self.ended = sorted(before - self._stalled)
         return stalls
 
     def _patience(self, topic: str) -> float:

@@ -194,12 +194,24 @@ class NodeSpec(_Model):
             }
             if wrong := [name for name, there in extra.items() if there]:
                 raise ValueError(f"a node with {given[0]} cannot have {wrong[0]}")
+        if given[0] not in ("agent", "workflow"):
+            self._refuse("timeout", "total_timeout", "retry", because=f"a node with {given[0]}")
+        if self.for_each is None:
+            self._refuse("max_parallel", "item_failure", because="a node without forEach")
         reports = self.start_timeout is not None or self.heartbeat_timeout is not None
         if reports and self.agent is None:
             raise ValueError("startTimeout and heartbeatTimeout are for nodes with an agent")
         if self.run_if == "anyFailed" and not self.depends_on:
             raise ValueError("runIf: anyFailed needs dependsOn")
         return self
+
+    def _refuse(self, *fields: str, because: str) -> None:
+        """A field that would mean nothing here is a mistake."""
+        for field in fields:
+            if field in self.model_fields_set:
+                waits = self.wait_for_event is not None and field == "timeout"
+                hint = ": say waitForEvent.timeout" if waits else ""
+                raise ValueError(f"{because} cannot have {to_camel(field)}{hint}")
 
 
 class WorkflowSpec(_Model):

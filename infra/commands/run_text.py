@@ -88,7 +88,7 @@ def _head(detail: Json) -> Iterator[tuple[str, str]]:
 
 def _status(detail: Json) -> Iterator[str]:
     yield detail["status"]
-    if pause := detail.get("pause"):
+    if (pause := detail.get("pause")) and not detail.get("finishedAt"):
         yield f", paused since {output.moment(pause['at'])}"
         yield f" by {output.text(pause['requestedBy'])}" if pause["requestedBy"] else ""
         yield f" ({output.text(pause['reason'])})" if pause["reason"] else ""
@@ -172,7 +172,8 @@ def approval_lines(approval: Json) -> Iterator[str]:
     yield f"{_place(approval)} waits. {asks} for approval by {more}{who};"
     yield f"  else {approval['onDeadline']} at {output.moment(approval['deadline'])}"
     for answer in approval["answers"]:
-        yield f"  {output.text(answer['by'])} approved: {output.text(answer['notes'])}"
+        notes = f": {output.text(answer['notes'])}" if answer["notes"] else ""
+        yield f"  {output.text(answer['by'])} approved{notes}"
     yield f"  inputs: {_short(payload_text(approval['inputs']))}"
     role = f" --role {roles[0]}" if roles else ""
     yield f"  commandcenter runs approve {approval['run']} {_place(approval)}{role}"

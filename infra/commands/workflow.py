@@ -202,21 +202,28 @@ def trigger(
 
 
 async def publish(client: "GatewayClient", documents: Sequence["Document"]) -> list[dict[str, Any]]:
-    """Publish definitions in order; `WorkflowFileError` has the lines of what is refused."""
+    """Publish definitions in order, once all of them have been found to be right.
+
+    Raises:
+        WorkflowFileError: What is refused, with its lines; nothing is published.
+    """
     from infra.workflow_file import WorkflowFileError
 
-    published = []
+    faults: list[Fault] = []
     for document in documents:
         try:
-            answer = await client.post("/api/workflows", document.definition)
+            await client.post("/api/workflows", document.definition, check="true")
         except DefinitionError as error:
             if not error.problems:
                 raise
-            raise WorkflowFileError(document.faults(error.problems)) from error
+            faults += document.faults(error.problems)
         except TooLargeError as error:
             raise TooLargeError(f"{document.file}: {error}") from error
-        published.append(answer.value)
-    return published
+    if faults:
+        raise WorkflowFileError(faults)
+    return [
+        (await client.post("/api/workflows", document.definition)).value for document in documents
+    ]
 
 
 def files_in(paths: Sequence[Path]) -> list[Path]:

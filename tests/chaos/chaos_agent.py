@@ -1,6 +1,8 @@
 """The agent of the chaos tests: one quick action, and one that takes a while."""
 
 import asyncio
+import os
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -28,4 +30,13 @@ async def uneven(inputs: Number) -> Number:
 @chaos.action()
 async def slow(inputs: Number) -> Number:
     await asyncio.sleep(1.0)
+    return Number(value=inputs.value + 1)
+
+
+@chaos.action()
+async def held(inputs: Number) -> Number:
+    """Ends when the test says so, by a file."""
+    gate = Path(os.environ["CHAOS_GATE"])
+    while not gate.exists():  # noqa: ASYNC110, ASYNC240 -- set by another process
+        await asyncio.sleep(0.05)
     return Number(value=inputs.value + 1)

@@ -5,11 +5,9 @@ size; the short form is part of every test run.
 """
 
 import asyncio
-import contextlib
 import os
 import random
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,48 +16,110 @@ import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from chaos import AGENT, FULL, Chaos
+from small_disk import fill, small_disk
 from system import PARTITIONS, System, python_below
 from watching import dead_letters
 
 from infra.local_kafka import LocalKafka
+from infra.owned_process import OwnedProcess
 from streams import topics
 from streams.faust_shell import READS, SESSION_S
 from streams.run import PAYLOAD_LIMIT
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400 if FULL else 120)]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.timeout(600 if FULL else 120),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 HERE = Path(__file__).parent
 RATE = 200 if FULL else 60
 
 
-@pytest_asyncio.fixture
-async def system(tmp_path: Path) -> AsyncIterator[System]:
-    system = System(tmp_path, agents=HERE)
-    await system.start_kafka()
-    yield system
-    await system.stop()
+class Stage:
+    """One system for several cases; its log grows from case to case, and is verified as a whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.gate = folder / "gate"
+        self.system = System(folder, agents=HERE, env={"CHAOS_GATE": str(self.gate)})
+        self.workers: list[OwnedProcess] = []
+        self._ended: set[str] = set()
+
+    async def case(self, name: str, workers: int) -> Chaos:
+        """A case that begins with so many workers, and with a gateway that records."""
+        if self.system.gateway is None:
+            await self.system.start_gateway()
+        while len(self.workers) > workers:
+            await self.workers.pop().stop(20)
+        while len(self.workers) < workers:
+            self.workers.append(await self.system.worker(AGENT))
+        return Chaos(name, self.system, self._ended)
+
+    async def replace_worker(self) -> None:
+        """Kill the oldest worker, and start another one."""
+        await self.system.kill(self.workers.pop(0))
+        self.workers.append(await self.system.worker(AGENT))
 
 
-async def test_workers_that_are_stopped_for_longer_than_their_session(system: System) -> None:
-    case = Chaos("stopped workers", system)
-    await system.start_gateway()
-    workers = [await system.worker(AGENT), await system.worker(AGENT)]
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    stage = Stage(tmp_path_factory.mktemp("stage"))
+    await stage.system.start_kafka()
+    yield stage
+    await stage.system.stop()
+
+
+@pytest.mark.parametrize(
+    "hows",
+    [[signal.SIGTERM] * 3, [signal.SIGKILL] * 3]
+    if FULL
+    else [[signal.SIGTERM, signal.SIGKILL, signal.SIGTERM]],
+)
+async def test_a_worker_that_joins_and_leaves_with_thousands_of_runs_in_progress(
+    stage: Stage, hows: list[signal.Signals]
+) -> None:
+    runs = 8_000 if FULL else 1_000
+    case = await stage.case(f"{runs} runs in progress and {hows[0].name}", workers=1)
+    stage.gate.unlink(missing_ok=True)
+    async with case.in_progress(runs, "held"):
+        for number, how in enumerate(hows):
+            second = await stage.system.worker(AGENT)  # it says so when it has partitions
+            assert len(case.log.ended) == 0
+            case.faults[f"join and {how.name}"] += 1
+            if number == len(hows) - 1:
+                stage.gate.touch()  # all of them move while the last one goes
+            python_below(second).send_signal(how)
+            await second.wait()
+
+
+async def test_a_worker_that_joins_and_leaves_again_and_again(stage: Stage) -> None:
+    case = await stage.case("rebalance storm", workers=1)
+    async with case.under_load(RATE):
+        for number in range(16 if FULL else 2):
+            second = await stage.system.worker(AGENT)
+            how = signal.SIGKILL if number % 2 else signal.SIGTERM
+            case.faults[f"join and {how.name}"] += 1
+            python_below(second).send_signal(how)
+            await second.wait()
+
+
+async def test_workers_that_are_stopped_for_longer_than_their_session(stage: Stage) -> None:
+    case = await stage.case("stopped workers", workers=2)
     async with case.under_load(RATE):
         for number, pause in enumerate([5, 5, 60, 5, 5] if FULL else [SESSION_S + 1.5]):
-            victim = python_below(workers[number % 2])
+            victim = python_below(stage.workers[number % 2])
             victim.send_signal(signal.SIGSTOP)
             case.faults["SIGSTOP"] += 1
             await asyncio.sleep(pause)  # it is the fault
             victim.send_signal(signal.SIGCONT)
             await case.log.until_more_end(RATE)
-        case.faults["late state record"] += await late_state_records(system.bootstrap)
+        case.faults["late state record"] += await late_state_records(stage.system.bootstrap)
 
 
-async def test_processes_that_are_killed(system: System) -> None:
-    case = Chaos("kills", system)
+async def test_processes_that_are_killed(stage: Stage) -> None:
+    case = await stage.case("kills", workers=2)
     chance = random.Random(4)  # the same story each time
-    workers = [await system.worker(AGENT), await system.worker(AGENT)]
-    gateway = await system.start_gateway()
+    system = stage.system
     assert system.kafka is not None
     async with case.under_load(RATE), kept_running(system.kafka):
         for victim in (
@@ -70,41 +130,26 @@ async def test_processes_that_are_killed(system: System) -> None:
             await case.log.until_more_end(chance.randint(1, RATE))
             case.faults[f"SIGKILL of {victim}"] += 1
             if victim == "worker":
-                await system.kill(workers.pop(0))
-                workers.append(await system.worker(AGENT))
+                await stage.replace_worker()
             elif victim == "broker":
                 await system.kafka.kill()
             else:
-                await system.kill(gateway)
-                gateway = await system.start_gateway()
+                assert system.gateway is not None
+                await system.kill(system.gateway)
+                await system.start_gateway()
 
 
-async def test_a_worker_that_joins_and_leaves_again_and_again(system: System) -> None:
-    case = Chaos("rebalance storm", system)
-    await system.worker(AGENT)
-    async with case.under_load(RATE):
-        for number in range(16 if FULL else 2):
-            second = await system.worker(AGENT)  # it says so when it has partitions and their state
-            how = signal.SIGKILL if number % 2 else signal.SIGTERM
-            case.faults[f"join and {how.name}"] += 1
-            python_below(second).send_signal(how)
-            await second.wait()
-
-
-async def test_steps_that_end_out_of_order_while_workers_are_killed(system: System) -> None:
-    case = Chaos("out of order", system)
-    workers = [await system.worker(AGENT), await system.worker(AGENT)]
+async def test_steps_that_end_out_of_order_while_workers_are_killed(stage: Stage) -> None:
+    case = await stage.case("out of order", workers=2)
     async with case.under_load(RATE, "uneven"):
         for _ in range(8 if FULL else 1):
             await case.log.until_more_end(RATE)
             case.faults["SIGKILL of worker"] += 1
-            await system.kill(workers.pop(0))
-            workers.append(await system.worker(AGENT))
+            await stage.replace_worker()
 
 
-async def test_poison_and_oversized_records_among_good_ones(system: System) -> None:
-    case = Chaos("poison", system)
-    await system.worker(AGENT)
+async def test_poison_and_oversized_records_among_good_ones(stage: Stage) -> None:
+    case = await stage.case("poison", workers=2)
     sent = 0
     async with case.under_load(RATE, "quick") as triggers:
         for _ in range(10 if FULL else 2):
@@ -117,7 +162,7 @@ async def test_poison_and_oversized_records_among_good_ones(system: System) -> N
             case.faults["oversized record"] += 1
             sent += 1
             await case.log.until_more_end(RATE)
-    letters = await dead_letters(system.bootstrap, PARTITIONS, sent)
+    letters = await dead_letters(stage.system.bootstrap, PARTITIONS, sent)
     assert len({(letter.topic, letter.partition, letter.offset) for letter in letters}) == sent
 
 
@@ -141,7 +186,7 @@ async def test_a_wall_clock_that_is_stepped(tmp_path: Path) -> None:
 async def test_a_data_directory_that_is_full(tmp_path: Path) -> None:
     data = tmp_path / "small"
     data.mkdir()
-    async with small_disk(data):
+    with small_disk(data):
         system = System(data, agents=HERE)
         await system.start_kafka()
         try:
@@ -159,30 +204,6 @@ async def test_a_data_directory_that_is_full(tmp_path: Path) -> None:
                         await case.log.until_more_end(RATE)
         finally:
             await system.stop()
-
-
-@asynccontextmanager
-async def small_disk(folder: Path) -> AsyncIterator[None]:
-    """A file system of its own in this folder; skips where that may not be made."""
-    mounted = subprocess.run(  # noqa: ASYNC221  # at once done
-        ["mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: ASYNC221
-
-
-def fill(path: Path) -> None:
-    """Take what is left of the disk."""
-    with path.open("wb", buffering=0) as filler, contextlib.suppress(OSError):
-        while True:
-            filler.write(b"x" * 65_536)
 
 
 @asynccontextmanager

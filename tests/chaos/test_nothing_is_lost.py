@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 import pytest_asyncio
-from chaos import AGENT, Log, Triggers, chain, sql
+from chaos import AGENT, Log, Triggers, chain, sql, verify
 from system import System, define
 
 from streams.lifecycle import TERMINAL
@@ -46,6 +46,7 @@ async def test_a_worker_then_everything_is_killed_with_500_runs_in_progress(
     async with log.followed():
         await log.until_ended(triggers.accepted)
     log.check()
+    await verify(system, triggers.accepted)
     await all_views_agree(system.url, triggers.accepted, len(log.decisions))
 
 

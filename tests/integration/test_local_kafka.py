@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from rich.console import Console
+from small_disk import fill, small_disk
 
 from infra.kafka_broker import free_port
 from infra.local_kafka import LocalKafka, read_bootstrap
@@ -178,3 +181,28 @@ async def test_an_8_mib_payload_fits(tmp_path: Path) -> None:
         ) as producer:
             metadata = await producer.send_and_wait("plain", payload)
         assert metadata.offset == 0
+
+
+async def test_a_full_disk_is_said_with_the_place_and_what_is_left(tmp_path: Path) -> None:
+    with small_disk(tmp_path):
+        async with LocalKafka(tmp_path, console=Console(file=io.StringIO())) as kafka:
+            keeping = asyncio.create_task(kafka.keep_running())
+            fill(tmp_path / "filler")
+            await kafka.kill()
+            async with asyncio.timeout(60):
+                with pytest.raises(OperatorError, match=FULL.format(re.escape(str(tmp_path)))):
+                    await keeping
+        command = (sys.executable, "-m", "infra", "up", "--data-dir", str(tmp_path))
+        env = {**os.environ, "COMMANDCENTER_PORT": str(free_port())}
+        up = await asyncio.create_subprocess_exec(
+            *command, stderr=subprocess.PIPE, cwd=ROOT, env={**env, "COMMANDCENTER_KAFKA_PORT": "0"}
+        )
+        _, said = await asyncio.wait_for(up.communicate(), 60)
+        assert up.returncode == 3
+        assert re.search(FULL.format(re.escape(str(tmp_path))), said.decode().replace("\n", " "))
+        (tmp_path / "filler").unlink()
+        async with LocalKafka(tmp_path):
+            pass
+
+
+FULL = r"disk of the data directory {} is full: \d+\.\d MiB are free"

@@ -258,7 +258,7 @@ async def test_an_agent_that_will_not_act_alone_has_ended_its_attempt(store: Sto
     yes = Story(definition, event="yes").start().answer("n", failure=refuses).approve("n")
     yes.answer("n", 1, attempt=2)
     history = await recorded(store, asked, no, yes)
-    refused = ("n", -1, 1, "FAILED", "a", "approval_required")
+    refused = ("n", -1, 1, "CANCELLED", "a", "approval_required")
     assert await attempts(history, asked.run) == [refused]
     assert await attempts(history, no.run) == [refused]
     assert await attempts(history, yes.run) == [refused, ("n", -1, 2, "SUCCESS", "a", "")]

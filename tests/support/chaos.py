@@ -10,7 +10,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Self
 
 import aiohttp
@@ -19,6 +19,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from system import PARTITIONS, System, define
 
+from gateway.client import GatewayClient
+from infra import verification as ledger
+from infra.verification import through_gateway
 from streams import codec, topics
 from streams.ids import run_id
 from streams.lifecycle import TERMINAL
@@ -66,12 +69,16 @@ class Log:
         self.ended: dict[str, list[RunStatus]] = defaultdict(list)
         self.conflicts: list[tuple[bytes, bytes]] = []
         self._positions: dict[TopicPartition, int] = {}
+        self._placed = asyncio.Event()
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
-        """Read beside what is done in the context."""
+        """Read beside what is done in the context: what comes from the first time on."""
         reading = asyncio.create_task(self._follow())
+        placed = asyncio.create_task(self._placed.wait())
         try:
+            await asyncio.wait([reading, placed], return_when=asyncio.FIRST_COMPLETED)
+            placed.cancel()
             yield
         finally:
             reading.cancel()
@@ -86,8 +93,11 @@ class Log:
         try:
             partitions = [TopicPartition(topics.EVENTS, p) for p in range(PARTITIONS)]
             consumer.assign(partitions)
+            if not self._placed.is_set():
+                self._positions = await consumer.end_offsets(partitions)
+                self._placed.set()
             for partition in partitions:
-                consumer.seek(partition, self._positions.get(partition, 0))
+                consumer.seek(partition, self._positions[partition])
             while True:
                 fetched = await consumer.getmany(timeout_ms=1000)
                 async with self._changed:
@@ -151,7 +161,8 @@ class Log:
 class Triggers:
     """Sends trigger events; knows which ones Kafka has accepted."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, source: str = "/chaos") -> None:
+        self._source = source
         self._producer = AIOKafkaProducer(
             bootstrap_servers=bootstrap, acks="all", max_request_size=16 * 1024 * 1024
         )
@@ -172,7 +183,7 @@ class Triggers:
 
     async def _send_one(self) -> None:
         number, self._number = self._number, self._number + 1
-        run = run_id("default", "chain", "/chaos", str(number))
+        run = run_id("default", "chain", self._source, str(number))
         try:
             await self.send_raw(json.dumps({"value": number}).encode(), number)
         except KafkaError:
@@ -193,7 +204,7 @@ class Triggers:
             headers=[
                 ("ce_specversion", b"1.0"),
                 ("ce_id", str(number).encode()),
-                ("ce_source", b"/chaos"),
+                ("ce_source", self._source.encode()),
                 ("ce_type", b"chaos.began"),
                 ("content-type", b"application/json"),
             ],
@@ -224,9 +235,11 @@ class Triggers:
 class Chaos:
     """One case: what is injected, what was accepted, and what became of it."""
 
-    def __init__(self, name: str, system: System) -> None:
+    def __init__(self, name: str, system: System, before: set[str] | None = None) -> None:
+        """`before` are the runs of the system that ended well; those of this case join them."""
         self._name = name
         self._began = time.monotonic()
+        self._ended = set() if before is None else before
         self.system = system
         self.log = Log(lambda: system.bootstrap)
         self.faults: Counter[str] = Counter()
@@ -234,11 +247,28 @@ class Chaos:
     @asynccontextmanager
     async def under_load(self, rate: float, second: str = "slow") -> AsyncIterator[Triggers]:
         """Runs are started at this rate in the context; after it all of them must end."""
-        await define(self.system.bootstrap, chain(second))
-        async with self.log.followed(), Triggers(self.system.bootstrap) as triggers:
+        async with self._observed(second) as triggers:
             async with triggers.steadily(rate):
                 yield triggers
             await self.ends(triggers)
+
+    @asynccontextmanager
+    async def in_progress(self, runs: int, second: str = "slow") -> AsyncIterator[Triggers]:
+        """So many runs are started before the context; after it all of them must end."""
+        async with self._observed(second) as triggers:
+            await triggers.send(runs)
+            yield triggers
+            await self.ends(triggers)
+
+    @asynccontextmanager
+    async def _observed(self, second: str) -> AsyncIterator[Triggers]:
+        await define(self.system.bootstrap, chain(second))
+        source = f"/chaos/{self._name.replace(' ', '-')}"
+        async with self.log.followed(), Triggers(self.system.bootstrap, source) as triggers:
+            try:
+                yield triggers
+            finally:  # the next case on the system has to know of them, whatever became of this one
+                self._ended.update(triggers.accepted, self.log.ended)
 
     async def ends(self, triggers: Triggers) -> None:
         """Wait for the ends of all runs, verify, and say how it went."""
@@ -252,25 +282,23 @@ class Chaos:
             f"({time.monotonic() - self._began:.0f} s)"
         )
         self.log.check()
-        await verify(self.system, set(self.log.ended))
+        self._ended.update(self.log.ended)
+        await verify(self.system, self._ended)
 
 
 async def verify(system: System, runs: set[str]) -> None:
     """Everything that must hold of a system at rest whose runs are these, all ended well."""
-    if system.gateway is None:
-        return
-    async with aiohttp.ClientSession(system.url) as session, asyncio.timeout(60):
-        ended = "SELECT count() FROM runs WHERE status = 'SUCCESS'"
-        while await sql(session, ended) != [[len(runs)]]:
-            continue  # the store is behind the log for a moment
-        rows = await sql(session, "SELECT run_id FROM runs LIMIT 100000")
-        assert {run for (run,) in rows} == runs
-        counted = await sql(session, "SELECT count(), uniqExact(run_id, seq) FROM events")
-        assert counted[0][0] == counted[0][1]
-        terminal = await sql(
-            session, "SELECT count() FROM events WHERE type LIKE 'run.%' AND type != 'run.started'"
-        )
-        assert terminal == [[len(runs)]]
+    async with AsyncExitStack() as stack:
+        ask = None
+        if system.gateway is not None:
+            ask = through_gateway(await stack.enter_async_context(GatewayClient(system.url)))
+        verdict = await ledger.verify(system.bootstrap, ask, settled=True, within=60)
+        assert verdict.agrees, verdict.differences
+        assert verdict.counts["runs"] == len(runs), (verdict.counts, len(runs))
+    if system.gateway is not None:
+        async with aiohttp.ClientSession(system.url) as session:
+            counted = await sql(session, "SELECT count(), countIf(status = 'SUCCESS') FROM runs")
+            assert counted == [[len(runs), len(runs)]]
 
 
 async def sql(session: aiohttp.ClientSession, query: str) -> list[list[Any]]:

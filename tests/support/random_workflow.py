@@ -25,7 +25,7 @@ _CONDITIONS: Final = (
     "event.type != ''",
 )
 _TIMES: Final = ("1s", "200ms", "10m", "1ms")
-_MOMENTS: Final = ("2023-11-14T22:13:21Z", "{{ context.when }}", "{{ context.a }}", "tomorrow")
+_MOMENTS: Final = ("2023-11-14T22:13:21Z", "{{ context.when }}", "{{ context.a }}", "{{ run.id }}")
 
 
 def definition(
@@ -106,7 +106,12 @@ class _Graph:
         if kind == "workflow":
             return {"workflow": self.choose(self.children)}
         if kind == "waitForEvent":
-            matches = [None, "event.data.k == 1", "event.data.k == context.a", "event.nope == 1"]
+            matches = [
+                None,
+                "event.data.k == 1",
+                "event.data.k == context.a",
+                "event.data.nope == 1",
+            ]
             matches += [f"nodes.{other}.status == 'SUCCESS'" for other in known[:1]]
             match = self.choose(matches)
             wait = {"event": "go.*", "timeout": self.choose(_TIMES)}
@@ -142,7 +147,8 @@ class _Graph:
         if kind == "agent":
             made["startTimeout"] = self._rarely(("1s", "200ms"))
             made["heartbeatTimeout"] = self._rarely(("1s", "200ms"))
-        made["compensate"] = self._rarely((self._undo(),))
+        undo = self._rarely((self._undo(),))
+        made["compensate"] = None if handler else undo
         return made
 
     def _retry(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ def test_defaults_are_embedded_and_on_loopback(
         "host": "127.0.0.1",
         "port": 8080,
         "partitions": 4,
+        "worker_metrics_port": 0,
         "blobs": "",
         "payload_limit": 64 * 1024 * 1024,
         "run_events_limit": 200_000,

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from agents import Agent, AgentRegistry, Context
 from agents.execution import Execution
 from agents.payloads import Payloads
+from agents.recent_results import RecentResults
 from agents.runtime import AgentRuntime
 from agents.threads import Threads
 from streams import codec, topics
@@ -110,6 +111,15 @@ async def ignore(inputs: Word) -> Word:
             stage.ended.append(inputs.text)
 
 
+@agent.action
+async def cancel_itself(inputs: Word) -> Word:
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+    await asyncio.Event().wait()
+    return inputs
+
+
 class Log:
     """The part of Kafka that the runtime sees: takes parcels, and what may be committed."""
 
@@ -178,7 +188,7 @@ class Worker:
         self.execution = execution
         self.runtime = AgentRuntime(app, outbox, execution, "worker", 4, CONCURRENCY)
         self._offsets = count()
-        self._results = asyncio.create_task(self.runtime.run_results())
+        self.published = asyncio.create_task(self.runtime.run_results())
 
     async def give(self, *tasks: Task, generation: int = 1, first: int | None = None) -> None:
         offsets = self._offsets if first is None else count(first)
@@ -189,7 +199,7 @@ class Worker:
         stage.go.set()
         stage.go_in_thread.set()
         await self.runtime.drain(1)
-        self._results.cancel()
+        self.published.cancel()
         self.execution.close()
 
 
@@ -480,6 +490,34 @@ async def test_at_the_stop_even_an_action_that_ignores_its_cancellation_is_given
     assert sorted(stage.ended[:2]) == ["a", "b"]
     # No result: whoever owns the partition next does them again.
     assert (worker.log.messages, worker.log.committed) == ([], 0)
+
+
+async def test_an_action_that_cancels_its_own_task_has_failed(worker: Worker) -> None:
+    await worker.give(task("a", "cancel_itself"), task("b", "echo"))
+    await worker.log.until(lambda: worker.log.committed == 2)
+    failures = {
+        result.node: result.failure and result.failure.kind for result in worker.log.results
+    }
+    assert failures == {"a": "agent_error", "b": None}
+
+
+async def test_a_fault_that_is_not_the_agents_is_raised_and_its_task_not_acknowledged(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = RecentResults.put
+
+    def fail_once(results: RecentResults, name: str, result: bytes) -> None:
+        if name == "b":
+            raise OSError("no room for it")
+        keep(results, name, result)
+
+    monkeypatch.setattr(RecentResults, "put", fail_once)
+    await worker.give(*(task(name, "echo") for name in "abc"))
+    async with asyncio.timeout(20):
+        with pytest.raises(OSError, match="no room for it"):
+            await worker.published
+    await worker.runtime.drain(1)
+    assert (nodes(worker.log.results), worker.log.committed) == (["a", "c"], 1)
 
 
 async def test_no_task_or_timer_is_left_behind(worker: Worker) -> None:

@@ -185,3 +185,16 @@ async def test_pages_of_approvals(gateway: Any) -> None:
 @pytest.mark.parametrize("query", ["status=PENDING", "cursor=zzz", "limit=0", "colour=1"])
 async def test_a_wrong_question_is_refused(gateway: Any, query: str) -> None:
     assert (await gateway.client.get(f"/api/approvals?{query}")).status == 400
+
+
+async def test_edited_inputs_need_the_agreement_of_those_who_had_agreed_before(
+    gateway: Any,
+) -> None:
+    story = order()
+    for person, inputs in (("ann", {}), ("bob", {"inputs": Raw(b'{"to":"Milan"}')})):
+        roles = ("lead",)
+        story.hear(
+            Approval(run=story.run, node="book", approved=True, by=person, roles=roles, **inputs)
+        )
+    name = f"{shown(gateway, story).run}:book"
+    assert (await decide(gateway, name, **YES))[0] == 202

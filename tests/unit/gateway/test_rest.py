@@ -64,6 +64,14 @@ async def problem(response: Any, status: int) -> dict[str, Any]:
 
 async def test_a_definition_is_published_once_and_in_versions(gateway: Any) -> None:
     client = gateway.client
+    checked = await client.post("/api/workflows", json=DEFINITION, params={"check": "true"})
+    assert checked.status == 200
+    would_be = {"name": DEFINITION["name"], "project": "default", "version": 1, "created": True}
+    assert await checked.json() == would_be
+    assert (await (await client.get("/api/workflows")).json())["workflows"] == []
+    assert (
+        await client.post("/api/workflows", json=DEFINITION, params={"check": "1"})
+    ).status == 400
     first = await client.post("/api/workflows", json=DEFINITION)
     assert first.status == 201
     assert await first.json() == {

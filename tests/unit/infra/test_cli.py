@@ -156,7 +156,12 @@ async def test_apply_publishes_every_definition(
     published = {"name": "x", "project": "default", "version": 3, "created": True}
     gateway.says("/api/workflows", published, 201)
     assert await commandcenter("workflow", "apply", tmp_path) == 0
-    assert [body["name"] for _, _, body in gateway.asked] == ["review-a", "review-b"]
+    assert [(body["name"], query) for _, query, body in gateway.asked] == [
+        ("review-a", {"check": "true"}),
+        ("review-b", {"check": "true"}),
+        ("review-a", {}),
+        ("review-b", {}),
+    ]
     assert capsys.readouterr().out == "x v3 published\n" * 2
 
 
@@ -181,6 +186,7 @@ async def test_what_the_gateway_refuses_has_its_line(
     gateway.says("/api/workflows", problem, 422)
     assert await commandcenter("workflow", "apply", file) == 2
     assert capsys.readouterr().err == f"Error: {file}:4:12: no agent is called that\n"
+    assert [query for _, query, _ in gateway.asked] == [{"check": "true"}]
 
 
 async def test_a_definition_that_is_too_large_is_told_with_its_file(

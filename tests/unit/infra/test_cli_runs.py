@@ -76,7 +76,8 @@ async def test_a_run_with_items_a_pause_and_a_past_says_so(
         parent=Parent(run="p1", node="ship", item=3, attempt=1),
         reuse=(Reused(node="nap", output=Raw(b"null")),),
     )
-    lead(lead(story, "ann"), "bob", inputs=Raw(b'{"to":"Milan"}')).answer("book", 1)
+    edited = lead(lead(story, "ann"), "bob", inputs=Raw(b'{"to":"Milan"}'))
+    lead(edited, "ann").answer("book", 1)
     story.hear(Pause(run=story.run, reason="lunch", requested_by="ann"))
     story.fail("pack", item=0)
     out = await shown(gateway, capsys, story)
@@ -85,8 +86,10 @@ async def test_a_run_with_items_a_pause_and_a_past_says_so(
     assert "Repeats   run o1 (rerun, wanted by ann)" in out
     assert "Step of   run p1, ship.3" in out
     assert "nap\tsleep\tSUCCESS\t0\t\tresult of run o1" in out
-    assert "approved by ann; approved by bob, inputs edited" in out
+    assert "approved by ann; approved by bob, inputs edited; approved by ann" in out
     assert "3 items: 1 failed, 1 running, 1 pending" in out
+    story.hear(Cancel(run=story.run, reason="x", force=True))
+    assert "paused since" not in await shown(gateway, capsys, story)
 
 
 async def test_a_run_that_could_not_be_undone_says_how_to_try_again(

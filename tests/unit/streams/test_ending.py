@@ -107,6 +107,9 @@ def test_a_run_that_repeats_the_undoing_alone() -> None:
     assert life.inputs("b.compensate/1") == {"id": 2, "why": "the work of another run is undone"}
     life.done("b.compensate")
     assert life.done("a.compensate")[-1] == "run.succeeded"
+    told = life.last.announcement
+    assert told is not None
+    assert json.loads(bytes(told.data))["compensation"] is True
 
 
 def test_a_success_undoes_nothing() -> None:
@@ -240,7 +243,7 @@ def test_a_run_with_too_many_events_fails() -> None:
     ]
     life.later(10 * SECOND)
     assert life.status is RunStatus.FAILED
-    assert life.failure == "the run has more than 6 events"
+    assert life.failure == "the run has more than 6 events (COMMANDCENTER_RUN_EVENTS_LIMIT)"
 
 
 # --- the end is known to others -------------------------------------------------------------------

@@ -701,7 +701,11 @@ def test_inputs_may_be_as_large_as_the_limit_and_no_larger() -> None:
     decision = hear_limited(takes_x, start(big(1_000 - FRAME + 1))).decision
     assert decision is not None
     assert decision.events[1:] == (
-        undispatched("a", "inputs_too_large", "inputs of 1,001 bytes: a node may have 1,000"),
+        undispatched(
+            "a",
+            "inputs_too_large",
+            "inputs of 1,001 bytes: a node may have 1,000 (COMMANDCENTER_PAYLOAD_LIMIT)",
+        ),
         dispatched("b"),
     )
 

@@ -865,7 +865,7 @@ def test_a_run_with_too_many_events_fails_for_that() -> None:
     failure = run.decisions[-1].events[2].failure
     assert (failure.kind, failure.message, failure.retryable) == (
         "events",
-        "the run has more than 3 events",
+        "the run has more than 3 events (COMMANDCENTER_RUN_EVENTS_LIMIT)",
         False,
     )
     run.hear(done("b"))

@@ -19,6 +19,7 @@ from streams.records import (
     NodeSkipped,
     NodeStatus,
     NodeSucceeded,
+    Occurrence,
     Parent,
     Result,
     RunFailed,
@@ -26,6 +27,7 @@ from streams.records import (
     RunStatus,
     RunSucceeded,
     TaskCancellation,
+    Trigger,
 )
 from streams.run import Limits
 
@@ -290,6 +292,16 @@ def test_two_of_those_with_a_role_have_to_agree() -> None:
     assert life.ignored == "late_approval"
 
 
+def test_edited_inputs_need_all_agreements_anew() -> None:
+    life = asking(count=2)
+    life.start({"n": 1})
+    life.approve("a", "ann")
+    assert life.approve("a", "bob", inputs=Raw(b'{"n":2}')) == ["node.approved a"]
+    assert life.event_of(NodeApproved).missing == 1
+    assert life.approve("a", "ann") == ["node.approved a", "node.dispatched a"]
+    assert life.inputs("a/1") == {"n": 2}
+
+
 @pytest.mark.parametrize(
     ("approval", "after", "then"),
     [
@@ -413,7 +425,7 @@ def test_what_a_failed_item_means(policy: str, told: list[str]) -> None:
     [
         ({"a": 1}, "forEach: dict is not a list"),
         (None, "forEach: null is not a list"),
-        ([0] * 11, "forEach: 11 items, 10 may be"),
+        ([0] * 11, "forEach: 11 items, 10 may be (COMMANDCENTER_FAN_OUT_LIMIT)"),
     ],
 )
 def test_what_cannot_be_fanned_out(value: Any, why: str) -> None:
@@ -497,13 +509,42 @@ def test_the_end_of_a_step_s_run_is_the_step_s_result() -> None:
     assert told.output == Raw(b'{"sum":3}')
     life = Life(task("a"))
     life.start(parent=parent)
-    life.failed("a")
-    (told,) = life.last.messages
+    life.failed("a", retryable=True)
+    life.later(60_000)
+    while life.status is RunStatus.RUNNING:
+        life.failed("a", retryable=True)
+        life.later(60_000)
+    (told,) = next(outcome.messages for outcome in life.outcomes if outcome.messages)
     assert isinstance(told, Result)
     assert told.failure == Failure(
         kind="child_failed",
         message="run r1 of workflow 'w' ended FAILED: node 'a' failed: boom",
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "retryable", "again"),
+    [("agent_error", False, False), ("timeout", False, True), ("child_failed", False, False)],
+)
+def test_what_another_run_cannot_cure_is_not_tried_at_every_level(
+    kind: str, retryable: bool, again: bool
+) -> None:
+    life = Life(task("a"))
+    life.start(parent=Parent(run="r0", node="sub", attempt=1))
+    life.failed("a", kind=kind, retryable=retryable)
+    (told,) = life.last.messages
+    assert isinstance(told, Result)
+    assert told.failure is not None
+    assert told.failure.retryable is again
+
+
+def test_a_workflow_that_starts_itself_ends_with_one_run_at_each_depth() -> None:
+    life = Life(calling(retry=NOW))
+    life.start({"n": 1}, depth=8, parent=Parent(run="r0", node="sub", attempt=1))
+    (told,) = life.last.messages
+    assert isinstance(told, Result)
+    assert told.failure is not None
+    assert not told.failure.retryable
 
 
 def test_a_retried_step_is_a_new_run() -> None:
@@ -528,7 +569,8 @@ def test_a_cancel_reaches_the_runs_below() -> None:
 def test_runs_start_runs_only_so_deep() -> None:
     life = Life(calling())
     assert life.start({"n": 1}, depth=8) == ["run.started", "node.failed sub", "run.failed"]
-    assert life.failure == "node 'sub' failed: runs start runs more than 8 deep"
+    too_deep = "runs start runs more than 8 deep (COMMANDCENTER_RUN_DEPTH_LIMIT)"
+    assert life.failure == f"node 'sub' failed: {too_deep}"
 
 
 # --- events ---------------------------------------------------------------------------------------
@@ -540,6 +582,16 @@ def waiting(name: str, *depends_on: str, **wait: Any) -> dict[str, Any]:
         "dependsOn": list(depends_on),
         "waitForEvent": {"event": "payment.*", **wait},
     }
+
+
+def test_the_event_that_started_the_run_does_not_end_its_wait_when_it_comes_again() -> None:
+    life = Life(waiting("pay"))
+    life.start({"order": 7})
+    assert life.state is not None
+    began = life.state.head.trigger
+    again = Trigger(id=began.id, source=began.source, type="payment.expected", data=began.data)
+    assert life.hear(Occurrence(project="default", trigger=again)) == []
+    assert life.event("payment.received") == ["node.succeeded pay", "run.succeeded"]
 
 
 def test_the_event_that_is_meant_ends_the_wait() -> None:

@@ -52,8 +52,7 @@ ROOTS_HERE = " context, event, nodes, run"
 NO_ENV = f"'{{{{ env.x }}}}' begins with 'env'; use one of {', '.join(ROOTS)}"
 REQUIRED = "Field required"
 NO_FIELD = "no such field in a workflow definition"
-NOT_AN_ID = "String should match pattern '^[A-Za-z][A-Za-z0-9_\\-]{0,63}$'"
-NOT_A_NAME = "String should match pattern '^[a-z0-9][a-z0-9_.\\-]{0,127}$'"
+NOT_AN_ID = NOT_A_NAME = "not a name: letters, digits, "
 
 FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     # --- the graph ---
@@ -312,7 +311,7 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     ),
     "too many nodes": (
         workflow(*(node(f"n{n}") for n in range(MAX_NODES + 1))),
-        [("nodes", "Tuple should have at most 1000 items after validation, not 1001")],
+        [("nodes", "the list should have at most 1000 items, not 1001")],
     ),
     "inputs that are no object": (
         workflow(node("a", inputs=["x"])),
@@ -593,3 +592,95 @@ print([(n, p.dependents) for n, p in plan.nodes.items()], plan.roots)
     }
     assert len(outputs) == 1
     assert isinstance(parse(FULL), Plan)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (
+            {"waitForEvent": {"event": "x"}, "timeout": "5s"},
+            "a node with waitForEvent cannot have timeout: say waitForEvent.timeout",
+        ),
+        ({"delay": "5s", "retry": {"attempts": 2}}, "a node with delay cannot have retry"),
+        ({"delay": "5s", "totalTimeout": "1s"}, "a node with delay cannot have totalTimeout"),
+        (
+            {"agent": "x", "action": "do", "maxParallel": 3},
+            "a node without forEach cannot have maxParallel",
+        ),
+        (
+            {"agent": "x", "action": "do", "itemFailure": "stop"},
+            "a node without forEach cannot have itemFailure",
+        ),
+    ],
+)
+def test_a_field_that_would_mean_nothing_is_refused(node: dict[str, Any], message: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse({"name": "w", "nodes": [{"id": "a", **node}]})
+    assert [problem.message for problem in caught.value.problems] == [message]
+
+
+def test_what_on_failure_does_cannot_be_compensated() -> None:
+    undo = {"agent": "x", "action": "undo"}
+    handler = {"id": "h", "agent": "x", "action": "do", "compensate": undo}
+    with pytest.raises(DefinitionError) as caught:
+        parse({"name": "w", "nodes": [{"id": "a", "delay": "1s"}], "onFailure": [handler]})
+    assert [problem.path for problem in caught.value.problems] == [("onFailure", 0, "compensate")]
+
+
+DO = {"agent": "x", "action": "do"}
+
+
+@pytest.mark.parametrize(
+    ("node", "path", "message"),
+    [
+        (
+            {**DO, "when": "nodes.q.output == 1"},
+            ("when",),
+            "the expression looks at 'q', which is not a node",
+        ),
+        (
+            {**DO, "when": "nodes['a'].status == 'SUCCESS'"},
+            ("when",),
+            "the expression looks at 'a', which 'b' does not depend on: add it to dependsOn",
+        ),
+        (
+            {"waitForEvent": {"event": "x", "match": "event.dat.n == 1"}},
+            ("waitForEvent", "match"),
+            "an event has id, source, type, subject, time, data, not 'dat'",
+        ),
+        (
+            {"delayUntil": "tomorrow"},
+            ("delayUntil",),
+            "'tomorrow' is not a time: write 2026-12-31T23:59:00Z",
+        ),
+    ],
+)
+def test_what_can_be_seen_to_lead_nowhere_is_refused(
+    node: dict[str, Any], path: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse({"name": "w", "nodes": [{"id": "a", "delay": "1s"}, {"id": "b", **node}]})
+    assert [(found.path, found.message) for found in caught.value.problems] == [
+        (("nodes", 1, *path), message)
+    ]
+
+
+def test_a_filter_that_looks_at_what_no_event_has_is_refused() -> None:
+    trigger = {"event": "x", "filter": "has(event.dat) && event.data.a == 'event.foo nodes.q'"}
+    with pytest.raises(DefinitionError) as caught:
+        parse({"name": "w", "trigger": trigger, "nodes": [{"id": "a", "delay": "1s"}]})
+    assert [found.path for found in caught.value.problems] == [("trigger", "filter")]
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "'nodes.q' == context.text",
+        "context.nodes.q == 1 && has(event.data.nodes.q)",
+        "context.list.exists(event, event.x == 1)",
+        "nodes.a.output.event.x == nodes['a'].output",
+    ],
+)
+def test_what_only_looks_like_a_reference_is_none(when: str) -> None:
+    node = {"id": "b", **DO, "dependsOn": ["a"], "when": when}
+    parse({"name": "w", "nodes": [{"id": "a", "delay": "1s"}, node]})
