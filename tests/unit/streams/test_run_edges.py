@@ -18,6 +18,7 @@ from streams.records import (
     Failure,
     NodeApprovalRequested,
     NodeFailed,
+    NodeReused,
     Occurrence,
     Pause,
     Progress,
@@ -880,3 +881,34 @@ def test_who_undoes_a_node_need_not_report_as_its_agent_must() -> None:
     run.hear(failed("b"))
     tasks = [(t.node, t.report, t.heartbeat_ms) for o in run.outcomes for t in o.tasks]
     assert tasks == [("a", True, 1_000), ("b", False, 0), ("a.compensate", False, 0)]
+
+
+def test_what_does_not_fit_of_an_earlier_run_is_left_out_and_the_rest_taken() -> None:
+    one, two = Raw(b"1"), Raw(b"2")
+    run = life(task("a"), task("b"), task("fan", forEach=[1, 2]), onFailure=[task("h")])
+    reuse = (
+        Reused(node="nope", output=one),
+        Reused(node="h", output=one),
+        Reused(node="a", item=0, output=one),
+        Reused(node="a", output=one),
+        Reused(node="a", output=two),
+        Reused(node="fan", item=1, output=one),
+        Reused(node="fan", item=1, output=two),
+        Reused(node="b", output=two),
+    )
+    run.hear(start(reuse=reuse))
+    taken = [(e.node, e.item, bytes(e.output)) for e in run.events if isinstance(e, NodeReused)]
+    assert taken == [("a", None, b"1"), ("fan", 1, b"1"), ("b", None, b"2")]
+    assert sent(run) == ["r1/fan.0/1"]
+
+
+def test_an_item_that_was_approved_in_a_pause_goes_on_with_its_own_next_attempt() -> None:
+    run = started(task("fan", forEach=[1, 2], maxParallel=1))
+    run.hear(failed("fan", item=0, retryable=True))
+    run.wake()
+    run.hear(failed("fan", item=0, attempt=2, kind="approval_required"))
+    run.hear(Pause(run="r1"))
+    run.hear(Approval(run="r1", node="fan", item=0, approved=True, by="ann"))
+    assert said(run) == ["NodeApproved fan"]
+    run.hear(Resume(run="r1"))
+    assert [t.id for t in run.outcomes[-1].tasks] == ["r1/fan.0/3"]
