@@ -21,17 +21,18 @@ from streams.records import (
     RunHead,
     Task,
     TaskCancellation,
+    Trigger,
 )
 
 T = TypeVar("T")
 
 _encoder: Final = msgspec.json.Encoder()
+_VERSION: Final = b'{"v":%d,' % FORMAT
 
 
 def encode(record: object) -> bytes:
     """The record's bytes. `v` is written although it is a default."""
-    body = _encoder.encode(record)
-    return b'{"v":%d,' % FORMAT + body[1:]
+    return _VERSION + _encoder.encode(record)[1:]
 
 
 class Reader(Generic[T]):
@@ -66,6 +67,7 @@ messages: Final = Reader[Message](Message, "an inbox message")
 tasks: Final = Reader[Task](Task, "a task")
 decisions: Final = Reader[Decision](Decision, "a decision")
 heads: Final = Reader[RunHead](RunHead, "a run's head")
+triggers: Final = Reader[Trigger](Trigger, "a run's trigger")
 nodes: Final = Reader[NodeState](NodeState, "a node's state")
 catalog: Final = Reader[CatalogRecord](CatalogRecord, "a workflow definition")
 agents: Final = Reader[AgentRecord](AgentRecord, "an agent's registration")

@@ -71,6 +71,11 @@ class Outcome(NamedTuple):
     blobs: tuple[bytes, ...] = ()
     listed: frozenset[str] = frozenset()
 
+    @property
+    def tells(self) -> bool:
+        """Whether others than agents are to hear of it."""
+        return bool(self.cancellations or self.messages or self.requests or self.announcement)
+
 
 class _Payloads:
     """The content of references: what this decision has packed, nobody else knows yet."""
@@ -94,13 +99,13 @@ class Draft:
         "_payloads",
         "announcement",
         "at",
-        "before",
         "blob_of",
         "blobs",
         "cancellations",
         "events",
         "fold",
         "forced",
+        "head",
         "limits",
         "listed",
         "messages",
@@ -110,6 +115,7 @@ class Draft:
         "requests",
         "scope",
         "tasks",
+        "trigger",
         "verdict",
         "verdict_failure",
     )
@@ -117,7 +123,6 @@ class Draft:
     def __init__(
         self, before: RunState, at: int, plan: Plan, partition: int, limits: Limits, blobs: Blobs
     ) -> None:
-        self.before = before
         self.at = at
         self.plan = plan
         self.partition = partition
@@ -126,8 +131,13 @@ class Draft:
         # garbage collector, which took a tenth of a worker's time.
         self._payloads = _Payloads(blobs)
         self.blob_of: Blobs = self._payloads.get
-        self.fold = Fold(before)
-        self.scope = RunScope(before.head, before.head.trigger, self.fold.nodes, self.blob_of)
+        if before.trigger is None:
+            raise AssertionError(f"run {before.head.run} has ended: nothing is decided any more")
+        self.head: RunHead = before.head
+        """The run's head before this decision."""
+        self.trigger: Trigger = before.trigger
+        self.fold = fold = Fold(before)
+        self.scope = RunScope(before.head, before.trigger, fold.nodes, self.blob_of)
         if before.head.ending is not None:
             self.scope.failure = self._why()
         self.queue: deque[str] = deque()
@@ -144,11 +154,6 @@ class Draft:
         self.announcement: Trigger | None = None
         self.blobs: list[bytes] = []
         self._inline_bytes = 0
-
-    @property
-    def head(self) -> RunHead:
-        """The run's head before this decision."""
-        return self.before.head
 
     @property
     def stage(self) -> str:
@@ -187,8 +192,7 @@ class Draft:
 
     def state(self, key: str) -> NodeState | None:
         """A node's or item's state; None while it is PENDING."""
-        state: NodeState | None = self.fold.nodes.get(key)
-        return state
+        return self.fold.nodes.get(key)
 
     def pack(self, content: bytes) -> msgspec.Raw:
         """The payload as it travels: itself, or a reference where it is big."""

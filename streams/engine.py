@@ -6,7 +6,7 @@ for each kind of task, whose handler is handed in.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -24,7 +24,7 @@ from streams.faust_shell import (
     batch_topic,
     new_app,
 )
-from streams.orchestrator import Orchestrator
+from streams.orchestrator import Decided, Orchestrator
 from streams.partition_watch import PartitionWatch
 from streams.read_ahead import read_ahead
 from streams.router import Router
@@ -112,6 +112,7 @@ class Engine:
             # Of what is applied already. 1 would make Faust read what the owner writes itself.
             recovery_buffer_size=2,
         )
+        self._writing: asyncio.Task[None] | None = None
         self.actors = Actors()
         """What works in this worker; others may add theirs."""
         self.ready = asyncio.Event()
@@ -152,7 +153,20 @@ class Engine:
         self._done(batches)
 
     async def _orchestrate(self, batches: list[Batch]) -> None:
-        self._done(await self._orchestrator.process(batches))
+        """Decide the batches; their state is written while the next ones are decided."""
+        decided = await self._orchestrator.decide(batches)
+        before = self._writing
+        self._writing = self.actors.start("state writer", self._write(decided, before))
+        if before is not None:
+            await before  # two batches at most are not written yet
+
+    async def _write(self, decided: Decided, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+            if before.cancelled() or before.exception() is not None:
+                self._orchestrator.give_up(decided)
+                return
+        self._done(await self._orchestrator.write(decided))
 
     def _accept(self, handler: TaskHandler) -> Callable[[list[Batch]], Awaitable[None]]:
         async def accept(batches: list[Batch]) -> None:
@@ -161,7 +175,7 @@ class Engine:
 
         return accept
 
-    def _done(self, batches: list[Batch]) -> None:
+    def _done(self, batches: Sequence[Batch]) -> None:
         consumer = self.app.batches
         for batch in batches:
             consumer.mark_done(batch.tp, batch.generation, batch.records[-1].offset + 1)

@@ -1,16 +1,21 @@
 """The shell around the run core: inbox batches in, decisions, tasks and state out (law 3).
 
-For each batch: decide every message; publish the decisions and tasks and await the broker; then
-write the changed state together with the inbox offset it reflects, as one record batch to the
-table's changelog; then take it over and acknowledge. A crash anywhere re-delivers, and the same
-messages make the same outputs.
+For each batch: decide every message; publish the decisions and tasks and await the broker
+(`decide`); then write the changed state together with the inbox offset it reflects, as one record
+batch to the table's changelog, and acknowledge (`write`). A crash anywhere re-delivers, and the
+same messages make the same outputs.
+
+The next batch may be decided while the state of the last is being written: it goes on from the
+state in memory. Writes keep their order. What a crash in between loses of the state is decided
+again, with the same outputs, from where the last write says.
 """
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Set as AbstractSet
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import prometheus_client
@@ -100,12 +105,16 @@ _Told = tuple[str, int, bytes, bytes, Sequence[Header]]
 
 
 class _Draft:
-    """What one inbox batch changes, before anything of it is written."""
+    """What one inbox batch changes in one partition, before anything of it is written."""
+
+    __slots__ = (
+        "at", "bytes", "changes", "finished", "heard", "next_offset", "states", "store", "touched",
+    )  # fmt: skip
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
         self.states: dict[str, RunState] = {}
-        self.touched: dict[str, set[str]] = {}
+        self.touched: dict[str, AbstractSet[str]] = {}
         self.changes: dict[bytes, bytes | None] = {}
         self.next_offset = store.next_offset
         self.bytes = 0
@@ -117,15 +126,33 @@ class _Draft:
         return self.states.get(run) or self.store.get(run)
 
     def waiting(self, occurrence: Occurrence) -> list[str]:
-        """The runs that may wait for the event: by what is written, or changed in this batch."""
+        """The runs that may wait for the event: by what is decided, or changed in this batch."""
         return sorted({*self.store.waiting(occurrence), *self.states})
 
-    def count(self) -> None:
-        """Add to the metrics what was heard and what it ended."""
+    def take_over(self) -> None:
+        """Let the next messages be decided from what these made."""
+        states = [(state, self.touched[run]) for run, state in self.states.items()]
+        self.store.take_over(states, self.next_offset)
+
+    def kept(self, changes: Sequence[Change]) -> None:
+        """The changelog has it: the table too, and the metrics of what was heard and ended."""
+        ended = [run for run, state in self.states.items() if state.trigger is None]
+        self.store.kept(changes, ended)
         for kind, number in self.heard.items():
             _messages.labels(kind.__name__.lower()).inc(number)
         for status, runs in self.finished.items():
             _finished.labels(status.value).inc(runs)
+
+
+class Decided(NamedTuple):
+    """Batches that are decided, with their outputs published.
+
+    `drafts` are still to be written: one after the other, each for all of its partitions at once.
+    """
+
+    batches: Sequence[Batch]
+    drafts: Sequence[Sequence[_Draft]]
+    began: float
 
 
 class Orchestrator:
@@ -172,6 +199,7 @@ class Orchestrator:
         self._stores: dict[int, RunStore] = {}
         self._plans: dict[tuple[str, str, int], Plan] = {}
         self._prepared: set[str] = set()
+        self._at_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._timers_changed = asyncio.Event()
@@ -189,29 +217,59 @@ class Orchestrator:
         return store.next_offset or 0
 
     async def release(self) -> None:
-        """Finish the batch in hand, then own nothing."""
-        await self._idle.wait()
+        """Finish what is in hand, its writes too, then own nothing."""
+        while self._at_work:
+            await self._idle.wait()
         self._stores.clear()
 
     # --- batches ---
 
-    async def process(self, batches: list[Batch]) -> list[Batch]:
-        """Decide these batches; gives those that are done (the others were revoked)."""
-        self._idle.clear()
+    async def decide(self, batches: list[Batch]) -> Decided:
+        """Decide these batches and publish what follows; `write` has to be called with the result.
+
+        Batches of partitions that were revoked are left out.
+        """
+        self._begin()
         try:
-            with _batch_seconds.time():
-                return await self._process(batches)
+            return await self._decide_batches(batches)
+        except BaseException:
+            self._end()
+            raise
+
+    async def write(self, decided: Decided) -> Sequence[Batch]:
+        """Write the state of what was decided, in the order of that; gives the batches now done."""
+        try:
+            for drafts in decided.drafts:
+                await self._write(drafts)
         except ReplacedError:
             _log.warning("another worker has the partitions: nothing more is written")
             self._stores.clear()
-            return []
+            return ()
+        else:
+            return decided.batches
         finally:
-            self._idle.set()
+            self._end()
+            _batch_seconds.observe(time.perf_counter() - decided.began)
             _active.set(sum(map(len, self._stores.values())))
 
-    async def _process(self, batches: list[Batch]) -> list[Batch]:
+    def give_up(self, decided: Decided) -> None:  # noqa: ARG002  # says which
+        """What was decided will not be written: the write before it failed."""
+        self._end()
+
+    def _begin(self) -> None:
+        self._at_work += 1
+        self._idle.clear()
+
+    def _end(self) -> None:
+        self._at_work -= 1
+        if not self._at_work:
+            self._idle.set()
+
+    async def _decide_batches(self, batches: list[Batch]) -> Decided:
+        began = time.perf_counter()
         outputs = Parcel()
         drafts: dict[int, _Draft] = {}
+        made: list[Sequence[_Draft]] = []
         mine = [b for b in batches if b.tp.partition in self._stores]
         for batch in mine:
             partition = batch.tp.partition
@@ -225,16 +283,23 @@ class Orchestrator:
                 draft.next_offset = record.offset + 1
                 draft.at = record.timestamp
                 if draft.bytes > BATCH_BYTES:
-                    await self._publish(outputs, drafts)
+                    made.append(await self._publish(outputs, drafts))
                     outputs, draft = Parcel(), _Draft(draft.store)
                     drafts = {partition: draft}
-        await self._publish(outputs, drafts)
-        return mine
+        made.append(await self._publish(outputs, drafts))
+        return Decided(mine, made, began)
 
-    async def _publish(self, outputs: Parcel, drafts: dict[int, _Draft]) -> None:
+    async def _publish(self, outputs: Parcel, drafts: dict[int, _Draft]) -> list[_Draft]:
+        """Send the outputs, then go on from what made them. Gives what is to be written."""
         if outputs:
             await self._outbox.deliver(outputs)
-        await self._write(drafts)
+        made = [draft for draft in drafts.values() if draft.next_offset != draft.store.next_offset]
+        for draft in made:
+            draft.take_over()
+            due = draft.store.timers.next_due
+            if due is not None and due < self._sleeping_until:
+                self._timers_changed.set()
+        return made
 
     async def _decide(self, record: Any, draft: _Draft, outputs: Parcel) -> None:
         try:
@@ -301,24 +366,30 @@ class Orchestrator:
     ) -> str:
         """Decide, and put what follows into the outputs; why nothing does, if nothing does."""
         partition = draft.store.partition
-        outcome = await self._decided(message, before, record.timestamp, plan, partition)
+        try:
+            outcome = decide(
+                before, message, record.timestamp, plan, partition, limits=self._limits
+            )
+        except MissingBlobError:
+            outcome = await self._decide_with_blobs(message, before, record, plan, partition)
         draft.heard[type(message)] += 1
         if outcome.decision is None or outcome.state is None:
             _ignored.labels(outcome.ignored).inc()
             return outcome.ignored
-        run = outcome.decision.run
         head = outcome.state.head
+        run = head.run
         for content in outcome.blobs:
             await self._until_kept(head.project, content)
+        # All that may fail comes first: events whose state is not kept would be made twice.
+        tasks = []
         for task in outcome.tasks:
             if task.agent not in self._prepared:
                 await self._prepare_agent(task.agent)
                 self._prepared.add(task.agent)
-        # All that may fail comes first: events whose state is not kept would be made twice.
+            tasks.append((task, codec.encode(task)))
         event = codec.encode(outcome.decision)
-        tasks = [(task, codec.encode(task)) for task in outcome.tasks]
-        changes = list(draft.store.changes(before, outcome))
-        told = self._told(outcome, head)
+        changes = draft.store.changes(before, outcome)
+        told = self._told(outcome, head) if outcome.tells else ()
         outputs.add(topics.EVENTS, partition, run.encode(), event)
         for topic, place, key, value, headers in told:
             outputs.add(topic, place, key, value, headers)
@@ -326,13 +397,14 @@ class Orchestrator:
             place = spread(task.id, self._partitions)
             outputs.add(topics.tasks(task.agent), place, task.id.encode(), value)
         draft.changes.update(changes)
-        draft.bytes += sum(len(value) for _, value in changes if value)
+        draft.bytes += sum([len(content) for _, content in changes if content])
         draft.states[run] = outcome.state
-        draft.touched.setdefault(run, set()).update(outcome.touched)
-        if outcome.state.head.finished_at is not None:
-            draft.finished[outcome.state.head.status] += 1
+        touched = draft.touched.get(run)
+        draft.touched[run] = outcome.touched if touched is None else touched | outcome.touched
+        if outcome.state.trigger is None:
+            draft.finished[head.status] += 1
             if self._tracing is not None:
-                self._tracing.run_ended(outcome.state.head)
+                self._tracing.run_ended(head)
         return ""
 
     def _told(self, outcome: Outcome, head: RunHead) -> list[_Told]:
@@ -359,12 +431,13 @@ class Orchestrator:
             told.append((topics.TRIGGERS, place, source.encode(), value, headers))
         return told
 
-    async def _decided(
-        self, message: Message, before: RunState | None, at: int, plan: Plan, partition: int
+    async def _decide_with_blobs(
+        self, message: Message, before: RunState | None, record: Any, plan: Plan, partition: int
     ) -> Outcome:
-        """The decision; payloads that it needs are fetched, and it is made again."""
+        """The decision, made again and again until each payload that it needs is fetched."""
         known = before.head if before is not None else message
         project = getattr(known, "project", "")
+        fetched: dict[str, bytes] = {}
 
         def blobs(reference: Reference) -> bytes:
             found = fetched.get(reference.digest) or self._blobs.at_hand(project, reference)
@@ -372,12 +445,12 @@ class Orchestrator:
                 raise MissingBlobError(reference)
             return found
 
-        fetched: dict[str, bytes] = {}
         while True:
             try:
                 return decide(
-                    before, message, at, plan, partition, limits=self._limits, blobs=blobs
-                )
+                    before, message, record.timestamp, plan, partition,
+                    limits=self._limits, blobs=blobs,
+                )  # fmt: skip
             except MissingBlobError as missing:
                 reference = missing.reference
                 fetched[reference.digest] = await self._until_given(project, reference)
@@ -412,12 +485,11 @@ class Orchestrator:
         self._plans[version] = plan
         return plan
 
-    async def _write(self, drafts: dict[int, _Draft]) -> None:
+    async def _write(self, drafts: Sequence[_Draft]) -> None:
         written = []
         parcel = Parcel()
-        for partition, draft in drafts.items():
-            if draft.next_offset == draft.store.next_offset:
-                continue
+        for draft in drafts:
+            partition = draft.store.partition
             changes: list[Change] = [*draft.store.forgotten(draft.at), *draft.changes.items()]
             if self.changelog is not None:
                 lost = self.changelog.to_mend(partition) - draft.changes.keys()
@@ -425,9 +497,7 @@ class Orchestrator:
             offset = b"%d" % (draft.next_offset or 0)
             changes.append((OFFSET_KEY, offset))
             # By the header a restore knows what an owner wrote that had been replaced already.
-            headers = [(READS, offset)]
-            for key, value in changes:
-                parcel.add(topics.STATE, partition, key, value, headers)
+            parcel.extend(topics.STATE, partition, changes, [(READS, offset)])
             written.append((draft, changes))
         if not written:
             return
@@ -438,12 +508,7 @@ class Orchestrator:
             if self.changelog is not None:
                 reads = draft.next_offset or 0
                 self.changelog.written(draft.store.partition, first, len(changes), reads)
-            draft.count()
-            states = [(state, draft.touched[run]) for run, state in draft.states.items()]
-            draft.store.apply(changes, states)
-            due = draft.store.timers.next_due
-            if due is not None and due < self._sleeping_until:
-                self._timers_changed.set()
+            draft.kept(changes)
 
     # --- timers ---
 

@@ -6,7 +6,7 @@ and the inbox offset that it reflects be written together (law 3).
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -62,6 +62,17 @@ class Parcel:
         if records is None:
             records = self._records[place] = []
         records.append((key, value, list(headers) if headers else _NO_HEADERS))
+
+    def extend(
+        self,
+        topic: str,
+        partition: int,
+        records: Iterable[tuple[bytes, bytes | None]],
+        headers: list[Header],
+    ) -> None:
+        """Put many records in, which share their headers."""
+        kept = self._records.setdefault((topic, partition), [])
+        kept += [(key, value, headers) for key, value in records]
 
     def partitions(self) -> Sequence[tuple[tuple[str, int], list[_Out]]]:
         """What is in it, by topic and partition."""

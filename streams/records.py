@@ -642,7 +642,7 @@ class Ending(_Value, frozen=True, kw_only=True):
 
 
 class RunHead(_Value, frozen=True, kw_only=True):
-    """The run itself: all but its nodes.
+    """The run itself, without its trigger and its nodes: what is written with every decision.
 
     `seq` is the next event's. `open` nodes are not terminal yet; of these `running` are under way
     and `waiting` wait for approval. `retries` of the workflow's budget are used.
@@ -657,7 +657,6 @@ class RunHead(_Value, frozen=True, kw_only=True):
     started_at: int
     deadline: int
     open: int
-    trigger: Trigger
     running: int = 0
     waiting: int = 0
     retries: int = 0

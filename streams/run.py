@@ -141,11 +141,11 @@ def _start(
             started_at=at,
             deadline=started.deadline,
             open=0,
-            trigger=message.trigger,
             depth=message.depth,
             parent=message.parent,
             traceparent=message.traceparent,
-        )
+        ),
+        message.trigger,
     )
     draft = Draft(pending, at, plan, partition, limits, blobs)
     draft.emit(started)
@@ -497,7 +497,7 @@ def _resume_node(draft: Draft, state: NodeState) -> None:
 
 
 def _hear_occurrence(draft: Draft, message: Occurrence) -> str:
-    began = draft.head.trigger
+    began = draft.trigger
     if (message.trigger.source, message.trigger.id) == (began.source, began.id):
         return "no_match"  # the event that started the run, delivered again
     matched = False

@@ -1,9 +1,9 @@
 """The runs of one partition: decoded where they are under way, raw bytes in the table otherwise.
 
 Keys of the table: the run id for a head, `run id/node` for a node and `run id/node.3` for an item
-of it, `run id/@data` for the data of its trigger, `run id/@items/node` for what a node fanned out
-over, and `@offset` for how far the inbox has been read into the state. Data and items are written
-once: a head is written with every decision and has to be small (law 7).
+of it, `run id/@trigger` for its trigger, `run id/@items/node` for what a node fanned out over, and
+`@offset` for how far the inbox has been read into the state. Trigger and items are written once: a
+head is written with every decision and has to be small (law 7).
 
 The head of a run that has ended is remembered for `REMEMBERED_MS`, so that its event starts nothing
 when it comes again; the inbox and the triggers are kept no longer than that.
@@ -17,14 +17,13 @@ from typing import Final
 import structlog
 from immutables import Map
 from msgspec import Raw
-from msgspec.structs import replace
 
 from streams import codec
 from streams.errors import UnreadableRecordError
 from streams.ids import node_key
 from streams.lifecycle import TERMINAL, Items, RunState
 from streams.pattern import matches
-from streams.records import NULL, NodeState, Occurrence, RunHead
+from streams.records import NodeState, Occurrence
 from streams.run import Outcome
 from streams.timers import Timers
 from streams.topics import DAY_MS
@@ -32,7 +31,7 @@ from streams.topics import DAY_MS
 _log = structlog.get_logger(__name__)
 
 OFFSET_KEY: Final = b"@offset"
-_DATA: Final = "@data"
+_TRIGGER: Final = "@trigger"
 _ITEMS: Final = "@items/"
 
 REMEMBERED_MS: Final = 7 * DAY_MS
@@ -46,7 +45,9 @@ Wake = tuple[str, str]
 class RunStore:
     """The state of one partition of the inbox, and its timers.
 
-    `records` is the table's data of this partition, live; it is changed through `apply` only.
+    `records` is the table's data of this partition, live. What is decided is taken over at once
+    (`take_over`), so that the next messages can be decided; the table follows when it is written
+    to the changelog (`kept`).
     """
 
     def __init__(self, partition: int, records: dict[bytes, bytes]) -> None:
@@ -55,15 +56,19 @@ class RunStore:
         self.timers: Timers[Wake] = Timers()
         self._records = records
         self._runs: dict[str, RunState] = {}
+        self._ending: dict[bytes, RunState] = {}
+        """Runs that have ended, of which the table does not know yet."""
         self._ended: deque[tuple[int, str]] = deque()
         self._waiting: dict[str, set[str]] = {}
         offset = records.get(OFFSET_KEY)
         self.next_offset = None if offset is None else int(offset)
+        """Up to where the inbox is decided; None where nothing of it ever was."""
         self._restore()
 
     def _restore(self) -> None:
         nodes: dict[str, list[bytes]] = {}
         lists: dict[str, dict[str, Items]] = {}
+        triggers: dict[str, bytes] = {}
         heads = []
         for key, value in self._records.items():
             if key == OFFSET_KEY:
@@ -74,7 +79,9 @@ class RunStore:
             elif part.startswith(_ITEMS):
                 name = part.removeprefix(_ITEMS)
                 lists.setdefault(run, {})[name] = Items(Raw(value))
-            elif part != _DATA:
+            elif part == _TRIGGER:
+                triggers[run] = value
+            else:
                 nodes.setdefault(run, []).append(value)
         ended = []
         for value in heads:
@@ -83,12 +90,14 @@ class RunStore:
                 if head.status in TERMINAL:
                     ended.append((head.finished_at or 0, head.run))
                     continue
+                trigger = codec.triggers.decode(triggers.get(head.run))
                 states = [codec.nodes.decode(v) for v in nodes.get(head.run, ())]
             except UnreadableRecordError as error:
                 _log.error("a run's state cannot be read", partition=self.partition, why=str(error))
                 continue
             state = RunState(
-                self._with_data(head),
+                head,
+                trigger,
                 Map({node_key(node.node, node.item): node for node in states}),
                 Map(lists.get(head.run, {})),
             )
@@ -99,12 +108,6 @@ class RunStore:
                 self._note_waiting(head.run, name, node)
         self._ended.extend(sorted(ended))
 
-    def _with_data(self, head: RunHead) -> RunHead:
-        data = self._records.get(_data_key(head.run))
-        if data is None:
-            return head
-        return replace(head, trigger=replace(head.trigger, data=Raw(data)))
-
     def __len__(self) -> int:
         """How many runs are under way."""
         return len(self._runs)
@@ -112,8 +115,11 @@ class RunStore:
     def get(self, run: str) -> RunState | None:
         """The run's state, None where there is no such run."""
         state = self._runs.get(run)
-        if state is None and (head := self._records.get(run.encode())) is not None:
-            return RunState(codec.heads.decode(head))
+        if state is None:
+            key = run.encode()
+            state = self._ending.get(key)
+            if state is None and (head := self._records.get(key)) is not None:
+                return RunState(codec.heads.decode(head))
         return state
 
     def waiting(self, occurrence: Occurrence) -> list[str]:
@@ -131,62 +137,75 @@ class RunStore:
         """What the table holds under a key."""
         return self._records.get(key)
 
-    def changes(self, before: RunState | None, outcome: Outcome) -> Iterator[Change]:
+    def changes(self, before: RunState | None, outcome: Outcome) -> list[Change]:
         """The records that turn the state `before` into the outcome's."""
         after = outcome.state
         if after is None:
-            return
+            return []
         run = after.head.run
-        yield _head_record(after.head)
-        if after.head.status in TERMINAL:
-            if before is not None and _has_data(before.head):
-                yield _data_key(run), None
-            for node in sorted(before.nodes) if before else ():
-                yield f"{run}/{node}".encode(), None
-            for node in sorted(before.lists) if before else ():
-                yield _items_key(run, node), None
-        else:
-            if before is None and _has_data(after.head):
-                yield _data_key(run), bytes(after.head.trigger.data)
-            for node in sorted(outcome.touched):
-                yield f"{run}/{node}".encode(), codec.encode(after.nodes[node])
-            for node in sorted(outcome.listed):
-                yield _items_key(run, node), bytes(after.lists[node].raw)
+        changes: list[Change] = [(run.encode(), codec.encode(after.head))]
+        if after.trigger is None:  # it has ended
+            if before is not None:
+                changes.append((_trigger_key(run), None))
+                changes += [(f"{run}/{node}".encode(), None) for node in sorted(before.nodes)]
+                changes += [(_items_key(run, node), None) for node in sorted(before.lists)]
+            return changes
+        if before is None:
+            changes.append((_trigger_key(run), codec.encode(after.trigger)))
+        nodes = after.nodes
+        for node in sorted(outcome.touched):
+            changes.append((f"{run}/{node}".encode(), codec.encode(nodes[node])))
+        for node in sorted(outcome.listed):
+            changes.append((_items_key(run, node), bytes(after.lists[node].raw)))
+        return changes
 
-    def apply(
-        self, changes: Iterable[Change], states: Iterable[tuple[RunState, AbstractSet[str]]]
+    def take_over(
+        self, states: Iterable[tuple[RunState, AbstractSet[str]]], next_offset: int | None
     ) -> None:
-        """Take over what has been written to the changelog.
+        """Go on from these states, and from this offset of the inbox.
 
-        `changes` are the records, `states` the decoded states, each with the keys of its nodes that
-        are new since the last time.
+        Each comes with the keys of its nodes that are new since the last time.
         """
-        for key, value in changes:
-            if value is None:
-                self._records.pop(key, None)
-            else:
-                self._records[key] = value
-                if key == OFFSET_KEY:
-                    self.next_offset = int(value)
+        self.next_offset = next_offset
         for state, touched in states:
             self._replace(state, touched)
+
+    def kept(self, changes: Iterable[Change], ended: Iterable[str]) -> None:
+        """Take these records, which the changelog has, into the table.
+
+        `ended` are the runs whose end is among them.
+        """
+        records = self._records
+        for key, value in changes:
+            if value is None:
+                records.pop(key, None)
+            else:
+                records[key] = value
+        for run in ended:
+            self._ending.pop(run.encode(), None)
 
     def _replace(self, state: RunState, touched: AbstractSet[str]) -> None:
         run = state.head.run
         before = self._runs.get(run)
-        if before is not None:
-            self._set_timers(before, state, touched)
-        elif state.head.status not in TERMINAL:
+        if state.trigger is None:  # it has ended
+            if before is not None:
+                for wake, due in _wakes(before):
+                    self.timers.cancel(wake, due)
+                del self._runs[run]
+            self._waiting.pop(run, None)
+            self._ending[run.encode()] = state
+            self._ended.append((state.head.finished_at or 0, run))
+            return
+        self._runs[run] = state
+        if before is None:
             for wake, due in _wakes(state):
                 self.timers.set(wake, due)
-        for key in touched if state.head.status not in TERMINAL else ():
-            self._note_waiting(run, key, state.nodes[key])
-        if state.head.status in TERMINAL:
-            self._waiting.pop(run, None)
-            self._runs.pop(run, None)
-            self._ended.append((state.head.finished_at or 0, run))
         else:
-            self._runs[run] = state
+            self._set_timers(before, state, touched)
+        for key in touched:
+            node = state.nodes[key]
+            if node.awaits is not None or run in self._waiting:
+                self._note_waiting(run, key, node)
 
     def _note_waiting(self, run: str, key: str, node: NodeState) -> None:
         """Know which runs wait for events: `node pattern` of each node that does."""
@@ -202,10 +221,6 @@ class RunStore:
 
     def _set_timers(self, before: RunState, after: RunState, touched: AbstractSet[str]) -> None:
         run = after.head.run
-        if after.head.status in TERMINAL:
-            for wake, due in _wakes(before):
-                self.timers.cancel(wake, due)
-            return
         if before.head.deadline != after.head.deadline:
             self.timers.cancel((run, ""), before.head.deadline)
             self.timers.set((run, ""), after.head.deadline)
@@ -255,28 +270,18 @@ def _wakes(state: RunState) -> Iterator[tuple[Wake, int]]:
 def records_of(state: RunState) -> Iterator[tuple[bytes, bytes]]:
     """Every record of a run's state: what the table holds of it."""
     run = state.head.run
-    yield _head_record(state.head)
-    if _has_data(state.head):
-        yield _data_key(run), bytes(state.head.trigger.data)
+    yield run.encode(), codec.encode(state.head)
+    if state.trigger is not None:
+        yield _trigger_key(run), codec.encode(state.trigger)
     for key, node in state.nodes.items():
         yield f"{run}/{key}".encode(), codec.encode(node)
     for name, items in state.lists.items():
         yield _items_key(run, name), bytes(items.raw)
 
 
-def _head_record(head: RunHead) -> tuple[bytes, bytes]:
-    if _has_data(head):
-        head = replace(head, trigger=replace(head.trigger, data=NULL))
-    return head.run.encode(), codec.encode(head)
-
-
-def _has_data(head: RunHead) -> bool:
-    return bytes(head.trigger.data) != b"null"
-
-
 def _items_key(run: str, node: str) -> bytes:
     return f"{run}/{_ITEMS}{node}".encode()
 
 
-def _data_key(run: str) -> bytes:
-    return f"{run}/{_DATA}".encode()
+def _trigger_key(run: str) -> bytes:
+    return f"{run}/{_TRIGGER}".encode()

@@ -17,6 +17,7 @@ from streams.records import Failure, NodeState, NodeStatus, RunHead, Trigger
 from streams.template import Reference, TemplateError, follow
 
 _MISSING: Final = object()
+_SUCCESS: Final = NodeStatus.SUCCESS
 
 
 class Nodes(Protocol):
@@ -121,7 +122,7 @@ class RunScope:
         name, part = path[1], path[2]
         state = self._nodes.get(name)
         below = len(path) > 3  # the whole may be meant as the reference that it is
-        if below and part == "output" and state is not None and state.status is NodeStatus.SUCCESS:
+        if below and part == "output" and state is not None and state.status is _SUCCESS:
             decoded = self._decoded.get(name, _MISSING)
             if decoded is not _MISSING:
                 return self._below(decoded, reference, 3)
@@ -182,9 +183,10 @@ class RunScope:
         }
 
     def _context(self) -> Any:
-        if "" not in self._decoded:
-            self._decoded[""] = self._read(self._trigger.data, "context")
-        return self._decoded[""]
+        decoded = self._decoded
+        if "" not in decoded:
+            decoded[""] = self._read(self._trigger.data, "context")
+        return decoded[""]
 
     def _event(self) -> dict[str, Any]:
         trigger = self._trigger
@@ -212,8 +214,9 @@ class RunScope:
 
     def _read(self, payload: msgspec.Raw, where: str) -> Any:
         """The value of a payload; one that is no JSON to its depth cannot be referred to."""
-        reference = as_reference(payload)
-        content = bytes(payload) if reference is None else self._blobs(reference)
+        content = bytes(payload)
+        if (reference := as_reference(content)) is not None:
+            content = self._blobs(reference)
         self._nested = self._nested or has_references(content)
         try:
             return msgspec.json.decode(content)

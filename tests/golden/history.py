@@ -77,7 +77,9 @@ class History:
             made.append((_step(step["message"], step["at"], outcome, changes), outcome))
             if outcome.state is not None:
                 state = outcome.state
-                store.apply(changes, [(state, outcome.touched)])
+                ended = [state.head.run] if state.trigger is None else []
+                store.take_over([(state, outcome.touched)], None)
+                store.kept(changes, ended)
         return made
 
     def _blob(self, reference: Reference) -> bytes:

@@ -68,7 +68,7 @@ def _hang(owner: type, method: str, name: str) -> None:
 
 
 _break(Router, "process", "router")
-_break(Orchestrator, "process", "orchestrator")
+_break(Orchestrator, "decide", "orchestrator")
 _break(Orchestrator, "_fire", "timers")
 _break(AgentRuntime, "accept", "agent")
 _break(RecentResults, "put", "result")

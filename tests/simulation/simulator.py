@@ -15,6 +15,7 @@ import random
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,7 +38,7 @@ from structlog.testing import capture_logs
 from streams import codec, orchestrator, router, topics
 from streams.catalog import Catalog
 from streams.faust_shell import Batch, PartitionedStore
-from streams.orchestrator import Orchestrator
+from streams.orchestrator import Decided, Orchestrator
 from streams.outbox import partition_of
 from streams.plan import Plan
 from streams.records import (
@@ -88,6 +89,7 @@ class Worker:
         self.fetched: dict[int, int] = {}  # a zombie reads no further
         self.busy: dict[str, Coroutine[Any, Any, Any]] = {}
         self.done: dict[str, Callable[[], None]] = {}
+        self.decided: deque[Decided] = deque()  # and not written yet; at most one waits
         self.blobs = SimulatedBlobs(world.kept, world.chance)
         outbox: Any = SimulatedOutbox(
             world.log, world.chance, world.faults.resend, tear_state=world.faults.tear_state
@@ -102,15 +104,25 @@ class Worker:
         """Let one coroutine go on to its next effect."""
         try:
             self.busy[name].send(None)
-        except StopIteration:
+        except StopIteration as end:
             del self.busy[name]
+            if name == "batch":
+                self.decided.append(end.value)
             self.done.pop(name, lambda: None)()
+
+    def finish(self) -> None:
+        """End the batch in hand, and write what is decided."""
+        while "batch" in self.busy or "write" in self.busy or self.decided:
+            if "write" not in self.busy and self.decided:
+                self.busy["write"] = self.orchestrator.write(self.decided.popleft())
+            self.step("write" if "write" in self.busy else "batch")
 
     def crash(self) -> None:
         """End here and now; what is in memory is gone."""
         for coroutine in self.busy.values():
             coroutine.close()
         self.busy.clear()
+        self.decided.clear()
 
 
 async def _prepared(_agent: str) -> None:
@@ -322,15 +334,21 @@ class World:
                     ended(self.chance, execution)
 
     def _work(self, worker: Worker) -> None:
-        """The worker's batch goes on to its next effect, or a new batch begins."""
-        if "batch" not in worker.busy:
+        """The worker's batch, or the write of the one before, goes on to its next effect.
+
+        What is decided is written in its order; while one waits for that, no other one is begun.
+        """
+        if "write" not in worker.busy and worker.decided:
+            worker.busy["write"] = worker.orchestrator.write(worker.decided.popleft())
+        if "batch" not in worker.busy and not worker.decided:
             batches = self._fetch(worker)
-            if not batches:
-                if worker.zombie and not worker.busy:
-                    self.workers.remove(worker)
-                return
-            worker.busy["batch"] = worker.orchestrator.process(batches)
-        worker.step("batch")
+            if batches:
+                worker.busy["batch"] = worker.orchestrator.decide(batches)
+        under_way = [name for name in ("batch", "write") if name in worker.busy]
+        if under_way:
+            worker.step(self.chance.choice(under_way))
+        elif worker.zombie and not worker.busy:
+            self.workers.remove(worker)
         self._take_tasks()
 
     def _fetch(self, worker: Worker) -> list[Batch]:
@@ -402,8 +420,7 @@ class World:
         members = [w for w in self.workers if not w.zombie]
         for worker in members:
             worker.blobs.away = False  # or it would hold everybody up, in the real world too
-            while "batch" in worker.busy:
-                worker.step("batch")
+            worker.finish()
             worker.orchestrator._stores.clear()
             worker.position.clear()
             worker.triggers.clear()
@@ -498,7 +515,7 @@ class World:
             for worker in self.workers:
                 self._work(worker)
                 self._route(worker)
-            if not any(w.busy or self._unrouted(w) for w in self.workers):
+            if not any(w.busy or w.decided or self._unrouted(w) for w in self.workers):
                 return
         raise laws.LawBrokenError("the log is never read to its end")
 

@@ -431,7 +431,8 @@ class JudgedRun:
         state = outcome.state
         assert state is not None
         changes = list(self.store.changes(before, outcome))
-        self.store.apply(changes, [(state, outcome.touched)])
+        self.store.take_over([(state, outcome.touched)], None)
+        self.store.kept(changes, [] if state.trigger is not None else [state.head.run])
         assert self.store._records == dict(records_of(state))
 
     # --- time ---

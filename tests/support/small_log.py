@@ -119,7 +119,8 @@ class SmallLog:
         changes.append((OFFSET_KEY, offset))
         for changed, value in changes:
             self.append(topics.STATE, value, changed, (("reads", offset),))
-        self._store.apply(changes, states)
+        self._store.take_over(states, heard.offset + 1)
+        self._store.kept(changes, [s.head.run for s, _ in states if s.trigger is None])
         self.at += 10
         return outcome.decision
 

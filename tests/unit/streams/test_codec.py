@@ -172,11 +172,13 @@ WIRE: list[tuple[codec.Reader[Any], Any, bytes]] = [
             started_at=1,
             deadline=9,
             open=2,
-            trigger=TRIGGER,
         ),
-        b'{"v":1,"run":"r1","project":"default","workflow":"w","version":2,"status":"RUNNING",'
-        b'"seq":3,"startedAt":1,"deadline":9,"open":2,"trigger":' + TRIGGER_JSON + b"}",
+        (
+            b'{"v":1,"run":"r1","project":"default","workflow":"w","version":2,"status":"RUNNING",'
+            b'"seq":3,"startedAt":1,"deadline":9,"open":2}'
+        ),
     ),
+    (codec.triggers, TRIGGER, b'{"v":1,' + TRIGGER_JSON[1:]),
     (
         codec.nodes,
         NodeState(node="a", status=NodeStatus.SUCCESS, attempt=1, output=Raw(b'"x"')),

@@ -52,7 +52,8 @@ async def test_a_run_that_cannot_hear_of_an_event_does_not_keep_it_from_the_othe
             )
             for n, message in enumerate(messages)
         ]  # fmt: skip
-        await orchestrator.process([Batch(TP(topics.INBOX, 0), 1, records)])
+        batch = Batch(TP(topics.INBOX, 0), 1, records)
+        await orchestrator.write(await orchestrator.decide([batch]))
 
     await hear(0, *starts)
     del plans["v"]  # nobody knows the version any more

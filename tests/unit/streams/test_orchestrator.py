@@ -1,6 +1,7 @@
 """The orchestrator's writes: what goes out, in which batches, and what a fault leaves behind."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -115,7 +116,11 @@ class Rig:
             records.append(Record(topics.INBOX, 0, self.offset, at, key, value))
             self.offset += 1
         batch = Batch(TP(topics.INBOX, 0), 1, records)
-        assert await self.orchestrator.process([batch]) == [batch]
+        assert await self.process(batch) == [batch]
+
+    async def process(self, *batches: Batch) -> Sequence[Batch]:
+        """Decide and write them; those that are done."""
+        return await self.orchestrator.write(await self.orchestrator.decide(list(batches)))
 
     def decisions(self) -> list[Any]:
         values = [value for _, value in self.producer.written(topics.EVENTS)]
@@ -154,8 +159,8 @@ async def test_outputs_go_before_the_state_and_the_offset_goes_with_it(rig: Rig)
     ]
     keys = [key for key, _ in rig.producer.written(topics.STATE)]
     assert sorted(keys[:-1]) == [
-        *(b"r1", b"r1/@data", b"r1/a", b"r1/b"),
-        *(b"r2", b"r2/@data", b"r2/a"),
+        *(b"r1", b"r1/@trigger", b"r1/a", b"r1/b"),
+        *(b"r2", b"r2/@trigger", b"r2/a"),
     ]
     assert rig.producer.written(topics.STATE)[-1] == (OFFSET_KEY, b"3")
     assert [(d.run, d.seq) for d in rig.decisions()] == [("r1", 0), ("r2", 0), ("r1", 2)]
@@ -260,9 +265,9 @@ async def test_a_replaced_owner_writes_no_state_and_goes_on_with_nothing(rig: Ri
         [Record(topics.INBOX, 0, 1, 1_000, b"r2", codec.encode(start("r2")))],
     )
     with capture_logs():
-        assert await rig.orchestrator.process([batch]) == []
+        assert list(await rig.process(batch)) == []
     rig.orchestrator.changelog = Changelog()
-    assert await rig.orchestrator.process([batch]) == []  # it owns nothing until it is given again
+    assert list(await rig.process(batch)) == []  # it owns nothing until it is given again
     assert rig.producer.written(topics.STATE) == state
 
 

@@ -21,7 +21,6 @@ from streams.records import (
     RunRequest,
     RunStatus,
     Start,
-    Trigger,
 )
 from streams.router import Router
 from streams.run import DEFAULT_LIMITS
@@ -37,7 +36,7 @@ REQUEST = RunRequest(
 )  # fmt: skip
 HEAD = RunHead(
     run="p1", project="default", workflow="w", version=1, status=RunStatus.RUNNING, seq=1,
-    started_at=0, deadline=9, open=1, trigger=Trigger(id="e", source="s", type="t"),
+    started_at=0, deadline=9, open=1,
 )  # fmt: skip
 CANCEL = Cancel(run="c1", reason="enough", by_parent=True)
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
-from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from streams import codec
@@ -14,7 +13,6 @@ from streams.errors import UnreadableRecordError
 from streams.lifecycle import RunState
 from streams.plan import parse
 from streams.records import (
-    NULL,
     Cancel,
     Failure,
     Message,
@@ -72,7 +70,8 @@ class Owner:
         changes = list(self.store.changes(before, outcome))
         if outcome.state is not None:
             changes.append((OFFSET_KEY, b"%d" % (len(self.written) + 1)))
-            self.store.apply(changes, [(outcome.state, outcome.touched)])
+            self.store.take_over([(outcome.state, outcome.touched)], len(self.written) + 1)
+            self.store.kept(changes, [message.run] if outcome.state.trigger is None else [])
             self.written.append(changes)
         return outcome
 
@@ -107,18 +106,16 @@ def test_only_what_changed_is_written() -> None:
     owner.hear(done("r", "a"))
     owner.hear(done("r", "b"))
     assert [keys(changes) for changes in owner.written] == [
-        {"r": True, "r/@data": True, "r/a": True, "r/b": True, "@offset": True},
+        {"r": True, "r/@trigger": True, "r/a": True, "r/b": True, "@offset": True},
         {"r": True, "r/a": True, "@offset": True},
         {"r": True, "r/b": True, "r/c": True, "@offset": True},
     ]
     state = owner.store.get("r")
     assert state is not None
-    # The data of the trigger is in a record of its own, which is not written again.
-    head = replace(state.head, trigger=replace(state.head.trigger, data=NULL))
-    assert bytes(state.head.trigger.data) != b"null"
+    # The trigger is in a record of its own, which is not written again.
     assert owner.records == {
-        b"r": codec.encode(head),
-        b"r/@data": bytes(state.head.trigger.data),
+        b"r": codec.encode(state.head),
+        b"r/@trigger": codec.encode(state.trigger),
         b"r/a": codec.encode(state.nodes["a"]),
         b"r/b": codec.encode(state.nodes["b"]),
         b"r/c": codec.encode(state.nodes["c"]),
@@ -143,10 +140,10 @@ def test_an_ended_run_leaves_its_head_alone(status: str, end: Message, at: int) 
     outcome = owner.hear(end, at)
     assert outcome.state is not None
     assert keys(owner.written[-1]) == {
-        "r": True, "r/@data": False, "r/a": False, "r/b": False, "r/c": False, "@offset": True,
+        "r": True, "r/@trigger": False, "r/a": False, "r/b": False, "r/c": False, "@offset": True,
     }  # fmt: skip
     assert sorted(owner.records) == [
-        *(OFFSET_KEY, b"other", b"other/@data", b"other/a", b"other/b"),
+        *(OFFSET_KEY, b"other", b"other/@trigger", b"other/a", b"other/b"),
         b"r",
     ]
     assert outcome.state.head.status.value == status
@@ -167,7 +164,8 @@ def test_a_run_that_begins_and_ends_in_one_decision_is_one_record() -> None:
     # A batch that heard both: the later change of a key is the one that is written.
     changes = dict(owner.store.changes(None, outcome))
     changes.update(owner.store.changes(outcome.state, ended))
-    owner.store.apply(changes.items(), [(ended.state, frozenset())])
+    owner.store.take_over([(ended.state, frozenset())], 2)
+    owner.store.kept(changes.items(), ["r"])
     assert owner.records == {b"r": codec.encode(ended.state.head)}
     assert (len(owner.store), wakes(owner.store)) == (0, {})
 

@@ -588,7 +588,8 @@ def test_the_event_that_started_the_run_does_not_end_its_wait_when_it_comes_agai
     life = Life(waiting("pay"))
     life.start({"order": 7})
     assert life.state is not None
-    began = life.state.head.trigger
+    began = life.state.trigger
+    assert began is not None
     again = Trigger(id=began.id, source=began.source, type="payment.expected", data=began.data)
     assert life.hear(Occurrence(project="default", trigger=again)) == []
     assert life.event("payment.received") == ["node.succeeded pay", "run.succeeded"]

@@ -5,7 +5,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from streams.records import Failure, Result, RunHead, RunStatus, Task, Trigger
+from streams.records import Failure, Result, RunHead, RunStatus, Task
 from streams.tracing import Tracing, traceparent_of
 
 RUN = "0f8a2c5a-2f0b-5a43-9d0e-3d1c3b0a7c51"
@@ -48,7 +48,6 @@ def spans(parent: str, failure: Failure | None) -> list[object]:
             finished_at=2_000,
             deadline=90_000,
             open=0,
-            trigger=Trigger(id="1", source="/test", type="repo.push"),
             failure=failure,
             traceparent=parent,
         )
