@@ -22,7 +22,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,127}$")]
 
 MAX_NODES: Final = 1_000
 TASK_TIMEOUT: Final = 600_000
-RUN_TIMEOUT: Final = 86_400_000
+RUN_TIMEOUT: Final = 7 * 86_400_000
+"""Far beyond the deadline of an approval: a run outlives what its people leave unanswered."""
 EVENT_FIELDS: Final = ("id", "source", "type", "subject", "time", "data")
 RUN_FIELDS: Final = ("id", "project", "workflow", "version", "startedAt")
 
@@ -144,7 +145,7 @@ class NodeSpec(_Model):
     timeout: Duration | None = Field(
         default=None,
         description="From dispatch to result of one attempt; then it is lost. With startTimeout or"
-        " heartbeatTimeout from when the agent began. By default 10 minutes, a day for a workflow.",
+        " heartbeatTimeout from when the agent began. By default 10 minutes, 7 days for a workflow.",
     )
     start_timeout: Duration | None = Field(
         default=None, description="From dispatch until the agent begins; then the node fails."

@@ -47,7 +47,7 @@ from streams.run import Limits, Outcome, decide
 
 T0 = 1_000_000
 HOUR = 3_600_000
-DAY = 24 * HOUR
+WEEK = 7 * 24 * HOUR
 GRACE = 10_000  # between telling an agent to end and giving it up
 TIMEOUT = 600_000  # of an attempt, unless the node says otherwise
 PARTITION = 3
@@ -208,7 +208,7 @@ def test_a_start_makes_the_whole_run() -> None:
             status=RunStatus.RUNNING,
             previous=RunStatus.PENDING,
             events=(
-                RunStarted(trigger=TRIGGER, nodes=2, deadline=T0 + DAY),
+                RunStarted(trigger=TRIGGER, nodes=2, deadline=T0 + WEEK),
                 dispatched("a", b'{"n":1}'),
             ),
             traceparent="00-t",
@@ -219,7 +219,7 @@ def test_a_start_makes_the_whole_run() -> None:
                 status=RunStatus.RUNNING,
                 seq=2,
                 started_at=T0,
-                deadline=T0 + DAY,
+                deadline=T0 + WEEK,
                 open=2,
                 trigger=TRIGGER,
                 running=1,
@@ -242,7 +242,7 @@ def test_a_chain_runs_to_its_end() -> None:
             status=RunStatus.SUCCESS,
             seq=6,
             started_at=T0,
-            deadline=T0 + DAY,
+            deadline=T0 + WEEK,
             open=0,
             # A finished run is kept to be known by; its payload is in the events.
             trigger=Trigger(id="e1", source="ci", type="repo.push", subject="main", data=NULL),
@@ -428,7 +428,7 @@ def test_a_lost_attempt_is_given_up_by_its_timer_and_tried_again() -> None:
 
 
 def stopping(outcome: RunStatus, at: int = T0, **fields: Any) -> RunEnding:
-    return RunEnding(stage="stopping", outcome=outcome, deadline=at + GRACE + DAY, **fields)
+    return RunEnding(stage="stopping", outcome=outcome, deadline=at + GRACE + WEEK, **fields)
 
 
 def test_the_runs_time_out_stops_what_is_open() -> None:
@@ -533,12 +533,12 @@ UNDER_WAY: list[tuple[str, Message, int]] = [
     ("late_result", done("s"), T0),  # it was skipped
     ("unknown_node", done("nope"), T0),
     ("unknown_node", failed(""), T0),
-    ("stale_timer", Timer(run="r1", node="a", due=T0 + DAY), T0 + DAY),  # it has ended
+    ("stale_timer", Timer(run="r1", node="a", due=T0 + WEEK), T0 + WEEK),  # it has ended
     ("stale_timer", Timer(run="r1", node="b", due=T0 + TIMEOUT - 1), T0),  # not yet
     ("stale_timer", Timer(run="r1", node="r", due=T0 + 999), T0),
-    ("stale_timer", Timer(run="r1", node="w", due=T0 + DAY), T0 + DAY),
-    ("stale_timer", Timer(run="r1", node="nope", due=T0 + DAY), T0 + DAY),
-    ("stale_timer", Timer(run="r1", due=T0 + DAY - 1), T0 + DAY - 1),
+    ("stale_timer", Timer(run="r1", node="w", due=T0 + WEEK), T0 + WEEK),
+    ("stale_timer", Timer(run="r1", node="nope", due=T0 + WEEK), T0 + WEEK),
+    ("stale_timer", Timer(run="r1", due=T0 + WEEK - 1), T0 + WEEK - 1),
 ]
 
 
@@ -588,7 +588,7 @@ ENDS: list[tuple[RunStatus, Message, int]] = [
         (failed("b"), "run_finished"),
         (done("nope"), "run_finished"),
         (Cancel(run="r1", reason="again"), "run_finished"),
-        (Timer(run="r1", due=T0 + DAY), "run_finished"),
+        (Timer(run="r1", due=T0 + WEEK), "run_finished"),
         (Timer(run="r1", due=T0 + TIMEOUT, node="b"), "run_finished"),
     ],
 )
@@ -599,7 +599,7 @@ def test_after_the_end_nothing_changes(
     life.hear(done("a"))
     life.hear(end, at)
     assert life.head.status is status
-    assert life.ignored(message, T0 + 2 * DAY) == why
+    assert life.ignored(message, T0 + 2 * WEEK) == why
 
 
 # --- timers and clocks ----------------------------------------------------------------------------
@@ -660,7 +660,7 @@ def test_a_run_whose_first_inputs_cannot_be_made_starts_and_fails_at_once() -> N
     why = "'{{ context.nope }}' points nowhere: context has dry, repository, not 'nope'"
     assert outcome.decision is not None
     assert outcome.decision.events == (
-        RunStarted(trigger=TRIGGER, nodes=2, deadline=T0 + DAY),
+        RunStarted(trigger=TRIGGER, nodes=2, deadline=T0 + WEEK),
         undispatched("a", "template", why),
         skipped("b", "a"),
         run_failed("a", why),
@@ -672,7 +672,7 @@ def test_a_run_whose_first_inputs_cannot_be_made_starts_and_fails_at_once() -> N
             status=RunStatus.FAILED,
             seq=4,
             started_at=T0,
-            deadline=T0 + DAY,
+            deadline=T0 + WEEK,
             open=0,
             trigger=Trigger(id="e1", source="ci", type="repo.push", subject="main"),
             failure=run_failed("a", why).failure,

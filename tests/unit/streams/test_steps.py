@@ -321,6 +321,13 @@ def test_nobody_answers(approval: dict[str, Any], after: int, then: list[str]) -
     assert life.later(1) == then
 
 
+def test_what_nobody_answers_ends_by_its_own_deadline_not_by_the_time_out_of_the_run() -> None:
+    life = Life(task("a", approvalRequired=True))
+    life.start()
+    assert life.later(DAY) == ["node.failed a", "run.failed"]
+    assert life.failure == "node 'a' failed: nobody approved it within 24 h"
+
+
 def test_an_agent_may_ask_for_approval_by_itself() -> None:
     life = Life(task("a", retry={"attempts": 1}))
     life.start()

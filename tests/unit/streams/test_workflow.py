@@ -452,7 +452,7 @@ def test_defaults() -> None:
         "description": "",
         "project": "default",
         "trigger": {"event": None, "filter": None},
-        "timeout": "1d",
+        "timeout": "7d",
         "cancelGrace": "10s",
         "retryBudget": 100,
         "output": None,
