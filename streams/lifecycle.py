@@ -268,6 +268,7 @@ class Fold:
                         inputs=before.inputs,
                         approved=before.approved,
                         approvers=before.approvers,
+                        asked=before.asked,
                     )
                 )
             case NodeFailed():
@@ -290,6 +291,7 @@ class Fold:
                         wake_at=event.deadline,
                         give_up_at=before.give_up_at,
                         inputs=event.inputs,
+                        asked=before.asked + (event.attempt > 0),
                     )
                 )
             case NodeApproved():
@@ -370,6 +372,7 @@ class Fold:
                 inputs=before.inputs,
                 approved=before.approved,
                 approvers=before.approvers,
+                asked=before.asked,
             )
         )
 

@@ -697,6 +697,8 @@ class NodeState(_Value, frozen=True, kw_only=True):
     """The sequence number of its end, if it did something: undone is in the reverse order."""
     approvers: tuple[str, ...] = ()
     approved: bool = False
+    asked: int = 0
+    """Attempts that ended in a question to people: none of `retry.attempts`."""
     awaits: str | None = None
     """The pattern of the event that it waits for."""
     items: int | None = None

@@ -9,7 +9,7 @@ Rules:
 - What a node is, decides how it begins: a task for an agent, a run of another workflow, a sleep,
   waiting for an event; or its items, of which at most `maxParallel` are under way.
 - Where an agent will not act unless a person has agreed, the node waits for that, and the task is
-  then sent again as the next attempt.
+  then sent again as the next attempt. A question is no failure: it uses up none of `retry.attempts`.
 """
 
 from collections.abc import Mapping
@@ -448,9 +448,10 @@ def attempt_failed(
         raise AssertionError(f"no node {state.node}")
     undoing = state.node.endswith(COMPENSATION)
     retry = plan.compensation.retry if undoing and plan.compensation else plan.spec.retry
-    if retry.allows(failure, state.attempt):
+    tried = state.attempt - state.asked
+    if retry.allows(failure, tried):
         task = task_id(draft.head.run, state.node, state.item, state.attempt)
-        retry_at = draft.at + retry.delay_ms(task, state.attempt)
+        retry_at = draft.at + retry.delay_ms(task, tried)
         budget = draft.plan.spec.retry_budget
         if draft.fold.retries >= budget and not undoing:
             text = f"{failure.message} (the run's retry budget of {budget} is used up)"

@@ -341,6 +341,21 @@ def test_an_agent_may_ask_for_approval_by_itself() -> None:
     assert life.failed("a", kind="approval_required") == ["node.failed a", "run.failed"]
 
 
+@pytest.mark.parametrize("item", [None, 0])
+def test_a_question_uses_up_no_attempt(item: int | None) -> None:
+    retry = {**NOW, "factor": 10, "attempts": 2}
+    life = Life(task("a", retry=retry, **({} if item is None else {"forEach": [1]})))
+    life.start()
+    life.failed("a", item=item, kind="approval_required")
+    life.approve("a", item=item)
+    name = "a" if item is None else "a.0"
+    assert life.failed("a", item=item, retryable=True) == [f"node.retrying {name}"]
+    assert life.later(999) == []
+    assert life.later(1) == [f"node.dispatched {name}"]  # the first delay, not the second
+    assert f"r1/{name}/3" in life.tasks
+    assert life.failed("a", item=item, retryable=True)[0] == f"node.failed {name}"
+
+
 def test_while_others_are_at_work_the_run_is_running() -> None:
     life = Life(task("a", approvalRequired=True), task("b"))
     life.start()
