@@ -289,7 +289,7 @@ class Fold:
                         status=NodeStatus.WAITING_APPROVAL,
                         attempt=event.attempt,
                         wake_at=event.deadline,
-                        give_up_at=before.give_up_at,
+                        time_left=event.time_left,
                         inputs=event.inputs,
                         asked=before.asked + (event.attempt > 0),
                     )

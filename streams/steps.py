@@ -151,8 +151,10 @@ def _ask_first(draft: Draft, plan: NodePlan) -> None:
 def ask(
     draft: Draft, node: str, item: int | None, attempt: int, inputs: msgspec.Raw, cause: str
 ) -> None:
-    """Let the node wait for approval."""
+    """Let the node wait for approval. Meanwhile the time for all its attempts stands still."""
     spec = approval_of(draft, node)
+    known = draft.state(node_key(node, item))
+    give_up_at = None if known is None else known.give_up_at
     draft.emit(
         NodeApprovalRequested(
             node=node,
@@ -164,6 +166,7 @@ def ask(
             on_deadline=spec.on_deadline,
             cause=cause,
             roles=spec.roles,
+            time_left=None if give_up_at is None else max(0, give_up_at - draft.at),
         )
     )
 
@@ -300,6 +303,8 @@ def _give_up_at(draft: Draft, plan: NodePlan, key: str) -> int | None:
     known = draft.state(key)
     if known is not None and known.give_up_at is not None:
         return known.give_up_at
+    if known is not None and known.time_left is not None:
+        return draft.at + known.time_left
     total = plan.spec.total_timeout
     return None if total is None else draft.at + total
 
