@@ -9,7 +9,7 @@ Rules:
 - What a node is, decides how it begins: a task for an agent, a run of another workflow, a sleep,
   waiting for an event; or its items, of which at most `maxParallel` are under way.
 - Where an agent will not act unless a person has agreed, the node waits for that, and the task is
-  then sent again as the next attempt. A question is no failure: it uses up none of `retry.attempts`.
+  then sent again as the next attempt. A question uses up none of `retry.attempts`.
 """
 
 from collections.abc import Mapping

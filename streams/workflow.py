@@ -145,7 +145,8 @@ class NodeSpec(_Model):
     timeout: Duration | None = Field(
         default=None,
         description="From dispatch to result of one attempt; then it is lost. With startTimeout or"
-        " heartbeatTimeout from when the agent began. By default 10 minutes, 7 days for a workflow.",
+        " heartbeatTimeout from when the agent began. By default 10 minutes, for a workflow 7"
+        " days.",
     )
     start_timeout: Duration | None = Field(
         default=None, description="From dispatch until the agent begins; then the node fails."

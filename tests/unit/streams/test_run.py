@@ -500,13 +500,20 @@ def test_a_cancel_waits_for_who_is_at_work(answer: Message, event: Event) -> Non
     assert life.events(answer) == [event, RunCancelled(reason="enough")]
 
 
-@pytest.mark.parametrize("force", [True, False])
-def test_a_second_cancel_or_a_forced_one_ends_the_run_now(force: bool) -> None:
+@pytest.mark.parametrize("before", [True, False])
+def test_a_forced_cancel_ends_the_run_now(before: bool) -> None:
     life = begun(node("a"))
-    if not force:
+    if before:
         life.hear(Cancel(run="r1", reason="enough"))
-    events = life.events(Cancel(run="r1", reason="enough", force=force))
+    events = life.events(Cancel(run="r1", reason="enough", force=True))
     assert events[-2:] == [NodeCancelled(node="a", attempt=1), RunCancelled(reason="enough")]
+
+
+def test_a_second_cancel_without_force_takes_no_grace_away() -> None:
+    life = begun(node("a"), node("b", "a"))
+    life.hear(Cancel(run="r1", reason="enough"))
+    assert life.ignored(Cancel(run="r1", reason="enough"), T0) == "run_ending"
+    assert life.events(done("a", 1)) == [succeeded("a", b"1"), RunCancelled(reason="enough")]
 
 
 def test_a_cancelled_run_keeps_the_failure_that_it_had() -> None:
