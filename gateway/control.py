@@ -20,7 +20,8 @@ _SAID_BY: Final = ("reason", "requestedBy")
 async def cancel_run(request: web.Request) -> web.Response:
     """Stop a run: agents at work are told, and have the workflow's `cancelGrace` to end.
 
-    `force` ends it at once; what is not undone yet stays so. Without it a second one changes nothing.
+    `force` ends it at once; what is not undone yet stays so. Without it a second cancel changes
+    nothing.
     """
     run = request.match_info["id"]
     given = await _given(request, *_SAID_BY, "force")

@@ -80,9 +80,6 @@ async def test_a_run_that_ends_for_another_reason_is_cancelled_by_force_only(gat
     story.fail("b")
     run = shown(gateway, story).run
     status, body = await order(gateway, run, "cancel")
-    assert (status, body["detail"]) == (
-        409,
-        f"run {run} is ending already (compensating, then FAILED):"
-        " cancel it by force to end it at once",
-    )
+    why = f"run {run} is ending already (compensating, then FAILED)"
+    assert (status, body["detail"]) == (409, f"{why}: cancel it by force to end it at once")
     assert (await order(gateway, run, "cancel", force=True))[0] == 202

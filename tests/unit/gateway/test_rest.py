@@ -262,6 +262,34 @@ async def test_definitions_have_limits_that_are_settings(gateway: Any) -> None:
             413,
             "limit of 1,048,576 bytes",
         ),
+        *(
+            ("POST", "/api/events", headers, body, 400, "for events that the system makes itself")
+            for headers, body in (
+                (
+                    {
+                        "ce-id": "1",
+                        "ce-source": "/x",
+                        "ce-type": "commandcenter.run.calledOff",
+                        "ce-specversion": "1.0",
+                        "Content-Type": "application/json",
+                    },
+                    b"{}",
+                ),
+                (
+                    {"Content-Type": "application/cloudevents+json"},
+                    b'{"specversion":"1.0","id":"1","source":"/x","type":"commandcenter.x"}',
+                ),
+                (
+                    {"Content-Type": "application/json"},
+                    b'{"type":"commandcenter.run.finished","payload":{}}',
+                ),
+                (
+                    {"Content-Type": "application/json"},
+                    b'{"subject":"commandcenter.run.requested","id":"1","origin":"o",'
+                    b'"correlation_id":"c","payload":{},"timestamp":1}',
+                ),
+            )
+        ),
         ("GET", "/api/events/stream?subject=a..b", {}, b"", 400, "subject"),
         ("GET", "/api/events/stream?cursor=x", {}, b"", 400, "cursor"),
         ("GET", "/ui/..%2Fapp.py", {}, b"", 404, ""),
