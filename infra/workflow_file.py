@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple, cast
 
 import yaml
 
-from streams.errors import CallerError, DefinitionError, Problem
+from streams.definition_limits import DefinitionLimits
+from streams.errors import CallerError, DefinitionError, Problem, TooLargeError
 from streams.plan import parse
 
 MAX_BYTES: Final = 1_000_000
@@ -64,17 +65,24 @@ class Document(NamedTuple):
         """What the workflow is called, as far as it says so."""
         return str(self.definition.get("name", "?"))
 
-    def check(self, actions: Actions | None = None) -> list[Fault]:
+    def check(
+        self, actions: Actions | None = None, limits: DefinitionLimits | None = None
+    ) -> list[Fault]:
         """Everything that is wrong with the definition; nothing hides anything else.
 
         Args:
             actions: The actions of every known agent; None leaves out whether there are such.
+            limits: How big it may be; None leaves that out.
         """
         problems: list[Problem] = []
         try:
-            parse(self.definition)
+            plan = parse(self.definition)
+            if limits is not None:
+                limits.check(plan.spec)
         except DefinitionError as error:
             problems += error.problems
+        except TooLargeError as error:
+            problems.append(Problem((), str(error)))
         if actions is not None:
             problems += _agent_problems(self.definition, actions)
         return self.faults(problems)

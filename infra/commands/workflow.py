@@ -8,7 +8,17 @@ from uuid import uuid4
 import typer
 
 from infra.commands import output
-from infra.commands.options import AsJson, Data, Project, Timeout, Url, Wait, ask, json_value
+from infra.commands.options import (
+    AsJson,
+    Data,
+    Project,
+    Timeout,
+    Url,
+    Wait,
+    ask,
+    json_value,
+    settings,
+)
 from streams.errors import (
     CallerError,
     CommandCenterError,
@@ -70,11 +80,16 @@ def validate(
     """Check workflow files, with line numbers; nothing has to run.
 
     Known are the built-in agents, those of --agents, and those that a running CommandCenter knows.
+    How big a definition may be is as COMMANDCENTER_DEFINITION_LIMIT and _NODES_LIMIT say here.
     """
+    from streams.definition_limits import DefinitionLimits
+
     documents, faults = _read(files)
     actions = _known_actions(agents or (), url)
+    here = settings()
+    limits = DefinitionLimits(here.definition_limit, here.nodes_limit)
     for document in documents:
-        faults += document.check(actions)
+        faults += document.check(actions, limits)
     _refuse(faults, as_json)
     if as_json:
         output.print_json({"valid": True, "faults": []})

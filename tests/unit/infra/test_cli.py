@@ -214,6 +214,21 @@ async def test_validate_knows_the_built_in_agents_and_those_of_a_gateway(
     assert await commandcenter("workflow", "validate", file) == 0
 
 
+async def test_validate_knows_how_big_a_definition_may_be(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(DEFINITION)
+    monkeypatch.setenv("COMMANDCENTER_DEFINITION_LIMIT", "1024")
+    command = ("workflow", "validate", file, "--url", "http://127.0.0.1:9")
+    assert await commandcenter(*command) == 0
+    file.write_text(DEFINITION + f"description: {'x' * 1024}\n")
+    assert await commandcenter(*command) == 2
+    said = capsys.readouterr().err
+    assert f"{file}:1:1: the definition of 'review' has 1," in said
+    assert "1,024 may be (COMMANDCENTER_DEFINITION_LIMIT)" in said
+
+
 async def test_validate_gives_faults_as_json(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -591,6 +591,18 @@ def test_what_another_run_cannot_cure_is_not_tried_at_every_level(
     assert told.failure.retryable is again
 
 
+def test_a_failure_deep_below_is_told_once_not_at_every_level() -> None:
+    below = "run r9 of workflow 'deep' ended FAILED: node 'x' failed: boom"
+    life = Life(calling())
+    life.start({"n": 1}, parent=Parent(run="r0", node="sub", attempt=1))
+    life.failed("sub", below, kind="child_failed")
+    assert life.failure == f"node 'sub' failed: {below}"
+    (told,) = life.last.messages
+    assert isinstance(told, Result)
+    assert told.failure is not None
+    assert told.failure.message == below
+
+
 def test_a_workflow_that_starts_itself_ends_with_one_run_at_each_depth() -> None:
     life = Life(calling(retry=NOW))
     life.start({"n": 1}, depth=8, parent=Parent(run="r0", node="sub", attempt=1))
