@@ -242,15 +242,15 @@ class WorkflowSpec(_Model):
         description="Nodes that are done after the run has failed or timed out.",
     )
 
-    def actions(self) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
-        """Every action that it uses: the path of the field, the agent, the action's name."""
+    def actions(self) -> Iterator[tuple[tuple[str | int, ...], str, str, dict[str, Any]]]:
+        """Every action that it uses: the path of the field, agent, action and inputs."""
         for stage, nodes in (("nodes", self.nodes), ("onFailure", self.on_failure)):
             for index, node in enumerate(nodes):
                 if node.agent is not None and node.action is not None:
-                    yield (stage, index), node.agent, node.action
+                    yield (stage, index), node.agent, node.action, node.inputs
                 if node.compensate is not None:
                     undo = node.compensate
-                    yield (stage, index, "compensate"), undo.agent, undo.action
+                    yield (stage, index, "compensate"), undo.agent, undo.action, undo.inputs
 
     @property
     def digest(self) -> str:

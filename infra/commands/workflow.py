@@ -293,14 +293,20 @@ def _refuse(faults: "Sequence[Fault]", as_json: bool) -> None:
     raise WorkflowFileError(faults)
 
 
-def _known_actions(own: Sequence[str], url: str) -> dict[str, set[str]]:
-    """Agent → its actions: built in, of the command line, and of a gateway if one answers."""
+def _known_actions(own: Sequence[str], url: str) -> dict[str, dict[str, Any]]:
+    """Agent → its actions and what they take.
+
+    Those that are built in, of the command line, and of a gateway if one answers.
+    """
     import asyncio
 
     from agents.registry import builtin
     from infra.agent_references import load_agents
 
-    known = {agent.name: set(agent.actions) for agent in (*builtin(), *load_agents(own))}
+    known: dict[str, dict[str, Any]] = {
+        agent.name: {name: action.input_schema for name, action in agent.actions.items()}
+        for agent in (*builtin(), *load_agents(own))
+    }
 
     async def asked(client: "GatewayClient") -> Any:
         async with asyncio.timeout(_QUICKLY_S):
@@ -314,8 +320,9 @@ def _known_actions(own: Sequence[str], url: str) -> dict[str, set[str]]:
         typer.echo(f"The agents of the running CommandCenter are left out: {error}", err=True)
         return known
     for agent in answer["agents"]:
-        actions = {action["name"] for action in agent["descriptor"].get("actions", ())}
-        known.setdefault(agent["name"], set()).update(actions)
+        told = agent["descriptor"].get("actions", ())
+        actions = {action["name"]: action.get("inputSchema") for action in told}
+        known.setdefault(agent["name"], {}).update(actions)
     return known
 
 

@@ -82,6 +82,9 @@ class FakeReads:
         self.asked.append(after)
         return [attempt for attempt in self.attempts if attempt.run == run][:limit]
 
+    async def events_naming(self, run: str, digest: str) -> Sequence[EventRow]:
+        return [r for r in self.rows.get(run, []) if digest.encode() in r.payload][:1]
+
     async def fan_outs(self, run: str) -> Sequence[EventRow]:
         return [row for row in self.rows[run] if row.type == "node.fannedOut"]
 
@@ -207,8 +210,8 @@ class Gateway:
         app[AGENTS] = self.agents
         self.client: TestClient[Any, Any] = TestClient(TestServer(app))
 
-    def serve_agent(self, name: str, *actions: str) -> None:
-        descriptor = {"name": name, "actions": [{"name": action} for action in actions]}
+    def serve_agent(self, name: str, *actions: str, **fields: Any) -> None:
+        descriptor = {"name": name, "actions": [{"name": each, **fields} for each in actions]}
         record = AgentRecord(
             name=name,
             version="1",

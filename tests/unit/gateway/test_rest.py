@@ -63,6 +63,32 @@ async def problem(response: Any, status: int) -> dict[str, Any]:
     return found
 
 
+async def test_inputs_that_the_action_does_not_take_are_refused(gateway: Any) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"path": {"type": "string"}, "depth": {"type": "integer"}},
+        "required": ["path"],
+    }
+    gateway.serve_agent("scanner", "scan", inputSchema=schema)
+    node = {"id": "scan", "agent": "scanner", "action": "scan"}
+
+    async def published(*nodes: dict[str, Any], **fields: Any) -> Any:
+        return await gateway.client.post(
+            "/api/workflows", json={"name": "w", "nodes": list(nodes), **fields}
+        )
+
+    fine = {**node, "inputs": {"path": "/", "depth": "{{ context.depth }}"}}
+    undone = {**fine, "compensate": {"agent": "scanner", "action": "scan", "inputs": {"path": 1}}}
+    refused = await published(undone, onFailure=[{**node, "id": "tell"}])
+    errors = (await problem(refused, 422))["errors"]
+    said = "'scan' of 'scanner' does not take these inputs: "
+    assert [(error["path"], error["message"]) for error in errors] == [
+        ("nodes[0].compensate.inputs.path", said + "1 is not of type 'string'"),
+        ("onFailure[0].inputs", said + "'path' is a required property"),
+    ]
+    assert (await published(fine)).status == 201
+
+
 async def test_a_definition_is_published_once_and_in_versions(gateway: Any) -> None:
     client = gateway.client
     checked = await client.post("/api/workflows", json=DEFINITION, params={"check": "true"})

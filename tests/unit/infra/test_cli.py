@@ -214,6 +214,24 @@ async def test_validate_knows_the_built_in_agents_and_those_of_a_gateway(
     assert await commandcenter("workflow", "validate", file) == 0
 
 
+async def test_validate_holds_inputs_against_what_the_action_takes(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "w.yaml"
+    undo = "    compensate: {agent: pager, action: page, inputs: {}}\n"
+    file.write_text(DEFINITION.replace("/srv", "/srv, maxFindings: 0") + undo)
+    schema = {"type": "object", "required": ["who"]}
+    descriptor = {"actions": [{"name": "page", "inputSchema": schema}, {"name": "old"}]}
+    gateway.says("/api/agents", {"agents": [{"name": "pager", "descriptor": descriptor}]})
+    assert await commandcenter("workflow", "validate", file) == 2
+    lines = capsys.readouterr().err.removeprefix("Error: ").splitlines()
+    said = "does not take these inputs: "
+    assert lines == [
+        f"{file}:6:49: 'scan' of 'security-scanner' {said}0 is less than the minimum of 1",
+        f"{file}:7:46: 'page' of 'pager' {said}'who' is a required property",
+    ]
+
+
 async def test_validate_knows_how_big_a_definition_may_be(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
