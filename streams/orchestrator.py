@@ -19,7 +19,7 @@ from msgspec import Raw
 from prometheus_client import Gauge, Histogram
 
 from streams import codec, dead_letters, topics
-from streams.blob_store import BlobStore
+from streams.blob_store import BlobStore, MissingContentError
 from streams.errors import CommandCenterError, OperatorError
 from streams.faust_shell import READS, Batch
 from streams.ids import request_source, spread
@@ -42,6 +42,7 @@ from streams.records import (
 from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
+from streams.template import LostPayloadError
 from streams.tracing import Tracing
 from streams.trigger import IncomingEvent, to_kafka
 
@@ -362,17 +363,23 @@ class Orchestrator:
     async def _decided(
         self, message: Message, before: RunState | None, at: int, plan: Plan, partition: int
     ) -> Outcome:
-        """The decision; payloads that it needs are fetched, and it is made again."""
+        """The decision; payloads that it needs are fetched, and it is made again.
+
+        One that is gone for good is the run's to bear: the node that needs it fails.
+        """
         known = before.head if before is not None else message
         project = getattr(known, "project", "")
 
         def blobs(reference: Reference) -> bytes:
+            if reference.digest in lost:
+                raise LostPayloadError(lost[reference.digest])
             found = fetched.get(reference.digest) or self._blobs.at_hand(project, reference)
             if found is None:
                 raise MissingBlobError(reference)
             return found
 
         fetched: dict[str, bytes] = {}
+        lost: dict[str, str] = {}
         while True:
             try:
                 return decide(
@@ -380,7 +387,11 @@ class Orchestrator:
                 )
             except MissingBlobError as missing:
                 reference = missing.reference
-                fetched[reference.digest] = await self._until_given(project, reference)
+                try:
+                    fetched[reference.digest] = await self._until_given(project, reference)
+                except MissingContentError as error:
+                    _log.error("a payload is lost", project=project, why=str(error))
+                    lost[reference.digest] = str(error)
 
     async def _until_given(self, project: str, reference: Reference) -> bytes:
         while True:

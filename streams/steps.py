@@ -46,7 +46,7 @@ from streams.records import (
     Task,
     TaskCancellation,
 )
-from streams.template import Scope, Template, TemplateError
+from streams.template import LostPayloadError, Scope, Template, TemplateError
 from streams.workflow import ApprovalSpec
 
 ANYBODY = ApprovalSpec()
@@ -357,7 +357,11 @@ def _fan_out(draft: Draft, plan: NodePlan) -> None:
         return
     value: Any = msgspec.json.decode(content)
     if (reference := reference_in(value)) is not None:
-        content = draft.blob_of(reference)
+        try:
+            content = draft.blob_of(reference)
+        except LostPayloadError as error:
+            fail(draft, node, None, 0, _final("template", f"forEach: {error}"))
+            return
         value = msgspec.json.decode(content)
     if not isinstance(value, list):
         fail(draft, node, None, 0, _final("items", f"forEach: {_kind(value)} is not a list"))
