@@ -122,6 +122,10 @@ class Reads(RecordedLog, Protocol):
         """Attempts of a run, in the order of their dispatch."""
         ...
 
+    async def events_naming(self, run: str, digest: str) -> Sequence[EventRow]:
+        """The first event of a run that refers to this payload; or none."""
+        ...
+
     async def fan_outs(self, run: str) -> Sequence[EventRow]:
         """The events by which nodes of a run got their items."""
         ...
@@ -222,6 +226,10 @@ class StoreReads:
         """Attempts of a run, in the order of their dispatch."""
         rows = await self._history.agent_runs(run, after=after, limit=limit)
         return [_agent_run(row) for row in rows]
+
+    async def events_naming(self, run: str, digest: str) -> Sequence[EventRow]:
+        """The first event of a run that refers to this payload; or none."""
+        return [_event(row) for row in await self._history.events_naming(run, digest)]
 
     async def fan_outs(self, run: str) -> Sequence[EventRow]:
         """The events by which nodes of a run got their items."""

@@ -132,7 +132,9 @@ async def list_items(request: web.Request) -> web.Response:
 async def get_payload(request: web.Request) -> web.Response:
     """The content of a payload that a run's events refer to as `{"$blob": digest, "size": …}`."""
     run, digest = request.match_info["id"], request.match_info["digest"]
-    rows = await _known_rows(request, run)
+    await _known_last(request, run)
+    is_digest = _DIGEST.fullmatch(digest) is not None
+    rows = await request.app[READS].events_naming(run, digest) if is_digest else ()
     reference = _reference_in(rows, digest)
     if reference is None:
         raise NotFoundError(f"the events of run {run} refer to no payload {digest[:80]!r}")
@@ -293,14 +295,6 @@ async def _tell(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[
     return await asyncio.to_thread(tell_all, rows, plan, watermark)
 
 
-async def _known_rows(request: web.Request, run: str) -> list[EventRow]:
-    """The run's events, of which there may be none yet; `NotFoundError` for an unknown run."""
-    rows = await _recorded(request, run)
-    if not rows and request.app[STARTS].get(run) is None:
-        raise _unknown(run)
-    return rows
-
-
 async def _known_last(request: web.Request, run: str) -> EventRow | None:
     """The run's last event; None where it has not begun, `NotFoundError` for an unknown run."""
     reads = request.app[READS]
@@ -340,8 +334,6 @@ def _unknown(run: str) -> NotFoundError:
 
 def _reference_in(rows: Sequence[EventRow], digest: str) -> Reference | None:
     """The reference with this digest in the run's events."""
-    if not _DIGEST.fullmatch(digest):
-        return None
     pattern = re.compile(rb'"\$blob":"%s","size":(\d{1,12})\}' % digest.encode())
     for row in rows:
         if found := pattern.search(row.payload):

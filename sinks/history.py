@@ -147,6 +147,10 @@ class History:
         before = _LAST_SEQ if before_seq is None else before_seq
         return await self._rows("run_events_newest", run=run, before_seq=before, limit=limit)
 
+    async def events_naming(self, run: str, digest: str) -> list[Row]:
+        """The first event of a run that refers to the payload with this digest; or none."""
+        return await self._rows("run_events_naming", run=run, digest=digest)
+
     async def fan_outs(self, run: str) -> list[Row]:
         """The events by which nodes of a run got their items."""
         return await self._rows("run_fan_outs", run=run)

@@ -23,6 +23,7 @@ from sinks.store import Store
 from streams import codec, topics
 from streams.findings import Findings
 from streams.ledger import PartitionAudit
+from streams.payload import reference_to
 from streams.records import (
     Approval,
     Cancel,
@@ -32,6 +33,7 @@ from streams.records import (
     Origin,
     Parent,
     Pause,
+    Result,
     Resume,
     Reused,
     Trigger,
@@ -308,6 +310,27 @@ async def test_attempts_and_events_come_in_pages(store: Store) -> None:
     assert [r.seq for r in await reads.run_events_page(story.run, 3, 2)] == events[3:5]
     assert [r.seq for r in await reads.newest_run_events(story.run, 5, 2)] == [4, 3]
     assert [r.seq for r in await reads.newest_run_events(story.run, None, 1)] == events[-1:]
+
+
+async def test_a_payload_is_found_by_the_event_that_refers_to_it(store: Store) -> None:
+    reference = reference_to(b'"' + b"y" * 200 + b'"')
+    story = Story({"name": "w", "nodes": [{"id": "n", "agent": "a", "action": "x"}]}).start()
+    story.hear(
+        Result(
+            run=story.run,
+            node="n",
+            attempt=1,
+            started_at=1,
+            finished_at=2,
+            output=Raw(reference.encode()),
+        )
+    )
+    history = await recorded(store, story)
+    reads = StoreReads(history)
+    [row] = await reads.events_naming(story.run, reference.digest)
+    assert (row.type, reference.encode() in row.payload) == ("node.succeeded", True)
+    assert await reads.events_naming(story.run, "0" * 64) == []
+    assert await reads.events_naming("other", reference.digest) == []
 
 
 def shipment() -> Story:
