@@ -339,7 +339,7 @@ def shipment() -> Story:
     story = Story({"name": "w", "nodes": [node], "project": "default"})
     origin = Origin(run="r0", kind="retry")
     reuse = (Reused(node="n", item=1, output=Raw(b'"old"')),)
-    story.start(list("abcdefgh"), origin=origin, reuse=reuse)
+    story.start(list("abcdefghij"), origin=origin, reuse=reuse)
     story.answer("n", "A", item=0).fail("n", item=2)
     asks = Failure(kind="approval_required", message="may I?")
     again = Failure(kind="agent_error", message="not yet")
@@ -351,7 +351,7 @@ async def test_a_page_of_items_is_what_all_events_tell_of_them(store: Store) -> 
     history = await recorded(store, story)
     reads = StoreReads(history)
     told = tell_all(await reads.run_events(story.run), story.plan, {}).nodes
-    everything = list(told.items("n", range(8)))
+    everything = list(told.items("n", range(10)))
     [last] = await reads.newest_run_events(story.run, None, 1)
 
     async def page(status: NodeStatus | None, start: int, limit: int) -> ItemPage:
