@@ -123,7 +123,7 @@ class Reads(RecordedLog, Protocol):
         ...
 
     async def events_naming(self, run: str, digest: str) -> Sequence[EventRow]:
-        """The first event of a run that refers to this payload; or none."""
+        """Events of a run that name this payload, the first of them."""
         ...
 
     async def fan_outs(self, run: str) -> Sequence[EventRow]:
@@ -228,7 +228,7 @@ class StoreReads:
         return [_agent_run(row) for row in rows]
 
     async def events_naming(self, run: str, digest: str) -> Sequence[EventRow]:
-        """The first event of a run that refers to this payload; or none."""
+        """Events of a run that name this payload, the first of them."""
         return [_event(row) for row in await self._history.events_naming(run, digest)]
 
     async def fan_outs(self, run: str) -> Sequence[EventRow]:

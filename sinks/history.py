@@ -148,7 +148,7 @@ class History:
         return await self._rows("run_events_newest", run=run, before_seq=before, limit=limit)
 
     async def events_naming(self, run: str, digest: str) -> list[Row]:
-        """The first event of a run that refers to the payload with this digest; or none."""
+        """Events of a run that name the payload with this digest, the first of them."""
         return await self._rows("run_events_naming", run=run, digest=digest)
 
     async def fan_outs(self, run: str) -> list[Row]:

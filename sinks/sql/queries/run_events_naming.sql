@@ -1,7 +1,6 @@
--- Asked by GET /api/runs/{id}/payloads/{digest}: an event of a run that refers to this payload.
+-- Asked by GET /api/runs/{id}/payloads/{digest}: events of a run that name this payload, the first of them.
 SELECT *
 FROM events
-WHERE run_id = {run:String}
-    AND position(payload, concat('"$blob":"', {digest:String}, '","size":')) > 0
+WHERE run_id = {run:String} AND position(payload, {digest:String}) > 0
 ORDER BY seq
-LIMIT 1
+LIMIT 20

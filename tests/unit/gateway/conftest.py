@@ -83,7 +83,7 @@ class FakeReads:
         return [attempt for attempt in self.attempts if attempt.run == run][:limit]
 
     async def events_naming(self, run: str, digest: str) -> Sequence[EventRow]:
-        return [r for r in self.rows.get(run, []) if digest.encode() in r.payload][:1]
+        return [r for r in self.rows.get(run, []) if digest.encode() in r.payload]
 
     async def fan_outs(self, run: str) -> Sequence[EventRow]:
         return [row for row in self.rows[run] if row.type == "node.fannedOut"]
