@@ -5,6 +5,7 @@ from typing import Any, Self
 import msgspec
 import structlog
 
+from gateway.action_inputs import input_problems
 from streams import codec
 from streams.compacted_reader import CompactedReader
 from streams.errors import NotFoundError, Problem, UnreadableRecordError
@@ -58,9 +59,9 @@ class AgentsView:
         return record
 
     def problems(self, spec: WorkflowSpec) -> list[Problem]:
-        """Nodes of the definition whose agent or action nobody serves."""
-        found = []
-        for path, agent, action in spec.actions():
+        """Nodes whose agent or action nobody serves, or that give it what it does not take."""
+        found: list[Problem] = []
+        for path, agent, action, inputs in spec.actions():
             record = self._agents.get(agent)
             if record is None:
                 text = f"no agent is called {agent!r} (agents: {self._known()})"
@@ -73,6 +74,9 @@ class AgentsView:
                     f" (it has: {', '.join(sorted(actions)) or 'none'})"
                 )
                 found.append(Problem((*path, "action"), text))
+            elif actions is not None and isinstance(schema := actions[action], dict):
+                faults = input_problems(agent, action, inputs, schema)
+                found += [Problem((*path, *fault.path), fault.message) for fault in faults]
         return found
 
     def _known(self) -> str:
@@ -87,10 +91,10 @@ class AgentsView:
             )
 
 
-def _actions(record: AgentRecord) -> set[str] | None:
-    """The names of the agent's actions; None where the descriptor does not say."""
+def _actions(record: AgentRecord) -> dict[str, Any] | None:
+    """The agent's actions with the schemas of their inputs; None where it does not say them."""
     descriptor = msgspec.json.decode(record.descriptor)
     try:
-        return {action["name"] for action in descriptor["actions"]}
-    except (KeyError, TypeError):
+        return {action["name"]: action.get("inputSchema") for action in descriptor["actions"]}
+    except (AttributeError, KeyError, TypeError):
         return None

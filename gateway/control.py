@@ -11,7 +11,7 @@ from gateway.runs import told_so_far
 from gateway.services import WRITER
 from streams import codec
 from streams.lifecycle import TERMINAL
-from streams.records import Cancel, Pause, Resume, RunMessage
+from streams.records import Cancel, Pause, Resume, RunMessage, RunStatus
 from streams.topics import INBOX
 
 _SAID_BY: Final = ("reason", "requestedBy")
@@ -20,7 +20,8 @@ _SAID_BY: Final = ("reason", "requestedBy")
 async def cancel_run(request: web.Request) -> web.Response:
     """Stop a run: agents at work are told, and have the workflow's `cancelGrace` to end.
 
-    `force`, or a second one, ends it at once; what is not undone yet stays so.
+    `force` ends it at once; what is not undone yet stays so. Without it a second cancel changes
+    nothing.
     """
     run = request.match_info["id"]
     given = await _given(request, *_SAID_BY, "force")
@@ -30,7 +31,15 @@ async def cancel_run(request: web.Request) -> web.Response:
         requested_by=short_text(given, "requestedBy", ""),
         force=flag(given, "force"),
     )
-    return await _order(request, order, await _going_on(request, run))
+    found = await _going_on(request, run)
+    if found.ending is not None and not order.force:
+        if found.ending.outcome is RunStatus.CANCELLED:
+            return _accepted(found)  # it is being cancelled: the same, asked again
+        raise ConflictError(
+            f"run {run} is ending already ({found.ending.stage}, then {found.ending.outcome}):"
+            " cancel it by force to end it at once"
+        )
+    return await _order(request, order, found)
 
 
 async def pause_run(request: web.Request) -> web.Response:
@@ -76,4 +85,8 @@ async def _going_on(request: web.Request, run: str) -> RunDetail:
 
 async def _order(request: web.Request, order: RunMessage, found: RunDetail) -> web.Response:
     await request.app[WRITER].write(INBOX, order.run, codec.encode(order))
-    return answer(ControlAccepted(workflow_run_id=order.run, status=found.status), 202)
+    return _accepted(found)
+
+
+def _accepted(found: RunDetail) -> web.Response:
+    return answer(ControlAccepted(workflow_run_id=found.id, status=found.status), 202)

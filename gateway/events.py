@@ -7,6 +7,8 @@ from aiohttp import web
 from gateway.requests import answer, body
 from gateway.services import WRITER
 from gateway.views import EventAccepted
+from streams.errors import CallerError
+from streams.routing import OWN_TYPES
 from streams.topics import TRIGGERS
 from streams.trigger import from_http, to_kafka
 
@@ -14,13 +16,19 @@ from streams.trigger import from_http, to_kafka
 async def take_event(request: web.Request) -> web.Response:
     """Take an event (CloudEvents in either HTTP mode, or an older envelope): 202 once it is kept.
 
-    An envelope without an id gets the `Idempotency-Key`, or a new one.
+    An envelope without an id gets the `Idempotency-Key`, or a new one. Types of the system's own
+    events are refused: they would start, cancel and end runs past the rules for these.
     """
     content = await body(request)
     fallback = request.headers.get("Idempotency-Key") or uuid4().hex
     event = from_http(request.headers, content, fallback)
-    headers, value = to_kafka(event)
     trigger = event.trigger
+    if trigger.type.startswith(OWN_TYPES):
+        raise CallerError(
+            f"type {trigger.type!r}: types that begin with {OWN_TYPES!r} are for events that the"
+            " system makes itself; use another type"
+        )
+    headers, value = to_kafka(event)
     place = await request.app[WRITER].write(TRIGGERS, trigger.source, value, headers)
     return answer(
         EventAccepted(

@@ -34,6 +34,10 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "state": ("Only letters in this state.", {"type": "string", "enum": list(LetterState)}),
     "since": ("Only what came since then.", {"type": "string", "format": "date-time"}),
     "limit": ("How many.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
+    "order": (
+        "Which come first: `oldest` if unsaid.",
+        {"type": "string", "enum": ["oldest", "newest"]},
+    ),
     "cursor": ("Where to go on: a `next` or `cursor` of an earlier answer.", _TEXT),
     "subject": ("A pattern of event types: `*` is one segment, `>` the rest.", _TEXT),
 }

@@ -64,6 +64,33 @@ class ApprovalQuery(NamedTuple):
     limit: int = 50
 
 
+class ItemQuery(NamedTuple):
+    """Of `span` items of a node from `start` on, those whose last event is one of `types`.
+
+    '' is that of an item that has none. `until` is the last sequence number that counts.
+    """
+
+    run: str
+    node: str
+    until: int
+    types: tuple[str, ...]
+    start: int
+    span: int
+    limit: int
+
+
+class LastEvent(NamedTuple):
+    """How many `items` of a node had this last event, and a result of an earlier run or not."""
+
+    type: str
+    reused: bool
+    items: int
+
+
+AttemptPlace = tuple[int, str, int, int]
+"""Where an attempt stands among those of its run: dispatch (ms), node, item or -1, attempt."""
+
+
 class Reads(RecordedLog, Protocol):
     """The recorded history as the routes need it."""
 
@@ -79,8 +106,42 @@ class Reads(RecordedLog, Protocol):
         """Events, newest first."""
         ...
 
-    async def agent_runs(self, run: str) -> Sequence[AgentRunView]:
-        """All attempts of a run, in the order of their dispatch."""
+    async def run_events_page(self, run: str, start: int, limit: int) -> Sequence[EventRow]:
+        """Events of a run from a sequence number on, in order."""
+        ...
+
+    async def newest_run_events(
+        self, run: str, before: int | None, limit: int
+    ) -> Sequence[EventRow]:
+        """Events of a run before a sequence number, the newest first."""
+        ...
+
+    async def agent_runs(
+        self, run: str, after: AttemptPlace | None, limit: int
+    ) -> Sequence[AgentRunView]:
+        """Attempts of a run, in the order of their dispatch."""
+        ...
+
+    async def events_naming(self, run: str, digest: str) -> Sequence[EventRow]:
+        """Events of a run that name this payload, the first of them."""
+        ...
+
+    async def fan_outs(self, run: str) -> Sequence[EventRow]:
+        """The events by which nodes of a run got their items."""
+        ...
+
+    async def item_counts(self, run: str, node: str, until: int) -> Sequence[LastEvent]:
+        """How many items of a node stand where."""
+        ...
+
+    async def items(self, query: ItemQuery) -> Sequence[int]:
+        """The items that are wanted, in their order."""
+        ...
+
+    async def item_events(
+        self, run: str, node: str, until: int, items: Sequence[int]
+    ) -> Sequence[EventRow]:
+        """All events of these items of a node, in order."""
         ...
 
     async def approvals(self, query: ApprovalQuery) -> Sequence[ApprovalView]:
@@ -147,9 +208,56 @@ class StoreReads:
         rows = await self._history.events(wanted, limit=query.limit, before=query.before)
         return [_event(row) for row in rows]
 
-    async def agent_runs(self, run: str) -> Sequence[AgentRunView]:
-        """All attempts of a run, in the order of their dispatch."""
-        return [_agent_run(row) for row in await self._history.agent_runs(run)]
+    async def run_events_page(self, run: str, start: int, limit: int) -> Sequence[EventRow]:
+        """Events of a run from a sequence number on, in order."""
+        rows = await self._history.run_events(run, from_seq=start, limit=limit)
+        return [_event(row) for row in rows]
+
+    async def newest_run_events(
+        self, run: str, before: int | None, limit: int
+    ) -> Sequence[EventRow]:
+        """Events of a run before a sequence number, the newest first."""
+        rows = await self._history.newest_run_events(run, before_seq=before, limit=limit)
+        return [_event(row) for row in rows]
+
+    async def agent_runs(
+        self, run: str, after: AttemptPlace | None, limit: int
+    ) -> Sequence[AgentRunView]:
+        """Attempts of a run, in the order of their dispatch."""
+        rows = await self._history.agent_runs(run, after=after, limit=limit)
+        return [_agent_run(row) for row in rows]
+
+    async def events_naming(self, run: str, digest: str) -> Sequence[EventRow]:
+        """Events of a run that name this payload, the first of them."""
+        return [_event(row) for row in await self._history.events_naming(run, digest)]
+
+    async def fan_outs(self, run: str) -> Sequence[EventRow]:
+        """The events by which nodes of a run got their items."""
+        return [_event(row) for row in await self._history.fan_outs(run)]
+
+    async def item_counts(self, run: str, node: str, until: int) -> Sequence[LastEvent]:
+        """How many items of a node stand where."""
+        rows = await self._history.item_counts(run, node, until)
+        return [LastEvent(row["last"], bool(row["reused"]), row["items"]) for row in rows]
+
+    async def items(self, query: ItemQuery) -> Sequence[int]:
+        """The items that are wanted, in their order."""
+        return await self._history.items_by_last_event(
+            query.run,
+            query.node,
+            query.until,
+            types=query.types,
+            start=query.start,
+            count=query.span,
+            limit=query.limit,
+        )
+
+    async def item_events(
+        self, run: str, node: str, until: int, items: Sequence[int]
+    ) -> Sequence[EventRow]:
+        """All events of these items of a node, in order."""
+        rows = await self._history.item_events(run, node, until, items)
+        return [_event(row) for row in rows]
 
     async def approvals(self, query: ApprovalQuery) -> Sequence[ApprovalView]:
         """Approvals, those that wait first, the newest first."""

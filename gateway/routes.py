@@ -117,8 +117,20 @@ ROUTES: Final = (
         query=("workflow", "status", "project", *_PAGE),
     ),
     Route("GET", "/api/runs/{id}", runs.get_run, run_views.RunDetail),
-    Route("GET", "/api/runs/{id}/agent-runs", runs.list_agent_runs, run_views.AgentRunList),
-    Route("GET", "/api/runs/{id}/events", runs.list_run_events, views.EventList),
+    Route(
+        "GET",
+        "/api/runs/{id}/agent-runs",
+        runs.list_agent_runs,
+        run_views.AgentRunList,
+        query=_PAGE,
+    ),
+    Route(
+        "GET",
+        "/api/runs/{id}/events",
+        runs.list_run_events,
+        views.EventList,
+        query=("order", *_PAGE),
+    ),
     Route(
         "GET",
         "/api/runs/{id}/nodes/{node}/items",

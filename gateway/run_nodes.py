@@ -4,7 +4,7 @@ What is known of a node or item is kept as the fields of its view: an event chan
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -125,16 +125,14 @@ class RunNodes:
             cancelled=found[NodeStatus.CANCELLED],
         )
 
-    def items(self, node: str, status: NodeStatus | None, start: int) -> Iterator[ItemView]:
-        """The node's items from a place on, those with a status if one is given."""
-        listed = self._lists[node]
-        values = _values(listed)
+    def items(self, node: str, places: Iterable[int]) -> Iterator[ItemView]:
+        """The node's items in these places."""
+        values = _values(self._lists[node])
         known = self._items.get(node, {})
-        for index in range(start, listed.count):
+        for index in places:
             fields = known.get(index) or {"status": NodeStatus.PENDING}
-            if status is None or fields["status"] is status:
-                value = values[index] if index < len(values) else None
-                yield ItemView(index=index, item=value, **fields)
+            value = values[index] if index < len(values) else None
+            yield ItemView(index=index, item=value, **fields)
 
     def approval(self, node: str, item: int | None) -> ApprovalView | None:
         """What people were asked about the node or item; None where they were not."""

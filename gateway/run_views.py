@@ -326,9 +326,10 @@ class AgentRunView(View, frozen=True, kw_only=True):
 
 
 class AgentRunList(View, frozen=True, kw_only=True):
-    """Every attempt of a run, in the order in which they were dispatched."""
+    """Attempts of a run, in the order of their dispatch; `next` is the cursor of the next page."""
 
     agent_runs: list[AgentRunView]
+    next: str | None
     watermark: dict[int, int]
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -11,14 +11,15 @@ from aiohttp import web
 
 from gateway.paging import place, place_text
 from gateway.reads import EventQuery, RunQuery, milliseconds
-from gateway.requests import JSON, answer, choice, page_size
+from gateway.requests import JSON, MAX_PAGE, answer, choice, page_size
 from gateway.run_detail import EventRow, Told, tell_accepted, tell_all
+from gateway.run_items import page_of_items
 from gateway.run_views import AgentRunList, ItemList, RunDetail, RunList
 from gateway.services import CATALOG, READS, SERVICES, STARTS
 from gateway.subscription import Filter
 from gateway.views import EventList, EventView
 from streams.blob_store import MissingContentError
-from streams.errors import DefinitionError, NotFoundError
+from streams.errors import CallerError, DefinitionError, NotFoundError
 from streams.payload import Reference
 from streams.plan import Plan
 from streams.records import NodeStatus, RunStatus
@@ -27,7 +28,15 @@ RECORDED_WITHIN_S: Final = 2.0
 _LOOK_AGAIN_S: Final = 0.05
 _SNAPSHOT_RUNS: Final = 100
 _MANY_EVENTS: Final = 1_000
+_SEQ_LIMIT: Final = 2**32
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class Order(StrEnum):
+    """In which order events come."""
+
+    OLDEST = "oldest"
+    NEWEST = "newest"
 
 
 async def list_runs(request: web.Request) -> web.Response:
@@ -46,24 +55,54 @@ async def get_run(request: web.Request) -> web.Response:
 
 
 async def list_run_events(request: web.Request) -> web.Response:
-    """Everything that was decided about a run, oldest first."""
+    """What was decided about a run, a page at a time: oldest first, or `order=newest` first."""
     run = request.match_info["id"]
+    limit = page_size(request, MAX_PAGE)
+    newest = choice(request, "order", Order) is Order.NEWEST
+    start = place(request, int)
+    if start is not None and not 0 <= start < _SEQ_LIMIT:
+        raise CallerError("cursor is not one that a page gave as its next")
     reads = request.app[READS]
     watermark = await reads.watermark()
-    rows = await _known_rows(request, run)
+    if await _known_last(request, run) is None:
+        rows: Sequence[EventRow] = ()
+    elif newest:
+        rows = await reads.newest_run_events(run, start, limit + 1)
+    else:
+        rows = await reads.run_events_page(run, start or 0, limit + 1)
+    following = None
+    if len(rows) > limit:  # where the first one of the next page stands: from or before it
+        following = place_text(rows[limit].seq + 1 if newest else rows[limit].seq)
     return answer(
-        EventList(events=[event_view(row) for row in rows], next=None, watermark=dict(watermark))
+        EventList(
+            events=[event_view(row) for row in rows[:limit]],
+            next=following,
+            watermark=dict(watermark),
+        )
     )
 
 
 async def list_agent_runs(request: web.Request) -> web.Response:
-    """Every attempt at a node of a run."""
+    """The attempts at nodes of a run, in the order of their dispatch, a page at a time."""
     run = request.match_info["id"]
+    limit = page_size(request, MAX_PAGE)
+    after = place(request, tuple[int, str, int, int])
     reads = request.app[READS]
     watermark = await reads.watermark()
-    await _known_rows(request, run)
-    found = await reads.agent_runs(run)
-    return answer(AgentRunList(agent_runs=list(found), watermark=dict(watermark)))
+    await _known_last(request, run)
+    found = await reads.agent_runs(run, after, limit + 1)
+    last = found[limit - 1] if len(found) > limit else None
+    following = None
+    if last is not None:
+        item = -1 if last.item is None else last.item
+        following = (milliseconds(last.dispatched_at), last.node, item, last.attempt)
+    return answer(
+        AgentRunList(
+            agent_runs=list(found[:limit]),
+            next=None if following is None else place_text(following),
+            watermark=dict(watermark),
+        )
+    )
 
 
 async def list_items(request: web.Request) -> web.Response:
@@ -71,19 +110,21 @@ async def list_items(request: web.Request) -> web.Response:
     run, node = request.match_info["id"], request.match_info["node"]
     limit = page_size(request)
     status = choice(request, "status", NodeStatus)
-    start = place(request, int) or 0
-    told = await known_run(request, run)
-    if not told.nodes.has_items(node):
-        known = ", ".join(step.id for step in told.detail.steps if step.items is not None)
-        raise NotFoundError(f"node {node!r} of run {run} has no items (with items: {known or '-'})")
-    found = list(islice(told.nodes.items(node, status, max(0, start)), limit + 1))
+    start = max(0, place(request, int) or 0)
+    reads = request.app[READS]
+    watermark = await reads.watermark()
+    last = await _known_last(request, run)
+    plan = None if last is None else plan_of(request.app, last)
+    page = await page_of_items(
+        reads, last, plan, node, run=run, status=status, start=start, limit=limit
+    )
     return answer(
         ItemList(
             node=node,
-            counts=told.nodes.counts(node),
-            items=found[:limit],
-            next=place_text(found[limit].index) if len(found) > limit else None,
-            watermark=told.detail.watermark,
+            counts=page.counts,
+            items=page.items,
+            next=None if page.next is None else place_text(page.next),
+            watermark=dict(watermark),
         )
     )
 
@@ -91,7 +132,9 @@ async def list_items(request: web.Request) -> web.Response:
 async def get_payload(request: web.Request) -> web.Response:
     """The content of a payload that a run's events refer to as `{"$blob": digest, "size": …}`."""
     run, digest = request.match_info["id"], request.match_info["digest"]
-    rows = await _known_rows(request, run)
+    await _known_last(request, run)
+    is_digest = _DIGEST.fullmatch(digest) is not None
+    rows = await request.app[READS].events_naming(run, digest) if is_digest else ()
     reference = _reference_in(rows, digest)
     if reference is None:
         raise NotFoundError(f"the events of run {run} refer to no payload {digest[:80]!r}")
@@ -252,20 +295,26 @@ async def _tell(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[
     return await asyncio.to_thread(tell_all, rows, plan, watermark)
 
 
-async def _known_rows(request: web.Request, run: str) -> list[EventRow]:
-    """The run's events, of which there may be none yet; `NotFoundError` for an unknown run."""
-    rows = await _recorded(request, run)
+async def _known_last(request: web.Request, run: str) -> EventRow | None:
+    """The run's last event; None where it has not begun, `NotFoundError` for an unknown run."""
+    reads = request.app[READS]
+    rows = await _recorded(request, run, lambda: reads.newest_run_events(run, None, 1))
     if not rows and request.app[STARTS].get(run) is None:
         raise _unknown(run)
-    return rows
+    return rows[0] if rows else None
 
 
-async def _recorded(request: web.Request, run: str) -> list[EventRow]:
-    """The run's events. A run that is known to exist is waited for until it is recorded."""
+async def _recorded(
+    request: web.Request, run: str, read: Callable[[], Awaitable[Sequence[EventRow]]] | None = None
+) -> list[EventRow]:
+    """What `read` gives of the run's events, or all of them.
+
+    A run that is known to exist is waited for until it is recorded.
+    """
     app = request.app
     end = app[SERVICES].clock() + RECORDED_WITHIN_S
     while True:
-        rows = await app[READS].run_events(run)
+        rows = await (app[READS].run_events(run) if read is None else read())
         known = app[SERVICES].tail.saw(run) or app[STARTS].get(run) is not None
         if rows or not known or app[SERVICES].clock() >= end:
             return list(rows)
@@ -285,8 +334,6 @@ def _unknown(run: str) -> NotFoundError:
 
 def _reference_in(rows: Sequence[EventRow], digest: str) -> Reference | None:
     """The reference with this digest in the run's events."""
-    if not _DIGEST.fullmatch(digest):
-        return None
     pattern = re.compile(rb'"\$blob":"%s","size":(\d{1,12})\}' % digest.encode())
     for row in rows:
         if found := pattern.search(row.payload):

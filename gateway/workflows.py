@@ -9,7 +9,7 @@ from aiohttp import web
 from gateway import version_diff
 from gateway.requests import answer, document, idempotency_key, json_object
 from gateway.run_views import RunAccepted
-from gateway.services import AGENTS, CATALOG, SERVICES, STARTS, WRITER, Services
+from gateway.services import AGENTS, CATALOG, SERVICES, STARTS, WRITER
 from gateway.views import (
     ChangeView,
     Published,
@@ -22,19 +22,14 @@ from gateway.views import (
     moment,
 )
 from streams import catalog, codec, publishing
-from streams.errors import (
-    CallerError,
-    DefinitionError,
-    NotFoundError,
-    Problem,
-    TooLargeError,
-)
+from streams.definition_limits import DefinitionLimits
+from streams.errors import CallerError, DefinitionError, NotFoundError
 from streams.ids import run_id
 from streams.plan import Plan, parse
 from streams.records import RunStatus, Start, Trigger
 from streams.topics import INBOX
 from streams.trigger import DEFAULT_PROJECT, trace_context
-from streams.workflow import WorkflowSpec, json_schema
+from streams.workflow import json_schema
 
 MANUAL_TYPE: Final = "commandcenter.manual"
 
@@ -176,7 +171,8 @@ async def workflow_schema(_request: web.Request) -> web.Response:
 async def check_definition(request: web.Request, definition: dict[str, Any]) -> Plan:
     """The plan of a definition that can be published now; `DefinitionError` with all faults."""
     plan = parse(definition)
-    _limits(request.app[SERVICES], plan.spec)
+    services = request.app[SERVICES]
+    DefinitionLimits(services.definition_limit, services.nodes_limit).check(plan.spec)
     agents = request.app[AGENTS]
     found = agents.problems(plan.spec)
     if found:  # perhaps it registered a moment ago
@@ -188,22 +184,6 @@ async def check_definition(request: web.Request, definition: dict[str, Any]) -> 
             f"workflow {plan.spec.name!r}: {found[0].message}{more}", tuple(found)
         )
     return plan
-
-
-def _limits(services: Services, spec: WorkflowSpec) -> None:
-    size, count = len(spec.canonical()), len(spec.nodes) + len(spec.on_failure)
-    if size > services.definition_limit:
-        raise TooLargeError(
-            f"the definition of {spec.name!r} has {size:,} bytes as JSON,"
-            f" {services.definition_limit:,} may be (COMMANDCENTER_DEFINITION_LIMIT): put big"
-            " values into the event, or split the workflow"
-        )
-    if count > services.nodes_limit:
-        text = (
-            f"{count:,} nodes (with those of onFailure), {services.nodes_limit:,} may be"
-            " (COMMANDCENTER_NODES_LIMIT): use forEach, or split the workflow"
-        )
-        raise DefinitionError(f"workflow {spec.name!r}: {text}", (Problem(("nodes",), text),))
 
 
 async def _publish(request: web.Request, definition: dict[str, Any]) -> web.Response:

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
 
 from streams.errors import OperatorError
-from streams.topics import INBOX, TASKS_PREFIX, TRIGGERS
+from streams.topics import CONTROL, INBOX, TASKS_PREFIX, TRIGGERS
 from streams.watchdog import PATIENCE_S, Place, Seen, Stall, Watchdog
 
 _log = structlog.get_logger(__name__)
@@ -46,6 +46,7 @@ class WorkerWatch:
         self._stalls: list[Stall] = []
         self._members = 0
         self._waiting = 0
+        self._orders = ""
         self._looked_at = float("-inf")
         self._trouble = "the workers have not been looked at yet"
         self._task: asyncio.Task[None] | None = None
@@ -71,6 +72,8 @@ class WorkerWatch:
                 "no worker is running: start `commandcenter worker`"
                 f" (records that wait: {self._waiting:,})"
             )
+        if self._orders:
+            raise OperatorError(self._orders)
         if self._stalls:
             raise OperatorError(
                 "; ".join(map(str, self._stalls[:5])) + ": see the log of the worker that has them"
@@ -112,9 +115,11 @@ class WorkerWatch:
     async def _partitions(
         self, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, owned: set[Place]
     ) -> dict[Place, Seen]:
+        topics = await admin.describe_topics()
+        self._orders = _trouble_with_orders(topics)
         places = [
             TopicPartition(topic["topic"], part["partition"])
-            for topic in await admin.describe_topics()
+            for topic in topics
             if topic["topic"] in (TRIGGERS, INBOX) or topic["topic"].startswith(TASKS_PREFIX)
             for part in topic["partitions"]
         ]
@@ -147,3 +152,13 @@ class WorkerWatch:
             _log.error("a partition stands still", **stall._asdict())
         for topic, partition in self._watchdog.ended:
             _log.info("a partition moves again", topic=topic, partition=partition)
+
+
+def _trouble_with_orders(topics: list[dict[str, Any]]) -> str:
+    """Why workers cannot read the orders to end tasks, as far as the cluster knows; else empty."""
+    parts = [part for topic in topics if topic["topic"] == CONTROL for part in topic["partitions"]]
+    if not parts:
+        return f"there is no topic {CONTROL}: agents cannot be told to end; start a worker anew"
+    if any(part["leader"] < 0 for part in parts):
+        return f"{CONTROL} has no leader: agents cannot be told to end; see to the Kafka cluster"
+    return ""

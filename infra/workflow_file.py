@@ -8,13 +8,15 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 import yaml
 
-from streams.errors import CallerError, DefinitionError, Problem
+from gateway.action_inputs import Schema, input_problems
+from streams.definition_limits import DefinitionLimits
+from streams.errors import CallerError, DefinitionError, Problem, TooLargeError
 from streams.plan import parse
 
 MAX_BYTES: Final = 1_000_000
@@ -22,8 +24,8 @@ _MERGE: Final = "tag:yaml.org,2002:merge"
 _QUOTED_TEMPLATE: Final = re.compile(r"'\{\{ (.*?) \}\}'")
 
 
-Actions = Mapping[str, Collection[str]]
-"""Agent → the names of its actions."""
+Actions = Mapping[str, Mapping[str, Schema | None]]
+"""Agent → its actions, with the JSON Schema of their inputs where it is known."""
 
 
 class Place(NamedTuple):
@@ -64,17 +66,24 @@ class Document(NamedTuple):
         """What the workflow is called, as far as it says so."""
         return str(self.definition.get("name", "?"))
 
-    def check(self, actions: Actions | None = None) -> list[Fault]:
+    def check(
+        self, actions: Actions | None = None, limits: DefinitionLimits | None = None
+    ) -> list[Fault]:
         """Everything that is wrong with the definition; nothing hides anything else.
 
         Args:
             actions: The actions of every known agent; None leaves out whether there are such.
+            limits: How big it may be; None leaves that out.
         """
         problems: list[Problem] = []
         try:
-            parse(self.definition)
+            plan = parse(self.definition)
+            if limits is not None:
+                limits.check(plan.spec)
         except DefinitionError as error:
             problems += error.problems
+        except TooLargeError as error:
+            problems.append(Problem((), str(error)))
         if actions is not None:
             problems += _agent_problems(self.definition, actions)
         return self.faults(problems)
@@ -238,21 +247,33 @@ def _checked_json(text: str, file: str) -> str:
 
 
 def _agent_problems(definition: Mapping[str, Any], actions: Actions) -> Iterator[Problem]:
-    """Nodes whose agent or action is not among the known ones."""
-    nodes = definition.get("nodes")
-    for index, node in enumerate(nodes if isinstance(nodes, list) else ()):
-        agent = node.get("agent") if isinstance(node, dict) else None
-        action = node.get("action") if isinstance(node, dict) else None
+    """Uses of agents or actions that are not among the known ones, or of inputs they refuse."""
+    for path, use in _uses(definition):
+        agent, action, inputs = use.get("agent"), use.get("action"), use.get("inputs", {})
         if not isinstance(agent, str):
             continue
         if agent not in actions:
             known = ", ".join(sorted(actions)) or "none"
             message = f"no agent is called {agent!r} (known: {known})"
-            yield Problem(("nodes", index, "agent"), message)
+            yield Problem((*path, "agent"), message)
         elif isinstance(action, str) and action not in actions[agent]:
             known = ", ".join(sorted(actions[agent])) or "none"
             message = f"agent {agent!r} has no action {action!r} (it has: {known})"
-            yield Problem(("nodes", index, "action"), message)
+            yield Problem((*path, "action"), message)
+        elif isinstance(action, str) and isinstance(inputs, dict):
+            for problem in input_problems(agent, action, inputs, actions[agent][action] or {}):
+                yield Problem((*path, *problem.path), problem.message)
+
+
+def _uses(definition: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any]]]:
+    """Whatever may name an agent: nodes, those of onFailure, and what undoes them."""
+    for stage in ("nodes", "onFailure"):
+        nodes = definition.get(stage)
+        for index, node in enumerate(nodes if isinstance(nodes, list) else ()):
+            if isinstance(node, dict):
+                yield (stage, index), node
+                if isinstance(node.get("compensate"), dict):
+                    yield (stage, index, "compensate"), node["compensate"]
 
 
 def _entry(node: yaml.Node, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:

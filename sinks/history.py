@@ -17,6 +17,7 @@ from streams.topics import EVENTS
 Row = dict[str, Any]
 
 _LAST_SEQ: Final = 2**32 - 1
+_LAST_ITEM: Final = 2**31 - 1
 _LAST_OFFSET: Final = 2**63 - 1
 
 
@@ -117,13 +118,78 @@ class History:
         found = await self._rows("run_trigger", run=run)
         return str(found[0]["trigger"]) if found else None
 
-    async def agent_runs(self, run: str) -> list[Row]:
-        """Every attempt of a run, in the order of dispatch."""
-        return await self._rows("run_agent_runs", run=run)
+    async def agent_runs(
+        self, run: str, *, after: tuple[int, str, int, int] | None = None, limit: int = 1_000
+    ) -> list[Row]:
+        """Attempts of a run, in the order of dispatch.
+
+        `after` is (dispatched_at, node, item, attempt) of the last one seen.
+        """
+        after_at, after_node, after_item, after_attempt = after or (0, "", -1, 0)
+        return await self._rows(
+            "run_agent_runs",
+            run=run,
+            after_at=after_at,
+            after_node=after_node,
+            after_item=max(-1, min(after_item, _LAST_ITEM)),
+            after_attempt=max(0, min(after_attempt, _LAST_SEQ)),
+            limit=limit,
+        )
 
     async def run_events(self, run: str, *, from_seq: int = 0, limit: int = 1_000) -> list[Row]:
         """What happened in a run, in order, from a sequence number on."""
         return await self._rows("run_events", run=run, from_seq=from_seq, limit=limit)
+
+    async def newest_run_events(
+        self, run: str, *, before_seq: int | None = None, limit: int = 1_000
+    ) -> list[Row]:
+        """What happened in a run before a sequence number, the newest first."""
+        before = _LAST_SEQ if before_seq is None else before_seq
+        return await self._rows("run_events_newest", run=run, before_seq=before, limit=limit)
+
+    async def events_naming(self, run: str, digest: str) -> list[Row]:
+        """Events of a run that name the payload with this digest, the first of them."""
+        return await self._rows("run_events_naming", run=run, digest=digest)
+
+    async def fan_outs(self, run: str) -> list[Row]:
+        """The events by which nodes of a run got their items."""
+        return await self._rows("run_fan_outs", run=run)
+
+    async def item_counts(self, run: str, node: str, until_seq: int) -> list[Row]:
+        """How many items of a node had which last event: rows of last, reused, items."""
+        return await self._rows("item_counts", run=run, node=node, until_seq=until_seq)
+
+    async def items_by_last_event(
+        self,
+        run: str,
+        node: str,
+        until_seq: int,
+        *,
+        types: Sequence[str],
+        start: int,
+        count: int,
+        limit: int,
+    ) -> list[int]:
+        """Of `count` items from `start` on those whose last event is one of `types` ('': none)."""
+        rows = await self._rows(
+            "items_by_last_event",
+            run=run,
+            node=node,
+            until_seq=until_seq,
+            types=list(types),
+            start=start,
+            count=count,
+            limit=limit,
+        )
+        return [row["item"] for row in rows]
+
+    async def item_events(
+        self, run: str, node: str, until_seq: int, items: Sequence[int]
+    ) -> list[Row]:
+        """All that happened to these items of a node, in order."""
+        return await self._rows(
+            "item_events", run=run, node=node, until_seq=until_seq, items=list(items)
+        )
 
     async def events(
         self,

@@ -13,10 +13,13 @@ from typing import Any, Final, Self
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
+from prometheus_client import Gauge
 
 from streams.errors import OperatorError
 
 _log = structlog.get_logger(__name__)
+
+_troubled = Gauge("commandcenter_reader_troubled", "1 while the topic cannot be read.", ["topic"])
 
 _RETRY_S: Final = 0.5
 _POLL_MS: Final = 1_000
@@ -45,6 +48,7 @@ class CompactedReader:
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self._trouble = "not started"
+        self._troubled = _troubled.labels(topic)
         self._ready = False
 
     async def __aenter__(self) -> Self:
@@ -110,6 +114,7 @@ class CompactedReader:
                 await self._read_on()
             except (KafkaError, OSError) as error:
                 self._trouble = f"{self._partition.topic}: {error!r}"
+                self._troubled.set(1)
                 _log.warning(
                     "reading failed; trying again", topic=self._partition.topic, error=repr(error)
                 )
@@ -145,6 +150,7 @@ class CompactedReader:
     def _moved(self, position: int, first_end: int) -> None:
         self._position = position
         self._trouble = ""
+        self._troubled.set(0)
         self._ready = self._ready or position >= first_end
         self._step.set()
         self._step = asyncio.Event()

@@ -300,11 +300,14 @@ def _is_worth_another_run(draft: Draft, failure: Failure | None) -> bool:
     Not where it was cancelled, nor where the node that failed it would fail again: with every level
     of runs above it the attempts would multiply.
     """
-    if failure is None:
-        return False
-    state = None if failure.node is None else draft.state(failure.node)
-    cause = failure if state is None or state.failure is None else state.failure
-    return cause.retryable or cause.kind in _CURABLE
+    cause = _cause(draft, failure)
+    return cause is not None and (cause.retryable or cause.kind in _CURABLE)
+
+
+def _cause(draft: Draft, failure: Failure | None) -> Failure | None:
+    """Why the node failed that the run failed by; else why the run did."""
+    state = None if failure is None or failure.node is None else draft.state(failure.node)
+    return failure if state is None or state.failure is None else state.failure
 
 
 def _tell(
@@ -320,7 +323,11 @@ def _tell(
     value = output if isinstance(output, msgspec.Raw) else msgspec.Raw(b"null")
     if parent is not None:
         why = failure.message if failure is not None else reason
-        text = f"run {head.run} of workflow {head.workflow!r} ended {status}: {why}"
+        cause = _cause(draft, failure)
+        if cause is not None and cause.kind == "child_failed":
+            text = cause.message  # names the run where it happened: no level repeats it
+        else:
+            text = f"run {head.run} of workflow {head.workflow!r} ended {status}: {why}"
         failed = Failure(
             kind="child_failed", message=text, retryable=_is_worth_another_run(draft, failure)
         )

@@ -286,6 +286,7 @@ class Fold:
                         inputs=before.inputs,
                         approved=before.approved,
                         approvers=before.approvers,
+                        asked=before.asked,
                     )
                 )
             case NodeFailed():
@@ -306,8 +307,9 @@ class Fold:
                         status=NodeStatus.WAITING_APPROVAL,
                         attempt=event.attempt,
                         wake_at=event.deadline,
-                        give_up_at=before.give_up_at,
+                        time_left=event.time_left,
                         inputs=event.inputs,
+                        asked=before.asked + (event.attempt > 0),
                     )
                 )
             case NodeApproved():
@@ -390,6 +392,7 @@ class Fold:
                 inputs=before.inputs,
                 approved=before.approved,
                 approvers=before.approvers,
+                asked=before.asked,
             )
         )
 

@@ -24,7 +24,7 @@ from msgspec import Raw
 from prometheus_client import Gauge, Histogram
 
 from streams import codec, dead_letters, topics
-from streams.blob_store import BlobStore
+from streams.blob_store import BlobStore, MissingContentError
 from streams.errors import CommandCenterError, OperatorError
 from streams.faust_shell import READS, Batch
 from streams.ids import request_source, spread
@@ -47,6 +47,7 @@ from streams.records import (
 from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
 from streams.run_store import OFFSET_KEY, Change, RunStore
+from streams.template import LostPayloadError
 from streams.tracing import Tracing
 from streams.trigger import IncomingEvent, to_kafka
 
@@ -434,12 +435,18 @@ class Orchestrator:
     async def _decide_with_blobs(
         self, message: Message, before: RunState | None, record: Any, plan: Plan, partition: int
     ) -> Outcome:
-        """The decision, made again and again until each payload that it needs is fetched."""
+        """The decision, made again and again until each payload that it needs is fetched.
+
+        One that is gone for good is the run's to bear: the node that needs it fails.
+        """
         known = before.head if before is not None else message
         project = getattr(known, "project", "")
         fetched: dict[str, bytes] = {}
+        lost: dict[str, str] = {}
 
         def blobs(reference: Reference) -> bytes:
+            if reference.digest in lost:
+                raise LostPayloadError(lost[reference.digest])
             found = fetched.get(reference.digest) or self._blobs.at_hand(project, reference)
             if found is None:
                 raise MissingBlobError(reference)
@@ -453,7 +460,11 @@ class Orchestrator:
                 )  # fmt: skip
             except MissingBlobError as missing:
                 reference = missing.reference
-                fetched[reference.digest] = await self._until_given(project, reference)
+                try:
+                    fetched[reference.digest] = await self._until_given(project, reference)
+                except MissingContentError as error:
+                    _log.error("a payload is lost", project=project, why=str(error))
+                    lost[reference.digest] = str(error)
 
     async def _until_given(self, project: str, reference: Reference) -> bytes:
         while True:

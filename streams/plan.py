@@ -9,7 +9,7 @@ Rules:
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -19,6 +19,9 @@ from streams.expression import Expression, ExpressionError, compiled
 from streams.retry import RetryPolicy
 from streams.template import Reference, Template, TemplateError
 from streams.workflow import EVENT_FIELDS, RUN_FIELDS, NodeSpec, TriggerSpec, WorkflowSpec
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Work(NamedTuple):
@@ -277,10 +280,10 @@ def parse(definition: Mapping[str, Any]) -> Plan:
     try:
         spec = WorkflowSpec.model_validate(definition)
     except ValidationError as error:
-        items = error.errors()
+        items = [item for item in error.errors() if not _is_other_form(item)]
         inside_nodes = any(item["loc"][0] == "nodes" and len(item["loc"]) > 1 for item in items)
         problems = tuple(
-            Problem(tuple(item["loc"]), _plain(item["msg"], item["type"]))
+            Problem(_path(item["loc"]), _plain(item["msg"], item["type"], item["loc"][-1]))
             for item in items
             # With a fault in a node pydantic counts the nodes without it: no fault of its own.
             if not (inside_nodes and item["type"] == "too_short" and item["loc"] == ("nodes",))
@@ -290,7 +293,34 @@ def parse(definition: Mapping[str, Any]) -> Plan:
     return Plan(spec)
 
 
-def _plain(message: str, kind: str) -> str:
+_WITH_FORMS: Final = ("approvalRequired", "approval_required", "forEach", "for_each")
+"""Fields that take values of two forms; pydantic tells what is wrong with each of them."""
+
+_FORMS: Final[Mapping[str, str]] = {
+    "ApprovalSpec": "true, false, or who has to agree: roles, count, deadline, onDeadline",
+    "str": "a list, or a template that gives one",
+}
+"""The form that such a value is held against, as pydantic calls it; and what there may be."""
+
+
+def _is_other_form(item: "ErrorDetails") -> bool:
+    """A fault of the second form, of which the first one tells all."""
+    place = item["loc"]
+    return len(place) > 1 and place[-2] in _WITH_FORMS and place[-1] in ("bool", "list[any]")
+
+
+def _path(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The field as the author wrote it: without the form that its value was taken for."""
+    return tuple(
+        part
+        for before, part in zip(("", *place), place, strict=False)
+        if not (before in _WITH_FORMS and part in _FORMS)
+    )
+
+
+def _plain(message: str, kind: str, last: int | str) -> str:
+    if kind in ("model_type", "string_type") and last in _FORMS:
+        return f"write {_FORMS[str(last)]}"
     if kind == "extra_forbidden":
         return "no such field in a workflow definition"
     if kind == "string_pattern_mismatch":

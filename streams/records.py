@@ -371,7 +371,8 @@ class NodeApprovalRequested(
     """The node waits for `needed` people with one of `roles` (anybody, where empty).
 
     `cause` is `workflow` or `agent`: who asks for it. At `deadline` it is decided by `on_deadline`,
-    `reject` or `approve`. `attempt` is the one that the agent refused to make without.
+    `reject` or `approve`. `attempt` is the one that the agent refused to make without; `time_left`
+    is what all attempts together still have when it goes on, milliseconds: waiting does not count.
     """
 
     node: str
@@ -383,6 +384,7 @@ class NodeApprovalRequested(
     item: int | None = None
     roles: tuple[str, ...] = ()
     attempt: int = 0
+    time_left: int | None = None
 
 
 class NodeApproved(_Value, tag_field="type", tag="node.approved", frozen=True, kw_only=True):
@@ -696,6 +698,10 @@ class NodeState(_Value, frozen=True, kw_only=True):
     """The sequence number of its end, if it did something: undone is in the reverse order."""
     approvers: tuple[str, ...] = ()
     approved: bool = False
+    time_left: int | None = None
+    """Of the time for all attempts, while the node waits for people: `give_up_at` stands still."""
+    asked: int = 0
+    """Attempts that ended in a question to people: none of `retry.attempts`."""
     awaits: str | None = None
     """The pattern of the event that it waits for."""
     items: int | None = None

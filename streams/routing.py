@@ -7,6 +7,9 @@ from streams.expression import event_values
 from streams.plan import Plan
 from streams.trigger import IncomingEvent
 
+OWN_TYPES: Final = "commandcenter."
+"""What the types of events begin with that the system makes; nobody outside may send such."""
+
 REQUESTED_TYPE: Final = "commandcenter.run.requested"
 """The type of the event by which a node starts a run of another workflow."""
 

@@ -439,7 +439,8 @@ def _go_ahead(draft: Draft, node: str, item: int | None) -> None:
 
 def _hear_cancel(draft: Draft, message: Cancel) -> str:
     if draft.head.ending is not None:
-        if message.by_parent and not message.force:
+        # The same request may come twice, from the log or from who got no answer to it.
+        if not message.force:
             return "run_ending"
         ending.force(draft)
         return ""

@@ -9,7 +9,7 @@ Rules:
 - What a node is, decides how it begins: a task for an agent, a run of another workflow, a sleep,
   waiting for an event; or its items, of which at most `maxParallel` are under way.
 - Where an agent will not act unless a person has agreed, the node waits for that, and the task is
-  then sent again as the next attempt.
+  then sent again as the next attempt. A question uses up none of `retry.attempts`.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ from streams.records import (
     Task,
     TaskCancellation,
 )
-from streams.template import Scope, Template, TemplateError
+from streams.template import LostPayloadError, Scope, Template, TemplateError
 from streams.workflow import ApprovalSpec
 
 # Looked at in every decision: to find them in their class takes four times as long.
@@ -156,8 +156,10 @@ def _ask_first(draft: Draft, plan: NodePlan) -> None:
 def ask(
     draft: Draft, node: str, item: int | None, attempt: int, inputs: msgspec.Raw, cause: str
 ) -> None:
-    """Let the node wait for approval."""
+    """Let the node wait for approval. Meanwhile the time for all its attempts stands still."""
     spec = approval_of(draft, node)
+    known = draft.state(node_key(node, item))
+    give_up_at = None if known is None else known.give_up_at
     draft.emit(
         NodeApprovalRequested(
             node=node,
@@ -169,6 +171,7 @@ def ask(
             on_deadline=spec.on_deadline,
             cause=cause,
             roles=spec.roles,
+            time_left=None if give_up_at is None else max(0, give_up_at - draft.at),
         )
     )
 
@@ -310,6 +313,8 @@ def _give_up_at(draft: Draft, plan: NodePlan, key: str) -> int | None:
     known = draft.state(key)
     if known is not None and known.give_up_at is not None:
         return known.give_up_at
+    if known is not None and known.time_left is not None:
+        return draft.at + known.time_left
     total = plan.spec.total_timeout
     return None if total is None else draft.at + total
 
@@ -362,7 +367,11 @@ def _fan_out(draft: Draft, plan: NodePlan) -> None:
         return
     value: Any = msgspec.json.decode(content)
     if (reference := reference_in(value)) is not None:
-        content = draft.blob_of(reference)
+        try:
+            content = draft.blob_of(reference)
+        except LostPayloadError as error:
+            fail(draft, node, None, 0, _final("template", f"forEach: {error}"))
+            return
         value = msgspec.json.decode(content)
     if not isinstance(value, list):
         fail(draft, node, None, 0, _final("items", f"forEach: {_kind(value)} is not a list"))
@@ -458,9 +467,10 @@ def attempt_failed(
         raise AssertionError(f"no node {state.node}")
     undoing = state.node.endswith(COMPENSATION)
     retry = plan.compensation.retry if undoing and plan.compensation else plan.spec.retry
-    if retry.allows(failure, state.attempt):
+    tried = state.attempt - state.asked
+    if retry.allows(failure, tried):
         task = task_id(draft.head.run, state.node, state.item, state.attempt)
-        retry_at = draft.at + retry.delay_ms(task, state.attempt)
+        retry_at = draft.at + retry.delay_ms(task, tried)
         budget = draft.plan.spec.retry_budget
         if draft.fold.retries >= budget and not undoing:
             text = f"{failure.message} (the run's retry budget of {budget} is used up)"

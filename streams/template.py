@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from streams.errors import CommandCenterError
+
 ROOTS: Final = ("context", "event", "nodes", "run", "item", "index", "failure")
 NODE_PARTS: Final = ("output", "status", "error")
 
@@ -27,6 +29,10 @@ _PATH: Final = re.compile(r"[A-Za-z_][\w\-]*(?:\.[\w\-]+)*")
 
 class TemplateError(ValueError):
     """A template is malformed, or points at something that is not there."""
+
+
+class LostPayloadError(TemplateError, CommandCenterError):
+    """The payload that is referred to was kept once, and is gone or damaged for good."""
 
 
 class Reference(NamedTuple):

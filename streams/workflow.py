@@ -22,7 +22,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,127}$")]
 
 MAX_NODES: Final = 1_000
 TASK_TIMEOUT: Final = 600_000
-RUN_TIMEOUT: Final = 86_400_000
+RUN_TIMEOUT: Final = 7 * 86_400_000
+"""Far beyond the deadline of an approval: a run outlives what its people leave unanswered."""
 EVENT_FIELDS: Final = ("id", "source", "type", "subject", "time", "data")
 RUN_FIELDS: Final = ("id", "project", "workflow", "version", "startedAt")
 
@@ -144,7 +145,8 @@ class NodeSpec(_Model):
     timeout: Duration | None = Field(
         default=None,
         description="From dispatch to result of one attempt; then it is lost. With startTimeout or"
-        " heartbeatTimeout from when the agent began. By default 10 minutes, a day for a workflow.",
+        " heartbeatTimeout from when the agent began. By default 10 minutes, for a workflow 7"
+        " days.",
     )
     start_timeout: Duration | None = Field(
         default=None, description="From dispatch until the agent begins; then the node fails."
@@ -240,15 +242,15 @@ class WorkflowSpec(_Model):
         description="Nodes that are done after the run has failed or timed out.",
     )
 
-    def actions(self) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
-        """Every action that it uses: the path of the field, the agent, the action's name."""
+    def actions(self) -> Iterator[tuple[tuple[str | int, ...], str, str, dict[str, Any]]]:
+        """Every action that it uses: the path of the field, agent, action and inputs."""
         for stage, nodes in (("nodes", self.nodes), ("onFailure", self.on_failure)):
             for index, node in enumerate(nodes):
                 if node.agent is not None and node.action is not None:
-                    yield (stage, index), node.agent, node.action
+                    yield (stage, index), node.agent, node.action, node.inputs
                 if node.compensate is not None:
                     undo = node.compensate
-                    yield (stage, index, "compensate"), undo.agent, undo.action
+                    yield (stage, index, "compensate"), undo.agent, undo.action, undo.inputs
 
     @property
     def digest(self) -> str:

@@ -19,6 +19,7 @@ function h(tag, properties = {}, ...children) {
 
 const runs = new Map();
 const behind = new Map(); // run that is being asked for → decisions heard meanwhile
+const EVENT_ROWS = 200;
 let detail = null; // the run shown beside the list: {id, run, events}
 let olderCursor = null;
 
@@ -235,10 +236,12 @@ function drawDetail() {
     h("p", {}, run.trigger ? `${run.trigger.type} from ${run.trigger.source}` : "…"),
     keyed(block("Data", run.trigger?.data), "data"),
     h("h3", {}, "Steps"), ...nodes,
-    h("h3", {}, `Events (${events.length})`),
-    h("table", { className: "events" }, h("tbody", {}, ...events.slice(-400).reverse().map((event) => h("tr", {},
+    h("h3", {}, `Events (${run.seq + 1})`),
+    h("table", { className: "events" }, h("tbody", {}, ...events.slice(-(detail.rows ?? EVENT_ROWS)).reverse().map((event) => h("tr", {},
       h("td", { className: "soft number" }, String(event.seq)), h("td", {}, event.type),
       h("td", {}, event.node ?? ""), h("td", { className: "soft number" }, clock(event.at)))))),
+    events.length > (detail.rows ?? EVENT_ROWS) || detail.older
+      ? h("p", {}, h("button", { type: "button", onclick: () => showEarlier(detail) }, "Earlier events")) : null,
   ].filter((child) => child !== null));
   for (const element of aside.querySelectorAll("details")) element.open = open.has(element.dataset.key);
   aside.scrollTop = top;
@@ -352,7 +355,7 @@ function approvalForm(id, approval) {
     said.textContent = problem ? problem.detail : "";
     for (const button of buttons) button.disabled = !problem;
   }
-  const who = approval ? `${approval.missing} of ${approval.needed} must agree${approval.roles.length ? `, with the role ${approval.roles.join(" or ")}` : ""}; else ${approval.onDeadline} at ${timeOf(approval.deadline)}` : `${id.split(":").pop()} waits`;
+  const who = approval ? `${approval.needed - approval.missing} of ${approval.needed} have agreed${approval.roles.length ? `, with the role ${approval.roles.join(" or ")}` : ""}; else ${approval.onDeadline} at ${timeOf(approval.deadline)}` : `${id.split(":").pop()} waits`;
   const element = h("div", { className: "approval" }, h("p", { className: "soft" }, who), h("p", {}, by, role, notes, ...buttons), said);
   detail.forms.set(id, { element, missing: approval?.missing });
   return element;
@@ -544,6 +547,7 @@ function hearDetail(frame) {
     detail.run = frame.run ? fromView(frame.run) : null;
     detail.text = frame.run ? null : "This run is not recorded yet.";
     detail.events = [];
+    detail.older = null;
     if (frame.run) loadEvents(detail);
   }
   if (frame.type === "events") {
@@ -573,10 +577,20 @@ function refresh(shown) {
   }, shown.pause ?? 300);
 }
 
+/** More rows of the table of events, loaded where they are not there yet. */
+async function showEarlier(shown) {
+  shown.rows = (shown.rows ?? EVENT_ROWS) + EVENT_ROWS;
+  if (shown.older && shown.events.length < shown.rows) await loadEvents(shown);
+  else drawDetail();
+}
+
+/** The newest events, and with every further call those before. */
 async function loadEvents(shown) {
-  const answer = await fetch(`/api/runs/${encodeURIComponent(shown.id)}/events`);
+  const before = shown.older ? `&cursor=${encodeURIComponent(shown.older)}` : "";
+  const answer = await fetch(`/api/runs/${encodeURIComponent(shown.id)}/events?order=newest${before}`);
   if (!answer.ok) return;
   const page = await answer.json();
+  shown.older = page.next;
   addEvents(shown, page.events.map((view) => ({ seq: view.seq, at: millis(view.at), type: view.type, node: placeOfEvent(view.event) })));
   if (detail === shown) drawDetail();
 }

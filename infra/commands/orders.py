@@ -7,7 +7,7 @@ from uuid import uuid4
 import typer
 
 from infra.commands import output
-from infra.commands.options import AsJson, Url, ask, json_value
+from infra.commands.options import AsJson, Timeout, Url, Wait, ask, json_value
 from streams.errors import CallerError
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def retry(
     ] = False,
     key: Key = None,
     by: By = "",
+    wait: Wait = False,
+    timeout: Timeout = 600,
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +87,8 @@ def retry(
         raise CallerError("--whole and --compensation do not go together")
     mode = "whole" if whole else "compensation" if compensation else "failed"
     body = {"mode": mode, "requestedBy": by or _user()}
-    _say_repeated(_post(url, body, "runs", run, "retry", key=key), as_json)
+    accepted = _post(url, body, "runs", run, "retry", key=key)
+    _say_repeated(accepted, url, as_json=as_json, wait_s=timeout if wait else None)
 
 
 def rerun(
@@ -103,6 +106,8 @@ def rerun(
     ] = None,
     key: Key = None,
     by: By = "",
+    wait: Wait = False,
+    timeout: Timeout = 600,
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
@@ -110,7 +115,8 @@ def rerun(
     body: dict[str, Any] = {"from": node, "requestedBy": by or _user()}
     if inputs is not None:
         body["inputs"] = {node: json_value(inputs, "--inputs")}
-    _say_repeated(_post(url, body, "runs", run, "rerun", key=key), as_json)
+    accepted = _post(url, body, "runs", run, "rerun", key=key)
+    _say_repeated(accepted, url, as_json=as_json, wait_s=timeout if wait else None)
 
 
 def approve(
@@ -188,10 +194,24 @@ def _say(answer: Any, as_json: bool, text: str) -> None:
         print(text)
 
 
-def _say_repeated(answer: Mapping[str, Any], as_json: bool) -> None:
+def _say_repeated(
+    answer: Mapping[str, Any], url: str, *, as_json: bool, wait_s: float | None
+) -> None:
+    """Which run repeats the one; or, once it has ended, what became of it."""
+    from infra.commands.trigger import report, start_and_wait
+
     run, reused = answer["workflowRunId"], answer["reused"]
     taken = f"; {reused:,} results are taken over" if reused else ""
-    _say(answer, as_json, f"Run {run} repeats run {answer['originRun']}{taken}.")
+    text = f"Run {run} repeats run {answer['originRun']}{taken}."
+    if wait_s is None:
+        _say(answer, as_json, text)
+        return
+    typer.echo(text, err=True)
+
+    async def started() -> None:
+        """It is: the stream tells all of it, however late it is asked."""
+
+    report(ask(url, lambda client: start_and_wait(client, [run], started, wait_s)), as_json)
 
 
 def _user() -> str:

@@ -8,7 +8,17 @@ from uuid import uuid4
 import typer
 
 from infra.commands import output
-from infra.commands.options import AsJson, Data, Project, Timeout, Url, Wait, ask, json_value
+from infra.commands.options import (
+    AsJson,
+    Data,
+    Project,
+    Timeout,
+    Url,
+    Wait,
+    ask,
+    json_value,
+    settings,
+)
 from streams.errors import (
     CallerError,
     CommandCenterError,
@@ -70,11 +80,16 @@ def validate(
     """Check workflow files, with line numbers; nothing has to run.
 
     Known are the built-in agents, those of --agents, and those that a running CommandCenter knows.
+    How big a definition may be is as COMMANDCENTER_DEFINITION_LIMIT and _NODES_LIMIT say here.
     """
+    from streams.definition_limits import DefinitionLimits
+
     documents, faults = _read(files)
     actions = _known_actions(agents or (), url)
+    here = settings()
+    limits = DefinitionLimits(here.definition_limit, here.nodes_limit)
     for document in documents:
-        faults += document.check(actions)
+        faults += document.check(actions, limits)
     _refuse(faults, as_json)
     if as_json:
         output.print_json({"valid": True, "faults": []})
@@ -278,14 +293,20 @@ def _refuse(faults: "Sequence[Fault]", as_json: bool) -> None:
     raise WorkflowFileError(faults)
 
 
-def _known_actions(own: Sequence[str], url: str) -> dict[str, set[str]]:
-    """Agent → its actions: built in, of the command line, and of a gateway if one answers."""
+def _known_actions(own: Sequence[str], url: str) -> dict[str, dict[str, Any]]:
+    """Agent → its actions and what they take.
+
+    Those that are built in, of the command line, and of a gateway if one answers.
+    """
     import asyncio
 
     from agents.registry import builtin
     from infra.agent_references import load_agents
 
-    known = {agent.name: set(agent.actions) for agent in (*builtin(), *load_agents(own))}
+    known: dict[str, dict[str, Any]] = {
+        agent.name: {name: action.input_schema for name, action in agent.actions.items()}
+        for agent in (*builtin(), *load_agents(own))
+    }
 
     async def asked(client: "GatewayClient") -> Any:
         async with asyncio.timeout(_QUICKLY_S):
@@ -299,8 +320,9 @@ def _known_actions(own: Sequence[str], url: str) -> dict[str, set[str]]:
         typer.echo(f"The agents of the running CommandCenter are left out: {error}", err=True)
         return known
     for agent in answer["agents"]:
-        actions = {action["name"] for action in agent["descriptor"].get("actions", ())}
-        known.setdefault(agent["name"], set()).update(actions)
+        told = agent["descriptor"].get("actions", ())
+        actions = {action["name"]: action.get("inputSchema") for action in told}
+        known.setdefault(agent["name"], {}).update(actions)
     return known
 
 

@@ -177,7 +177,7 @@ LIVES: Final = (
             task("b", approvalRequired=True, onFailure="continue"),
             task("c", approvalRequired={"deadline": "1h", "onDeadline": "approve"}),
             task("d", approvalRequired={"deadline": "2h"}, onFailure="continue"),
-            task("e"),
+            task("e", totalTimeout="5m"),
         ),
         [
             start(),

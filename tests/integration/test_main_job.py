@@ -22,14 +22,16 @@ pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 NUMBERED = {"value": "{{ context.value }}"}
 
 
+QUICK = {"attempts": 2, "initialDelay": "10ms", "maxDelay": "10ms"}
+
+
 def node(name: str, action: str, *needs: str, **more: Any) -> dict[str, Any]:
-    quick = {"attempts": 2, "initialDelay": "10ms"}
     return {
         "id": name,
         "agent": "trouble",
         "action": action,
         "dependsOn": list(needs),
-        "retry": quick,
+        "retry": QUICK,
         **more,
     }
 
@@ -43,16 +45,38 @@ WORKFLOWS = {
     "recovers": [node("bad", "fail_first")],
     "nowhere": [node("lost", "echo", inputs={"value": "{{ context.missing.value }}"})],
     "waits": [node("bad", "hang")],
+    "too-long": [
+        node(
+            "bad",
+            "hang",
+            timeout="300ms",
+            totalTimeout="700ms",
+            retry={"attempts": 9, "initialDelay": "10ms", "maxDelay": "10ms"},
+        )
+    ],
+    "cleans": [
+        node("bad", "fail"),
+        node("always", "echo", "bad", runIf="always", inputs={"value": 1}),
+        node("because", "echo", "bad", runIf="anyFailed", inputs={"value": 2}),
+        node("unless", "echo", "bad", runIf="noneFailed", inputs={"value": 3}),
+    ],
+    "storms": [node(name, "fail", retry={**QUICK, "attempts": 9}) for name in ("a", "b", "c")],
+    "many": [node("each", "echo", forEach=list(range(60)), inputs={"value": "{{ item }}"})],
 }
+MORE: dict[str, dict[str, Any]] = {"storms": {"retryBudget": 4}}
+EVENTS_LIMIT = 100
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    system = System(tmp_path_factory.mktemp("main-job"), agents=Path(__file__).parent)
+    limit = {"COMMANDCENTER_RUN_EVENTS_LIMIT": str(EVENTS_LIMIT)}
+    folder = tmp_path_factory.mktemp("main-job")
+    system = System(folder, agents=Path(__file__).parent, env=limit)
     await system.start_kafka()
     await asyncio.gather(system.worker("trouble_agent:trouble"), system.start("gateway"))
     for name, nodes in WORKFLOWS.items():
-        definition = {"name": name, "trigger": {"event": f"test.{name}"}, "nodes": nodes}
+        trigger = {"event": f"test.{name}"}
+        definition = {"name": name, "trigger": trigger, "nodes": nodes, **MORE.get(name, {})}
         await define(system.bootstrap, parse(definition))
     yield system
     await system.stop()
@@ -146,6 +170,60 @@ async def test_a_failed_attempt_is_tried_again(
     assert rows is not None, sorted(tried)
     assert [(row["attempt"], row["status"]) for row in rows] == [(1, "FAILED"), (2, "SUCCESS")]
     assert "not yet" in rows[0]["error"]["message"]
+
+
+async def test_all_attempts_together_have_a_time_of_their_own(
+    session: aiohttp.ClientSession, producer: AIOKafkaProducer
+) -> None:
+    detail = await end_of(session, await publish(producer, "too-long", "1"))
+    [bad] = detail["steps"]
+    assert (detail["status"], bad["status"]) == ("FAILED", "FAILED")
+    assert bad["error"]["message"] == "no result within 0.7 s, over all attempts"
+    # Each has 0.3 s of the 0.7: a third one begins, and none of the nine after it.
+    assert 1 < bad["attempts"] < 4
+
+
+async def test_what_runs_after_a_failure_is_what_says_so(
+    session: aiohttp.ClientSession, producer: AIOKafkaProducer
+) -> None:
+    detail = await end_of(session, await publish(producer, "cleans", "1"))
+    assert {step["id"]: step["status"] for step in detail["steps"]} == {
+        "bad": "FAILED",
+        "always": "SUCCESS",
+        "because": "SUCCESS",
+        "unless": "SKIPPED",
+    }
+    assert (detail["status"], detail["error"]["node"]) == ("FAILED", "bad")
+
+
+async def test_a_retry_budget_that_is_used_up_ends_the_attempts_of_all_nodes(
+    session: aiohttp.ClientSession, producer: AIOKafkaProducer
+) -> None:
+    detail = await end_of(session, await publish(producer, "storms", "1"))
+    assert detail["status"] == "FAILED"
+    for step in detail["steps"]:
+        assert "(the run's retry budget of 4 is used up)" in step["error"]["message"]
+    tried = await get(session, f"/api/runs/{detail['id']}/agent-runs")
+    assert len(tried["agentRuns"]) == 3 + 4
+
+
+async def test_a_run_with_too_many_events_ends_and_says_which_limit(
+    session: aiohttp.ClientSession, producer: AIOKafkaProducer
+) -> None:
+    detail = await end_of(session, await publish(producer, "many", "1"))
+    assert (detail["status"], detail["error"]["kind"]) == ("FAILED", "events")
+    assert detail["error"]["message"] == (
+        f"the run has more than {EVENTS_LIMIT} events (COMMANDCENTER_RUN_EVENTS_LIMIT)"
+    )
+    seqs: list[int] = []
+    page: dict[str, Any] = {"next": ""}
+    while page["next"] is not None:
+        more = f"&cursor={page['next']}" if page["next"] else ""
+        page = await get(session, f"/api/runs/{detail['id']}/events?limit=50{more}")
+        seqs += [event["seq"] for event in page["events"]]
+    assert seqs == list(range(detail["seq"] + 1))
+    items = await get(session, f"/api/runs/{detail['id']}/nodes/each/items?status=SUCCESS")
+    assert 0 < items["counts"]["succeeded"] < items["counts"]["total"] == 60
 
 
 async def test_a_template_that_points_nowhere_fails_its_node_with_what_is_there(

@@ -9,6 +9,10 @@ import pytest_asyncio
 from msgspec import Raw
 from story import BEGIN, Story, order
 
+from gateway.reads import StoreReads, milliseconds
+from gateway.run_detail import tell_all
+from gateway.run_items import ItemPage, page_of_items
+from gateway.run_views import AgentRunView
 from infra.verification import ask_store, of_store
 from sinks import schema
 from sinks.clickhouse import open_store
@@ -19,14 +23,17 @@ from sinks.store import Store
 from streams import codec, topics
 from streams.findings import Findings
 from streams.ledger import PartitionAudit
+from streams.payload import reference_to
 from streams.records import (
     Approval,
     Cancel,
     Failure,
+    NodeStatus,
     Occurrence,
     Origin,
     Parent,
     Pause,
+    Result,
     Resume,
     Reused,
     Trigger,
@@ -284,6 +291,94 @@ async def test_what_undoes_a_node_is_an_attempt_of_its_own(store: Store) -> None
     )
     [run] = await history.runs()
     assert (run["status"], run["error_kind"]) == ("CANCELLED", "cancelled")
+
+
+async def test_attempts_and_events_come_in_pages(store: Store) -> None:
+    story = finished()
+    history = await recorded(store, story)
+    reads = StoreReads(history)
+    whole = list(await reads.agent_runs(story.run, None, 100))
+    paged: list[AgentRunView] = []
+    after = None
+    while page := await reads.agent_runs(story.run, after, 2):
+        paged += page
+        last = paged[-1]
+        item = -1 if last.item is None else last.item
+        after = (milliseconds(last.dispatched_at), last.node, item, last.attempt)
+    assert (paged, len(paged)) == (whole, 6)
+    events = [row.seq for row in await reads.run_events(story.run)]
+    assert [r.seq for r in await reads.run_events_page(story.run, 3, 2)] == events[3:5]
+    assert [r.seq for r in await reads.newest_run_events(story.run, 5, 2)] == [4, 3]
+    assert [r.seq for r in await reads.newest_run_events(story.run, None, 1)] == events[-1:]
+
+
+async def test_a_payload_is_found_by_the_event_that_refers_to_it(store: Store) -> None:
+    reference = reference_to(b'"' + b"y" * 200 + b'"')
+    story = Story({"name": "w", "nodes": [{"id": "n", "agent": "a", "action": "x"}]}).start()
+    story.hear(
+        Result(
+            run=story.run,
+            node="n",
+            attempt=1,
+            started_at=1,
+            finished_at=2,
+            output=Raw(reference.encode()),
+        )
+    )
+    history = await recorded(store, story)
+    reads = StoreReads(history)
+    [row] = await reads.events_naming(story.run, reference.digest)
+    assert (row.type, reference.encode() in row.payload) == ("node.succeeded", True)
+    assert await reads.events_naming(story.run, "0" * 64) == []
+    assert await reads.events_naming("other", reference.digest) == []
+
+
+def shipment() -> Story:
+    """Items in every state: done, failed, retried, waiting, under way, reused, not begun."""
+    node = {"id": "n", "agent": "a", "action": "x", "forEach": "{{ context }}", "maxParallel": 4}
+    story = Story({"name": "w", "nodes": [node], "project": "default"})
+    origin = Origin(run="r0", kind="retry")
+    reuse = (Reused(node="n", item=1, output=Raw(b'"old"')),)
+    story.start(list("abcdefghij"), origin=origin, reuse=reuse)
+    story.answer("n", "A", item=0).fail("n", item=2)
+    asks = Failure(kind="approval_required", message="may I?")
+    again = Failure(kind="agent_error", message="not yet")
+    return story.answer("n", item=3, failure=asks).answer("n", item=4, failure=again)
+
+
+async def test_a_page_of_items_is_what_all_events_tell_of_them(store: Store) -> None:
+    story = shipment()
+    history = await recorded(store, story)
+    reads = StoreReads(history)
+    told = tell_all(await reads.run_events(story.run), story.plan, {}).nodes
+    everything = list(told.items("n", range(10)))
+    [last] = await reads.newest_run_events(story.run, None, 1)
+
+    async def page(status: NodeStatus | None, start: int, limit: int) -> ItemPage:
+        return await page_of_items(
+            reads,
+            last,
+            story.plan,
+            "n",
+            run=story.run,
+            status=status,
+            start=start,
+            limit=limit,
+        )
+
+    never = {NodeStatus.SKIPPED, NodeStatus.CANCELLED}
+    assert {item.status for item in everything} == set(NodeStatus) - never
+    for status in (None, *NodeStatus):
+        wanted = [item for item in everything if status in (None, item.status)]
+        found, start = [], 0
+        while True:
+            part = await page(status, start, 2)
+            assert part.counts == told.counts("n")
+            found += part.items
+            if part.next is None:
+                break
+            start = part.next
+        assert found == wanted
 
 
 async def test_reused_results_are_no_attempts(store: Store) -> None:

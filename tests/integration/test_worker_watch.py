@@ -7,6 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from system import System, python_below
 
 from streams import topics
@@ -46,5 +47,10 @@ async def test_readyz_knows_about_workers(tmp_path: Path) -> None:
             await until_worker_is(session, "records that wait: 1")
             worker.send_signal(signal.SIGCONT)
             await until_worker_is(session, "ok")
+            admin = AIOKafkaAdminClient(bootstrap_servers=system.bootstrap)
+            await admin.start()
+            await admin.delete_topics([topics.CONTROL])
+            await admin.close()
+            await until_worker_is(session, f"there is no topic {topics.CONTROL}")
     finally:
         await system.stop()

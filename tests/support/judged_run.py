@@ -245,6 +245,8 @@ class JudgedRun:
             assert event.count <= self.limits.items
         if isinstance(event, NodeFailed):
             self.failures.add(key)
+        if isinstance(event, NodeRetrying):
+            self._may_retry(event)
         if item is not None and event.node in self.items and after in ("RUNNING", "RETRYING"):
             spec = self.plan.nodes[event.node].spec
             active = [k for k, s in self._items_of(event.node) if s not in ENDED]
@@ -271,6 +273,17 @@ class JudgedRun:
                 assert all(self.nodes[n] == "SUCCESS" or self._tolerated(n) for n in needs)
             if plan.spec.run_if == "anyFailed":
                 assert any(self.nodes[n] == "FAILED" for n in needs)
+
+    def _may_retry(self, event: NodeRetrying) -> None:
+        """Of `retry.attempts` every failure uses up one, and a question none."""
+        plan = self.plan.nodes[event.node.removesuffix(COMPENSATION)]
+        undo = plan.compensation if event.node.endswith(COMPENSATION) else None
+        failed = event.attempt - sum(
+            isinstance(e, NodeApprovalRequested) and e.attempt > 0
+            for e in self.events
+            if (getattr(e, "node", ""), getattr(e, "item", None)) == (event.node, event.item)
+        )
+        assert failed < (plan.spec.retry if undo is None else undo.retry).attempts
 
     def _tolerated(self, node: str) -> bool:
         return self.nodes[node] == "FAILED" and self.plan.nodes[node].spec.on_failure == "continue"

@@ -12,7 +12,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from gateway.agents_view import AgentsView
 from gateway.app import new_app
 from gateway.log_writer import Place
-from gateway.reads import ApprovalQuery, EventQuery, RunQuery
+from gateway.reads import (
+    ApprovalQuery,
+    AttemptPlace,
+    EventQuery,
+    ItemQuery,
+    LastEvent,
+    RunQuery,
+)
 from gateway.run_detail import EventRow
 from gateway.run_views import AgentRunView, ApprovalView, RunView
 from gateway.services import AGENTS, CATALOG, READS, WRITER, Services
@@ -60,12 +67,53 @@ class FakeReads:
         self.asked.append(query)
         return [row for rows in self.rows.values() for row in rows][: query.limit]
 
-    async def agent_runs(self, run: str) -> Sequence[AgentRunView]:
-        return [attempt for attempt in self.attempts if attempt.run == run]
+    async def run_events_page(self, run: str, start: int, limit: int) -> Sequence[EventRow]:
+        return [row for row in await self.run_events(run) if row.seq >= start][:limit]
+
+    async def newest_run_events(
+        self, run: str, before: int | None, limit: int
+    ) -> Sequence[EventRow]:
+        rows = [r for r in await self.run_events(run) if before is None or r.seq < before]
+        return rows[::-1][:limit]
+
+    async def agent_runs(
+        self, run: str, after: AttemptPlace | None, limit: int
+    ) -> Sequence[AgentRunView]:
+        self.asked.append(after)
+        return [attempt for attempt in self.attempts if attempt.run == run][:limit]
+
+    async def events_naming(self, run: str, digest: str) -> Sequence[EventRow]:
+        return [r for r in self.rows.get(run, []) if digest.encode() in r.payload]
+
+    async def fan_outs(self, run: str) -> Sequence[EventRow]:
+        return [row for row in self.rows[run] if row.type == "node.fannedOut"]
+
+    async def item_events(
+        self, run: str, node: str, until: int, items: Sequence[int]
+    ) -> Sequence[EventRow]:
+        return [row for row in self.rows[run] if _item(row, node, until) in items]
+
+    async def item_counts(self, run: str, node: str, until: int) -> Sequence[LastEvent]:
+        return [LastEvent(type_, False, 1) for type_ in self._lasts(run, node, until).values()]
+
+    async def items(self, query: ItemQuery) -> Sequence[int]:
+        lasts = self._lasts(query.run, query.node, query.until)
+        places = range(query.start, query.start + query.span)
+        return [n for n in places if lasts.get(n, "") in query.types][: query.limit]
+
+    def _lasts(self, run: str, node: str, until: int) -> dict[int, str]:
+        places = [(_item(row, node, until), row.type) for row in self.rows[run]]
+        return {item: type_ for item, type_ in places if item is not None}
 
     async def approvals(self, query: ApprovalQuery) -> Sequence[ApprovalView]:
         self.asked.append(query)
         return self.approval_views[: query.limit]
+
+
+def _item(row: EventRow, node: str, until: int) -> int | None:
+    event = msgspec.json.decode(row.payload)
+    found: int | None = event.get("item") if event.get("node") == node else None
+    return found if row.seq <= until else None
 
 
 class FakeProducer:
@@ -162,8 +210,8 @@ class Gateway:
         app[AGENTS] = self.agents
         self.client: TestClient[Any, Any] = TestClient(TestServer(app))
 
-    def serve_agent(self, name: str, *actions: str) -> None:
-        descriptor = {"name": name, "actions": [{"name": action} for action in actions]}
+    def serve_agent(self, name: str, *actions: str, **fields: Any) -> None:
+        descriptor = {"name": name, "actions": [{"name": each, **fields} for each in actions]}
         record = AgentRecord(
             name=name,
             version="1",

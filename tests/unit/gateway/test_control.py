@@ -54,10 +54,32 @@ async def test_an_order_that_does_not_fit_is_refused(gateway: Any) -> None:
     shown(gateway, story.hear(Cancel(run=run, reason="no")))
     status, body = await order(gateway, run, "pause")
     assert (status, "is ending (stopping)" in body["detail"]) == (409, True)
-    assert (await order(gateway, run, "cancel"))[0] == 202
-    shown(gateway, story.hear(Cancel(run=run, reason="now")))
+    assert (await order(gateway, run, "cancel"))[0] == 202  # the same again: nothing is written
+    assert written(gateway) == []
+    assert (await order(gateway, run, "cancel", force=True))[0] == 202
+    shown(gateway, story.hear(Cancel(run=run, reason="now", force=True)))
     for what in ("cancel", "pause", "resume"):
         status, body = await order(gateway, run, what)
         assert (status, body["detail"]) == (409, f"run {run} has ended already: CANCELLED")
         assert (await order(gateway, "nobody", what))[0] == 404
-    assert len(written(gateway)) == 1
+    assert written(gateway) == [Cancel(run=run, reason="cancelled by request", force=True)]
+
+
+async def test_a_run_that_ends_for_another_reason_is_cancelled_by_force_only(gateway: Any) -> None:
+    undo = {"agent": "scanner", "action": "undo"}
+    story = Story(
+        {
+            "name": "w",
+            "nodes": [
+                {"id": "a", "agent": "scanner", "action": "scan", "compensate": undo},
+                {"id": "b", "agent": "scanner", "action": "scan", "dependsOn": ["a"]},
+            ],
+        }
+    ).start()
+    story.answer("a", 1)
+    story.fail("b")
+    run = shown(gateway, story).run
+    status, body = await order(gateway, run, "cancel")
+    why = f"run {run} is ending already (compensating, then FAILED)"
+    assert (status, body["detail"]) == (409, f"{why}: cancel it by force to end it at once")
+    assert (await order(gateway, run, "cancel", force=True))[0] == 202

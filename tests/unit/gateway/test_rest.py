@@ -11,7 +11,7 @@ import pytest
 
 from gateway.routes import ROUTES
 from gateway.run_detail import EventRow
-from gateway.run_views import RunView, TriggerView
+from gateway.run_views import AgentRunView, RunView, TriggerView
 from streams import codec
 from streams.ids import run_id
 from streams.records import (
@@ -22,6 +22,7 @@ from streams.records import (
     NodeFailed,
     NodeRetrying,
     NodeSkipped,
+    NodeStatus,
     NodeSucceeded,
     RunFailed,
     RunStarted,
@@ -60,6 +61,32 @@ async def problem(response: Any, status: int) -> dict[str, Any]:
     assert found["title"]
     assert "Traceback" not in text
     return found
+
+
+async def test_inputs_that_the_action_does_not_take_are_refused(gateway: Any) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"path": {"type": "string"}, "depth": {"type": "integer"}},
+        "required": ["path"],
+    }
+    gateway.serve_agent("scanner", "scan", inputSchema=schema)
+    node = {"id": "scan", "agent": "scanner", "action": "scan"}
+
+    async def published(*nodes: dict[str, Any], **fields: Any) -> Any:
+        return await gateway.client.post(
+            "/api/workflows", json={"name": "w", "nodes": list(nodes), **fields}
+        )
+
+    fine = {**node, "inputs": {"path": "/", "depth": "{{ context.depth }}"}}
+    undone = {**fine, "compensate": {"agent": "scanner", "action": "scan", "inputs": {"path": 1}}}
+    refused = await published(undone, onFailure=[{**node, "id": "tell"}])
+    errors = (await problem(refused, 422))["errors"]
+    said = "'scan' of 'scanner' does not take these inputs: "
+    assert [(error["path"], error["message"]) for error in errors] == [
+        ("nodes[0].compensate.inputs.path", said + "1 is not of type 'string'"),
+        ("onFailure[0].inputs", said + "'path' is a required property"),
+    ]
+    assert (await published(fine)).status == 201
 
 
 async def test_a_definition_is_published_once_and_in_versions(gateway: Any) -> None:
@@ -232,6 +259,8 @@ async def test_definitions_have_limits_that_are_settings(gateway: Any) -> None:
         ("GET", "/api/agents/none", {}, b"", 404, "(agents: scanner)"),
         ("GET", "/api/runs/none", {}, b"", 404, "no run 'none'"),
         ("GET", "/api/runs/none/events", {}, b"", 404, "no run 'none'"),
+        ("GET", "/api/runs/none/events?order=up", {}, b"", 400, "oldest, newest"),
+        ("GET", "/api/runs/none/events?cursor=LTE", {}, b"", 400, "cursor"),
         ("GET", "/api/runs/none/agent-runs", {}, b"", 404, "no run 'none'"),
         ("POST", "/api/runs/none/cancel", {}, b"", 404, "no run 'none'"),
         ("GET", "/api/runs?status=GREEN", {}, b"", 400, "PENDING, RUNNING"),
@@ -261,6 +290,33 @@ async def test_definitions_have_limits_that_are_settings(gateway: Any) -> None:
             b'{"type":"a","payload":"' + b"x" * 5_000_000 + b'"}',
             413,
             "limit of 1,048,576 bytes",
+        ),
+        *(
+            ("POST", "/api/events", headers, body, 400, "for events that the system makes itself")
+            for headers, body in (
+                (
+                    {
+                        "ce-id": "1",
+                        "ce-source": "/x",
+                        "ce-type": "commandcenter.run.calledOff",
+                        "ce-specversion": "1.0",
+                        "Content-Type": "application/json",
+                    },
+                    b"{}",
+                ),
+                (
+                    {"Content-Type": "application/cloudevents+json"},
+                    b'{"specversion":"1.0","id":"1","source":"/x","type":"commandcenter.x"}',
+                ),
+                (
+                    {"Content-Type": "application/json"},
+                    b'{"type":"commandcenter.run.finished","payload":{}}',
+                ),
+                (
+                    {"Content-Type": "application/json"},
+                    b'{"subject":"commandcenter.x","id":"1","origin":"o","payload":{},"timestamp":1}',
+                ),
+            )
         ),
         ("GET", "/api/events/stream?subject=a..b", {}, b"", 400, "subject"),
         ("GET", "/api/events/stream?cursor=x", {}, b"", 400, "cursor"),
@@ -382,6 +438,49 @@ async def test_a_run_is_waited_for_until_it_is_recorded(gateway: Any) -> None:
     found = await (await gateway.client.get(f"/api/runs/{RUN}")).json()
     assert found["status"] == "RUNNING"
     assert reads == 3
+
+
+@pytest.mark.parametrize(("order", "seqs"), [("oldest", [0, 1, 2]), ("newest", [2, 1, 0])])
+async def test_events_of_a_run_come_in_pages(gateway: Any, order: str, seqs: list[int]) -> None:
+    running = RunStatus.RUNNING
+    gateway.reads.rows[RUN] = rows(
+        (STARTED, running), (dispatched("scan", 1), running), (dispatched("tell", 1), running)
+    )
+    found, cursor = [], {}
+    for left in (2, 1, 0):
+        query = {"limit": "1", "order": order, **cursor}
+        page = await (await gateway.client.get(f"/api/runs/{RUN}/events", params=query)).json()
+        found += [event["seq"] for event in page["events"]]
+        assert (page["next"] is None) is (left == 0)
+        cursor = {"cursor": page["next"]}
+    assert found == seqs
+    whole = await (await gateway.client.get(f"/api/runs/{RUN}/events")).json()
+    assert ([event["seq"] for event in whole["events"]], whole["next"]) == ([0, 1, 2], None)
+
+
+async def test_attempts_of_a_run_come_in_pages(gateway: Any) -> None:
+    gateway.reads.rows[RUN] = rows((STARTED, RunStatus.RUNNING))
+    gateway.reads.attempts = [
+        AgentRunView(
+            task=f"t{item}",
+            run=RUN,
+            node="scan",
+            item=item,
+            attempt=1,
+            agent="a",
+            action="x",
+            status=NodeStatus.RUNNING,
+            dispatched_at=AT,
+        )
+        for item in (None, 0)
+    ]
+    path = f"/api/runs/{RUN}/agent-runs"
+    first = await (await gateway.client.get(path, params={"limit": "1"})).json()
+    assert [each["task"] for each in first["agentRuns"]] == ["tNone"]
+    await gateway.client.get(path, params={"cursor": first["next"]})
+    assert gateway.reads.asked == [None, (round(AT.timestamp() * 1000), "scan", -1, 1)]
+    whole = await (await gateway.client.get(path)).json()
+    assert (len(whole["agentRuns"]), whole["next"]) == (2, None)
 
 
 async def test_a_run_with_its_nodes(gateway: Any) -> None:

@@ -214,6 +214,39 @@ async def test_validate_knows_the_built_in_agents_and_those_of_a_gateway(
     assert await commandcenter("workflow", "validate", file) == 0
 
 
+async def test_validate_holds_inputs_against_what_the_action_takes(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "w.yaml"
+    undo = "    compensate: {agent: pager, action: page, inputs: {}}\n"
+    file.write_text(DEFINITION.replace("/srv", "/srv, maxFindings: 0") + undo)
+    schema = {"type": "object", "required": ["who"]}
+    descriptor = {"actions": [{"name": "page", "inputSchema": schema}, {"name": "old"}]}
+    gateway.says("/api/agents", {"agents": [{"name": "pager", "descriptor": descriptor}]})
+    assert await commandcenter("workflow", "validate", file) == 2
+    lines = capsys.readouterr().err.removeprefix("Error: ").splitlines()
+    said = "does not take these inputs: "
+    assert lines == [
+        f"{file}:6:49: 'scan' of 'security-scanner' {said}0 is less than the minimum of 1",
+        f"{file}:7:46: 'page' of 'pager' {said}'who' is a required property",
+    ]
+
+
+async def test_validate_knows_how_big_a_definition_may_be(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(DEFINITION)
+    monkeypatch.setenv("COMMANDCENTER_DEFINITION_LIMIT", "1024")
+    command = ("workflow", "validate", file, "--url", "http://127.0.0.1:9")
+    assert await commandcenter(*command) == 0
+    file.write_text(DEFINITION + f"description: {'x' * 1024}\n")
+    assert await commandcenter(*command) == 2
+    said = capsys.readouterr().err
+    assert f"{file}:1:1: the definition of 'review' has 1," in said
+    assert "1,024 may be (COMMANDCENTER_DEFINITION_LIMIT)" in said
+
+
 async def test_validate_gives_faults_as_json(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

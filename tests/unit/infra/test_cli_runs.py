@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from command_line import FakeGateway, commandcenter
+from command_line import FakeGateway, Socket, commandcenter
 from msgspec import Raw
 from story import Story, order
 
@@ -220,6 +220,33 @@ async def test_orders(
     assert gateway.asked[-1] == (f"POST /api/{path}", {}, body)
     assert await commandcenter("runs", *command, "--json") == 0
     assert json.loads(capsys.readouterr().out) == accepted
+
+
+@pytest.mark.parametrize(("status", "code"), [("SUCCESS", 0), ("FAILED", 1)])
+@pytest.mark.parametrize("command", [("retry", "r1"), ("rerun", "r1", "--from", "n")])
+async def test_a_repetition_is_waited_for(
+    gateway: FakeGateway,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+    status: str,
+    code: int,
+) -> None:
+    new = REPEATED["workflowRunId"]
+    gateway.says(f"/api/runs/r1/{command[0]}", REPEATED, 202)
+    gateway.says(f"/api/runs/{new}", {"id": new, "status": status})
+
+    async def tell(socket: Socket, _: Any) -> None:
+        await socket.send_json({"type": "snapshot", "id": 0, "run": None, "cursor": "a"})
+        end = {"run": new, "workflow": "w", "at": 1, "status": status, "events": []}
+        await socket.send_json({"type": "events", "id": 0, "cursor": "b", "decisions": [end]})
+        await socket.receive()
+
+    gateway.sockets.append(tell)
+    assert await commandcenter("runs", *command, "--wait", "--timeout", "20", "--json") == code
+    assert gateway.subscribed[0]["filter"] == {"run": new}
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"runs": [{"id": new, "status": status}]}
+    assert f"Run {new} repeats run" in said.err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,10 @@ nodes:
     inputs:
       message: found {{ nodes.scan.output.summary.total }}
 """
-ACTIONS = {"security-scanner": {"scan"}, "notifier": {"send"}}
+ACTIONS: dict[str, dict[str, Any]] = {
+    "security-scanner": {"scan": None},
+    "notifier": {"send": None},
+}
 
 
 def one(text: str) -> Document:
@@ -166,7 +170,10 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
 def test_the_examples_are_valid() -> None:
     from agents import builtin
 
-    actions = {agent.name: set(agent.actions) for agent in builtin()}
+    actions = {
+        agent.name: {name: action.input_schema for name, action in agent.actions.items()}
+        for agent in builtin()
+    }
     files = sorted((Path(__file__).parents[3] / "examples" / "workflows").iterdir())
     assert files
     for file in files:

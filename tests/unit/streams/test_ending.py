@@ -199,12 +199,12 @@ def test_a_cancelled_run_undoes_what_was_done_even_while_it_was_stopping() -> No
     assert life.event_of(RunCancelled) == RunCancelled(reason="enough", requested_by="me")
 
 
-def test_a_second_cancel_gives_up_what_is_left() -> None:
+def test_a_cancel_by_force_gives_up_what_is_left() -> None:
     life = Life(booking("a"), task("b", "a"))
     life.start()
     life.done("a", {"id": 1})
     life.failed("b")
-    assert life.cancel() == ["node.cancelled a.compensate", "run.failed"]
+    assert life.cancel(force=True) == ["node.cancelled a.compensate", "run.failed"]
     assert life.event_of(RunFailed).uncompensated == ("a",)
 
 

@@ -17,8 +17,9 @@ from streams.errors import OperatorError
 from streams.faust_shell import Batch
 from streams.lifecycle import RunState, evolve
 from streams.orchestrator import Orchestrator
+from streams.payload import reference_to
 from streams.plan import Plan, parse
-from streams.records import Message, Result, Start, Trigger
+from streams.records import Message, NodeFailed, Result, Start, Trigger
 from streams.run_store import OFFSET_KEY, RunStore
 
 PLAN = parse(
@@ -30,6 +31,19 @@ PLAN = parse(
         ],
     }
 )
+READS = parse(
+    {
+        "name": "reads",
+        "nodes": [
+            {"id": "a", "agent": "x", "action": "do"},
+            {"id": "b", "agent": "x", "action": "do", "dependsOn": ["a"],
+             "inputs": {"part": "{{ nodes.a.output.part }}"}},
+            {"id": "c", "agent": "x", "action": "do", "dependsOn": ["a"],
+             "forEach": "{{ nodes.a.output }}"},
+            {"id": "d", "agent": "x", "action": "do", "dependsOn": ["a"]},
+        ],
+    }
+)  # fmt: skip
 
 
 class Record(NamedTuple):
@@ -101,7 +115,7 @@ class Rig:
         self.offset = 0
 
     async def _plan_of(self, _project: str, workflow: str, _version: int) -> Plan | None:
-        return PLAN if workflow == "w" else None
+        return {"w": PLAN, "reads": READS}.get(workflow)
 
     async def _prepare(self, agent: str) -> None:
         if agent in self.unprepared:
@@ -192,6 +206,26 @@ async def test_a_message_that_cannot_be_processed_becomes_a_letter_and_stops_not
     ]
     assert [(d.run, d.seq) for d in rig.decisions()] == [("r1", 0)]
     assert rig.producer.written(topics.STATE)[-1] == (OFFSET_KEY, b"5")
+
+
+@pytest.mark.parametrize("fate", ["gone", "damaged"])
+async def test_a_payload_that_is_lost_fails_the_nodes_that_need_it(
+    rig: Rig, tmp_path: Path, fate: str
+) -> None:
+    reference = reference_to(b'{"part":1}')
+    if fate == "damaged":
+        place = tmp_path / "default" / reference.digest[:2] / reference.digest
+        place.parent.mkdir(parents=True)
+        place.write_bytes(b'{"part":2}')
+    await rig.hear(start("r1", workflow="reads"), done("r1", "a", reference.encode()))
+    assert rig.letters() == []
+    ends = {e.node: e for e in rig.decisions()[-1].events if isinstance(e, NodeFailed)}
+    assert set(ends) == {"b", "c"}
+    for end in ends.values():
+        assert not end.failure.retryable
+        assert reference.digest in end.failure.message
+        assert {"gone": "is not in", "damaged": "is damaged"}[fate] in end.failure.message
+    assert "r1/d/1" in {e.task for e in rig.decisions()[-1].events if hasattr(e, "task")}
 
 
 async def test_a_decision_that_cannot_be_carried_out_leaves_nothing_behind(rig: Rig) -> None:

@@ -47,7 +47,7 @@ from streams.run import Limits, Outcome, decide
 
 T0 = 1_000_000
 HOUR = 3_600_000
-DAY = 24 * HOUR
+WEEK = 7 * 24 * HOUR
 GRACE = 10_000  # between telling an agent to end and giving it up
 TIMEOUT = 600_000  # of an attempt, unless the node says otherwise
 PARTITION = 3
@@ -208,7 +208,7 @@ def test_a_start_makes_the_whole_run() -> None:
             status=RunStatus.RUNNING,
             previous=RunStatus.PENDING,
             events=(
-                RunStarted(trigger=TRIGGER, nodes=2, deadline=T0 + DAY),
+                RunStarted(trigger=TRIGGER, nodes=2, deadline=T0 + WEEK),
                 dispatched("a", b'{"n":1}'),
             ),
             traceparent="00-t",
@@ -219,7 +219,7 @@ def test_a_start_makes_the_whole_run() -> None:
                 status=RunStatus.RUNNING,
                 seq=2,
                 started_at=T0,
-                deadline=T0 + DAY,
+                deadline=T0 + WEEK,
                 open=2,
                 running=1,
                 traceparent="00-t",
@@ -242,7 +242,7 @@ def test_a_chain_runs_to_its_end() -> None:
             status=RunStatus.SUCCESS,
             seq=6,
             started_at=T0,
-            deadline=T0 + DAY,
+            deadline=T0 + WEEK,
             open=0,
             finished_at=T0 + 20,
             traceparent="00-t",
@@ -426,7 +426,7 @@ def test_a_lost_attempt_is_given_up_by_its_timer_and_tried_again() -> None:
 
 
 def stopping(outcome: RunStatus, at: int = T0, **fields: Any) -> RunEnding:
-    return RunEnding(stage="stopping", outcome=outcome, deadline=at + GRACE + DAY, **fields)
+    return RunEnding(stage="stopping", outcome=outcome, deadline=at + GRACE + WEEK, **fields)
 
 
 def test_the_runs_time_out_stops_what_is_open() -> None:
@@ -498,13 +498,20 @@ def test_a_cancel_waits_for_who_is_at_work(answer: Message, event: Event) -> Non
     assert life.events(answer) == [event, RunCancelled(reason="enough")]
 
 
-@pytest.mark.parametrize("force", [True, False])
-def test_a_second_cancel_or_a_forced_one_ends_the_run_now(force: bool) -> None:
+@pytest.mark.parametrize("before", [True, False])
+def test_a_forced_cancel_ends_the_run_now(before: bool) -> None:
     life = begun(node("a"))
-    if not force:
+    if before:
         life.hear(Cancel(run="r1", reason="enough"))
-    events = life.events(Cancel(run="r1", reason="enough", force=force))
+    events = life.events(Cancel(run="r1", reason="enough", force=True))
     assert events[-2:] == [NodeCancelled(node="a", attempt=1), RunCancelled(reason="enough")]
+
+
+def test_a_second_cancel_without_force_takes_no_grace_away() -> None:
+    life = begun(node("a"), node("b", "a"))
+    life.hear(Cancel(run="r1", reason="enough"))
+    assert life.ignored(Cancel(run="r1", reason="enough"), T0) == "run_ending"
+    assert life.events(done("a", 1)) == [succeeded("a", b"1"), RunCancelled(reason="enough")]
 
 
 def test_a_cancelled_run_keeps_the_failure_that_it_had() -> None:
@@ -531,12 +538,12 @@ UNDER_WAY: list[tuple[str, Message, int]] = [
     ("late_result", done("s"), T0),  # it was skipped
     ("unknown_node", done("nope"), T0),
     ("unknown_node", failed(""), T0),
-    ("stale_timer", Timer(run="r1", node="a", due=T0 + DAY), T0 + DAY),  # it has ended
+    ("stale_timer", Timer(run="r1", node="a", due=T0 + WEEK), T0 + WEEK),  # it has ended
     ("stale_timer", Timer(run="r1", node="b", due=T0 + TIMEOUT - 1), T0),  # not yet
     ("stale_timer", Timer(run="r1", node="r", due=T0 + 999), T0),
-    ("stale_timer", Timer(run="r1", node="w", due=T0 + DAY), T0 + DAY),
-    ("stale_timer", Timer(run="r1", node="nope", due=T0 + DAY), T0 + DAY),
-    ("stale_timer", Timer(run="r1", due=T0 + DAY - 1), T0 + DAY - 1),
+    ("stale_timer", Timer(run="r1", node="w", due=T0 + WEEK), T0 + WEEK),
+    ("stale_timer", Timer(run="r1", node="nope", due=T0 + WEEK), T0 + WEEK),
+    ("stale_timer", Timer(run="r1", due=T0 + WEEK - 1), T0 + WEEK - 1),
 ]
 
 
@@ -586,7 +593,7 @@ ENDS: list[tuple[RunStatus, Message, int]] = [
         (failed("b"), "run_finished"),
         (done("nope"), "run_finished"),
         (Cancel(run="r1", reason="again"), "run_finished"),
-        (Timer(run="r1", due=T0 + DAY), "run_finished"),
+        (Timer(run="r1", due=T0 + WEEK), "run_finished"),
         (Timer(run="r1", due=T0 + TIMEOUT, node="b"), "run_finished"),
     ],
 )
@@ -597,7 +604,7 @@ def test_after_the_end_nothing_changes(
     life.hear(done("a"))
     life.hear(end, at)
     assert life.head.status is status
-    assert life.ignored(message, T0 + 2 * DAY) == why
+    assert life.ignored(message, T0 + 2 * WEEK) == why
 
 
 # --- timers and clocks ----------------------------------------------------------------------------
@@ -658,7 +665,7 @@ def test_a_run_whose_first_inputs_cannot_be_made_starts_and_fails_at_once() -> N
     why = "'{{ context.nope }}' points nowhere: context has dry, repository, not 'nope'"
     assert outcome.decision is not None
     assert outcome.decision.events == (
-        RunStarted(trigger=TRIGGER, nodes=2, deadline=T0 + DAY),
+        RunStarted(trigger=TRIGGER, nodes=2, deadline=T0 + WEEK),
         undispatched("a", "template", why),
         skipped("b", "a"),
         run_failed("a", why),
@@ -670,7 +677,7 @@ def test_a_run_whose_first_inputs_cannot_be_made_starts_and_fails_at_once() -> N
             status=RunStatus.FAILED,
             seq=4,
             started_at=T0,
-            deadline=T0 + DAY,
+            deadline=T0 + WEEK,
             open=0,
             failure=run_failed("a", why).failure,
             finished_at=T0,

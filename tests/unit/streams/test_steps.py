@@ -115,6 +115,20 @@ def test_a_tolerated_failure_is_no_failure_of_the_run() -> None:
     assert life.event_of(RunSucceeded).output == Raw(b'{"a":null}')
 
 
+@pytest.mark.parametrize("run_if", ["allSuccess", "noneFailed", "anyFailed", "always"])
+def test_what_depends_on_a_tolerated_failure_runs_in_spite_or_because_of_it(run_if: str) -> None:
+    life = Life(task("a", onFailure="continue"), task("b", "a", runIf=run_if))
+    life.start()
+    assert life.failed("a") == ["node.failed a", "node.dispatched b"]
+    assert life.done("b")[-1] == "run.succeeded"
+
+
+def test_a_failure_is_seen_by_the_nodes_that_name_it_alone() -> None:
+    life = Life(task("a"), task("b", "a"), task("c", "b", runIf="anyFailed"))
+    life.start()
+    assert life.failed("a") == ["node.failed a", "node.skipped b", "node.skipped c", "run.failed"]
+
+
 def test_failures_that_are_not_to_be_retried() -> None:
     life = Life(task("a", retry={**NOW, "notOn": ["ValueError", "timeout"]}), task("b", retry=NOW))
     life.start()
@@ -189,6 +203,23 @@ def test_all_attempts_together_have_a_limit() -> None:
     assert life.later(19_999) == ["node.dispatched a"]
     assert life.later(1) == ["node.failed a", "run.failed"]
     assert life.failure == "node 'a' failed: no result within 60 s, over all attempts"
+
+
+@pytest.mark.parametrize("item", [None, 0])
+def test_waiting_for_people_does_not_count_to_the_time_of_all_attempts(item: int | None) -> None:
+    items = {} if item is None else {"forEach": [1]}
+    life = Life(task("a", totalTimeout="1m", timeout="10m", retry=NOW, **items))
+    life.start()
+    life.later(50_000)
+    life.failed("a", item=item, kind="approval_required")
+    assert life.event_of(NodeApprovalRequested).time_left == 10_000
+    assert life.later(23 * HOUR) == []
+    life.approve("a", item=item)
+    name = "a" if item is None else "a.0"
+    assert life.failed("a", item=item, retryable=True) == [f"node.retrying {name}"]
+    assert life.later(9_999) == [f"node.dispatched {name}"]
+    assert life.later(1)[0] == f"node.failed {name}"
+    assert "no result within 60 s, over all attempts" in life.failure
 
 
 def test_no_attempt_is_waited_for_that_would_come_too_late() -> None:
@@ -321,6 +352,13 @@ def test_nobody_answers(approval: dict[str, Any], after: int, then: list[str]) -
     assert life.later(1) == then
 
 
+def test_what_nobody_answers_ends_by_its_own_deadline_not_by_the_time_out_of_the_run() -> None:
+    life = Life(task("a", approvalRequired=True))
+    life.start()
+    assert life.later(DAY) == ["node.failed a", "run.failed"]
+    assert life.failure == "node 'a' failed: nobody approved it within 24 h"
+
+
 def test_an_agent_may_ask_for_approval_by_itself() -> None:
     life = Life(task("a", retry={"attempts": 1}))
     life.start()
@@ -332,6 +370,21 @@ def test_an_agent_may_ask_for_approval_by_itself() -> None:
     assert life.tasks["r1/a/2"].approved
     # Whoever is approved and still refuses has failed.
     assert life.failed("a", kind="approval_required") == ["node.failed a", "run.failed"]
+
+
+@pytest.mark.parametrize("item", [None, 0])
+def test_a_question_uses_up_no_attempt(item: int | None) -> None:
+    retry = {**NOW, "factor": 10, "attempts": 2}
+    life = Life(task("a", retry=retry, **({} if item is None else {"forEach": [1]})))
+    life.start()
+    life.failed("a", item=item, kind="approval_required")
+    life.approve("a", item=item)
+    name = "a" if item is None else "a.0"
+    assert life.failed("a", item=item, retryable=True) == [f"node.retrying {name}"]
+    assert life.later(999) == []
+    assert life.later(1) == [f"node.dispatched {name}"]  # the first delay, not the second
+    assert f"r1/{name}/3" in life.tasks
+    assert life.failed("a", item=item, retryable=True)[0] == f"node.failed {name}"
 
 
 def test_while_others_are_at_work_the_run_is_running() -> None:
@@ -536,6 +589,18 @@ def test_what_another_run_cannot_cure_is_not_tried_at_every_level(
     assert isinstance(told, Result)
     assert told.failure is not None
     assert told.failure.retryable is again
+
+
+def test_a_failure_deep_below_is_told_once_not_at_every_level() -> None:
+    below = "run r9 of workflow 'deep' ended FAILED: node 'x' failed: boom"
+    life = Life(calling())
+    life.start({"n": 1}, parent=Parent(run="r0", node="sub", attempt=1))
+    life.failed("sub", below, kind="child_failed")
+    assert life.failure == f"node 'sub' failed: {below}"
+    (told,) = life.last.messages
+    assert isinstance(told, Result)
+    assert told.failure is not None
+    assert told.failure.message == below
 
 
 def test_a_workflow_that_starts_itself_ends_with_one_run_at_each_depth() -> None:

@@ -140,6 +140,34 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
         ],
     ),
     # --- fields ---
+    "an approval that is no approval": (
+        workflow(node("a", approvalRequired="maybe"), node("b", approvalRequired=[1])),
+        [
+            (
+                f"nodes.{index}.approvalRequired",
+                "write true, false, or who has to agree: roles, count, deadline, onDeadline",
+            )
+            for index in (0, 1)
+        ],
+    ),
+    "faults inside an approval": (
+        workflow(node("a", approvalRequired={"count": 0, "who": 1, "deadline": "x"})),
+        [
+            ("nodes.0.approvalRequired.count", "Input should be greater than or equal to 1"),
+            (
+                "nodes.0.approvalRequired.deadline",
+                "'x' is not a duration: write 500ms, 30s, 5m, 24h or 7d",
+            ),
+            ("nodes.0.approvalRequired.who", NO_FIELD),
+        ],
+    ),
+    "items that are no list": (
+        workflow(node("a", forEach=3), node("b", forEach={"a": 1})),
+        [
+            (f"nodes.{index}.forEach", "write a list, or a template that gives one")
+            for index in (0, 1)
+        ],
+    ),
     "unknown field": (
         workflow(node("a", dependson=["b"]), nodez=[]),
         [("nodes.0.dependson", NO_FIELD), ("nodez", NO_FIELD)],
@@ -452,7 +480,7 @@ def test_defaults() -> None:
         "description": "",
         "project": "default",
         "trigger": {"event": None, "filter": None},
-        "timeout": "1d",
+        "timeout": "7d",
         "cancelGrace": "10s",
         "retryBudget": 100,
         "output": None,

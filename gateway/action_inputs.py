@@ -1,0 +1,61 @@
+"""Whether inputs that a workflow gives can be right, by the JSON Schema of the action.
+
+Rules:
+- Constant values are held against the schema. What a template makes is known only when the run
+  does, so a fault that may be one of a template is none here.
+- The schema comes from an agent. One that means nothing, or refers to elsewhere, is passed over:
+  nothing is fetched.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from streams.errors import Problem
+
+Schema = Mapping[str, Any]
+
+_BY_KEYS_ALONE: Final = frozenset({"required", "additionalProperties"})
+"""What these say of an object is true whatever its values are."""
+
+_DEPENDS_ON_VALUES: Final = frozenset({"if", "then", "else", "dependentSchemas"})
+_TEXT_LIMIT: Final = 200
+
+
+def input_problems(
+    agent: str, action: str, inputs: Mapping[str, Any], schema: Schema
+) -> Iterator[Problem]:
+    """The faults of inputs as they stand in a definition; paths begin with `inputs`."""
+    try:
+        Draft202012Validator.check_schema(schema)
+        # A registry of our own: that of the library fetches what it does not know.
+        validator = Draft202012Validator(schema, registry=Registry())
+        found = [error for error in validator.iter_errors(inputs) if _is_certain(error)]
+    except (SchemaError, Unresolvable, RecursionError):
+        return
+    for error in sorted(found, key=lambda error: [str(part) for part in error.absolute_path]):
+        path = ("inputs", *error.absolute_path)
+        yield Problem(path, f"{action!r} of {agent!r} does not take these inputs: {_text(error)}")
+
+
+def _is_certain(error: ValidationError) -> bool:
+    if not _has_template(error.instance):
+        return True
+    return error.validator in _BY_KEYS_ALONE and not _DEPENDS_ON_VALUES & set(error.schema_path)
+
+
+def _has_template(value: Any) -> bool:
+    if isinstance(value, str):
+        return "{{" in value
+    if isinstance(value, Mapping):
+        return any(map(_has_template, value.values()))
+    return isinstance(value, list) and any(map(_has_template, value))
+
+
+def _text(error: ValidationError) -> str:
+    text = error.message
+    return text if len(text) <= _TEXT_LIMIT else f"{text[:_TEXT_LIMIT]}…"

@@ -1,0 +1,7 @@
+-- Asked by GET /api/runs/{id}/nodes/{node}/items: all that happened to these items, in order, up to a
+-- sequence number of the run.
+SELECT *
+FROM events
+WHERE run_id = {run:String} AND node = {node:String} AND has({items:Array(Int32)}, item)
+    AND seq <= {until_seq:UInt32}
+ORDER BY seq
