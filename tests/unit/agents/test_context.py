@@ -258,7 +258,7 @@ async def test_the_workspace_of_a_tests_context_is_there_to_be_looked_at() -> No
     await work_in_a_folder.test({}, context)
     folder = context.workspace
     assert (folder / "deep" / "file").read_text() == "x"
-    del context
+    context.folder.remove()
     assert not folder.exists()
 
 
