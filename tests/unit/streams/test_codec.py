@@ -412,7 +412,10 @@ def test_decoding_is_total(data: st.DataObject) -> None:
 COST = (
     b'{"kind":"api","source":"maps","quantity":"2","unit":"request","unitPrice":"%s","amount":"%s"}'
 )
-RESULT = b'{"v":1,"type":"result","run":"r","node":"n","attempt":1,"startedAt":1,"finishedAt":2,"costs":[%s]}'
+RESULT = (
+    b'{"v":1,"type":"result","run":"r","node":"n","attempt":1,"startedAt":1,"finishedAt":2,'
+    b'"costs":[%s]}'
+)
 
 
 def test_costs_are_exact_numbers_written_as_strings() -> None:
