@@ -124,6 +124,7 @@ ROUTES: Final = (
         run_views.AgentRunList,
         query=_PAGE,
     ),
+    Route("GET", "/api/runs/{id}/costs", runs.list_costs, run_views.CostList),
     Route(
         "GET",
         "/api/runs/{id}/events",

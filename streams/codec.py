@@ -22,6 +22,7 @@ from streams.records import (
     Task,
     TaskCancellation,
     Trigger,
+    WorkerRecord,
 )
 
 T = TypeVar("T")
@@ -71,5 +72,6 @@ triggers: Final = Reader[Trigger](Trigger, "a run's trigger")
 nodes: Final = Reader[NodeState](NodeState, "a node's state")
 catalog: Final = Reader[CatalogRecord](CatalogRecord, "a workflow definition")
 agents: Final = Reader[AgentRecord](AgentRecord, "an agent's registration")
+workers: Final = Reader[WorkerRecord](WorkerRecord, "a worker's sign of life")
 cancellations: Final = Reader[TaskCancellation](TaskCancellation, "an order to end a task")
 dead_letters: Final = Reader[DeadLetter](DeadLetter, "a dead letter")

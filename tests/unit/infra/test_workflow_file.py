@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from infra.workflow_file import Document, WorkflowFileError, read, read_text
 from streams.errors import CallerError
+from streams.workflow_file import Document, WorkflowFileError, read, read_text
 
 GOOD = """\
 name: review
