@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 import structlog
 
-from gateway.action_inputs import input_problems
 from streams import codec
+from streams.action_inputs import input_problems
 from streams.compacted_reader import CompactedReader
 from streams.errors import NotFoundError, Problem, UnreadableRecordError
 from streams.ids import WORKER_KEYS

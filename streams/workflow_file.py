@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import yaml
 
-from gateway.action_inputs import Schema, input_problems
+from streams.action_inputs import Schema, input_problems
 from streams.definition_limits import DefinitionLimits
 from streams.errors import CallerError, DefinitionError, Problem, TooLargeError
 from streams.plan import parse

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.action_inputs import input_problems
+from streams.action_inputs import input_problems
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
