@@ -84,6 +84,11 @@ class DockerSandbox:
     ) -> None:
         await self._folders.remove()
 
+    @property
+    def folder(self) -> Path:
+        """Where the folders of the jobs are."""
+        return self._folders.root
+
     @asynccontextmanager
     async def workspace(self) -> AsyncIterator[Path]:
         """A folder for the workspace of jobs, removed after it."""

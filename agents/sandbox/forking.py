@@ -13,7 +13,7 @@ import structlog
 
 from agents.sandbox.attending import Line, closed
 from agents.sandbox.errors import SandboxError
-from agents.sandbox.keeper import KILL, TERMINATE
+from agents.sandbox.keeper import KILL, STARTED, TERMINATE
 from agents.sandbox.wire import Ended, Order, Ready, encode, endings, readies
 from agents.sandbox.zygote import ORDER_LIMIT
 
@@ -190,6 +190,10 @@ async def forked(forking: Forking, order: Order) -> AsyncIterator[Forked]:
         try:
             handed = (theirs.fileno(), job_channel.fileno(), job_out, job_err)
             await forking.send(order, handed)
+            theirs.close()
+            # It may have died with the order unread.
+            if await asyncio.get_running_loop().sock_recv(control, 1) != STARTED:
+                raise ForkingGoneError  # noqa: TRY301 -- as `send` does
         except BaseException:
             channel.close()
             os.close(out)

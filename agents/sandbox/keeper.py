@@ -25,6 +25,7 @@ from agents.sandbox.wire import Ended, Order, encode
 
 TERMINATE: Final = b"T"
 KILL: Final = b"K"
+STARTED: Final = b"S"
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _SHORTEST_WAIT_S: Final = 0.02
@@ -51,6 +52,8 @@ def keep(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.setsid()
     confinement.adopt_orphans()
+    with suppress(OSError):
+        control.sendall(STARTED)
     child = os.fork()
     if child == 0:
         control.close()

@@ -59,6 +59,10 @@ class Sandbox(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
+    @property
+    def folder(self) -> Path:
+        """Where the folders of the jobs are, while it is open."""
+
     def workspace(self) -> AbstractAsyncContextManager[Path]:
         """A folder for the workspace of jobs, for whoever wants what they leave there.
 

@@ -54,8 +54,8 @@ def _fork(message: bytes, descriptors: list[int], worker: socket.socket) -> None
     except OSError as error:
         with suppress(OSError):
             text = f"no process could be started: {error.strerror}"
-            ended = encode(Ended(status=-1, kind="killed", message=text))
-            os.write(descriptors[0], ended)
+            os.write(descriptors[0], keeper.STARTED)
+            os.write(descriptors[0], encode(Ended(status=-1, kind="killed", message=text)))
     else:
         if child == 0:
             worker.close()

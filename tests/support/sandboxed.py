@@ -109,9 +109,7 @@ def listing(inputs: dict[str, Any]) -> list[str]:
 
 
 def grow_memory(inputs: dict[str, Any]) -> int:
-    kept = []
-    for _ in range(200):
-        kept.append(bytearray(os.urandom(1)) * 10_000_000)
+    kept = [bytearray(os.urandom(1)) * 10_000_000 for _ in range(200)]
     return len(kept)
 
 
@@ -158,8 +156,7 @@ def fill_disk(inputs: dict[str, Any]) -> int:
 
 def one_large_file(inputs: dict[str, Any]) -> int:
     with open("large", "wb") as stream:
-        for _ in range(100):
-            stream.write(b"x" * 10_000_000)
+        stream.writelines(b"x" * 10_000_000 for _ in range(100))
     return 0
 
 
@@ -199,7 +196,7 @@ def leave_processes(inputs: dict[str, Any]) -> str:
     """One that has left session and group, and outlives its parent; it touches a file for ever."""
     path = inputs["path"]
     code = (
-        "import os, time; os.setsid()\n"
+        "import time\n"
         f"for _ in range({CEILING_S * 100}):\n"
         f" open({path!r}, 'a').write('.'); time.sleep(0.01)"
     )
