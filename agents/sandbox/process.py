@@ -33,6 +33,7 @@ from agents.sandbox.wire import Order
 CONCURRENCY: Final = 64
 _FIRST_USER: Final = 1_879_048_192
 """The first of 2^28 user ids that neither people nor containers are given: 64 for each pid."""
+_SCOPES_SIGNALS: Final = 6
 _MAP: Final = Path("/proc/self/uid_map")
 
 _log = structlog.get_logger("agents.sandbox")
@@ -215,13 +216,12 @@ class ProcessSandbox:
                 why_not.append("jobs can write to what this worker's user can write to")
         if not network:
             why_not.append("jobs have the network: no seccomp filter here, and " + no_bubblewrap)
-        apart = (is_root or self._bubblewrap is not None or confinement.LANDLOCK >= 6) and (
-            is_root or self._landlock or self._bubblewrap is not None
-        )
+        scoped = self._landlock and confinement.LANDLOCK >= _SCOPES_SIGNALS
+        apart = is_root or scoped or self._has_exact_view
         if not apart:
             why_not.append(
-                "jobs can signal other processes of this worker's user: not root, no Landlock of "
-                "version 6 (Linux 6.12), and " + no_bubblewrap
+                "jobs can end other processes of this worker's user, their keepers too: the worker "
+                "is not root, and the kernel has no Landlock of version 6 (Linux 6.12)"
             )
         return Guarantees(
             reads_only_what_it_may=files,
@@ -230,7 +230,7 @@ class ProcessSandbox:
             no_other_process=apart,
             memory=True,
             processes=True,
-            everything_ends=True,
+            everything_ends=apart,
             why_not=tuple(why_not),
         )
 
