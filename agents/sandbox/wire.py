@@ -175,7 +175,10 @@ def to_job(pipe: Pipe) -> ToJob | None:
 def _exactly(pipe: Pipe, size: int) -> bytes | None:
     parts: list[bytes] = []
     while size:
-        part = pipe.recv(min(size, 1 << 20))
+        try:
+            part = pipe.recv(min(size, 1 << 20))
+        except OSError:  # closed on either side: there is nothing more
+            return None
         if not part:
             return None
         parts.append(part)
