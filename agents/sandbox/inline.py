@@ -155,6 +155,8 @@ class _Thread:
                 begin = to_job(theirs)
                 if isinstance(begin, Begin) and isinstance(begin.work, Call):
                     status = calling.answer(begin.work, calling.Line(theirs), workspace)
+                with suppress(OSError):  # a thread still reads, and close alone does not wake it
+                    theirs.shutdown(socket.SHUT_RDWR)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(made._end, status)
 
