@@ -103,6 +103,17 @@ class Settings(BaseSettings):
     secrets: Annotated[Path, AfterValidator(_absolute)] | None = Field(
         default=None, description="folder with a file for each of the agents' secrets"
     )
+    sandbox: Literal["process", "docker", "inline"] = Field(
+        default="process", description="where heavy or untrusted actions run; inline: unconfined"
+    )
+    sandbox_image: str = Field(
+        default="", description="image of the sandbox 'docker'; empty: Python's own slim one"
+    )
+    sandbox_readable: str = Field(
+        default="",
+        description="folders that sandboxed actions may be given to read, separated by ':'; "
+        "empty: any but private ones",
+    )
     payload_limit: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="bytes of the largest payload"
     )

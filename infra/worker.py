@@ -26,6 +26,7 @@ from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from agents.secrets import WorkerSecrets
 from infra import telemetry
+from infra.agent_sandbox import sandboxed_actions
 from infra.group_session import session_seconds
 from infra.metrics_port import metrics_served
 from infra.readiness import announce_ready
@@ -107,6 +108,7 @@ async def run_worker(
             rate=Rate(settings.compute_rate, _price_list(settings)),
             secrets=WorkerSecrets(os.environ, settings.secrets),
             blobs=blobs,
+            sandboxed=await sandboxed_actions(settings, registry, stack),
         )
         stack.callback(execution.close)
 
