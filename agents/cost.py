@@ -9,6 +9,7 @@ Rules:
 
 import re
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from functools import lru_cache
 from threading import Lock
 from typing import Final, NamedTuple, get_args
 
@@ -145,8 +146,13 @@ class Costs:
 
 
 def compute(agent: str, nanoseconds: int, rate: Rate) -> Cost:
-    """The entry for so much time at work; made for every task, so it is made quickly."""
-    minutes = _shortest(Decimal((nanoseconds + 30) // 60).scaleb(-9, _EXACT))
+    """The entry for so much time at work: millionths of a minute, begun ones counted whole."""
+    return _compute(agent, -(-nanoseconds // 60_000), rate)
+
+
+@lru_cache(maxsize=4096)  # made for every task, and small ones take about as long as each other
+def _compute(agent: str, millionths: int, rate: Rate) -> Cost:
+    minutes = _shortest(Decimal(millionths).scaleb(-6, _EXACT))
     amount = _EXACT.multiply(minutes, rate.per_minute).quantize(_STEP, context=_EXACT)
     return Cost(
         kind="compute",

@@ -11,6 +11,7 @@ Rules:
 
 from decimal import Context, Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -101,14 +102,20 @@ class Cost(_Value, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be added up exactly."""
-        for value in (self.quantity, self.unit_price, self.amount):
-            if not value.is_finite() or not _ZERO <= value < _COST_LIMIT:
-                raise ValueError(f"a cost of {value}: its numbers are from 0 to {COST_LIMIT:,}")
-            if value != value.quantize(_COST_STEP, context=_EXACT):
-                raise ValueError(
-                    f"a cost of {value}: its numbers have at most {COST_DIGITS} digits after the"
-                    " point"
-                )
+        if problem := _problem(self.quantity, self.unit_price, self.amount):
+            raise ValueError(problem)
+
+
+@lru_cache(maxsize=4096)  # most costs are those of compute, which are much the same
+def _problem(*values: Decimal) -> str:
+    for value in values:
+        if not value.is_finite() or not _ZERO <= value < _COST_LIMIT:
+            return f"a cost of {value}: its numbers are from 0 to {COST_LIMIT:,}"
+        if value != value.quantize(_COST_STEP, context=_EXACT):
+            return (
+                f"a cost of {value}: its numbers have at most {COST_DIGITS} digits after the point"
+            )
+    return ""
 
 
 _Costs = Annotated[tuple[Cost, ...], Meta(max_length=COST_ENTRIES)]
