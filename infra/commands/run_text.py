@@ -10,6 +10,7 @@ Json = Mapping[str, Any]
 
 _LONGEST: Final = 400
 _COUNTS: Final = ("succeeded", "failed", "running", "waiting", "retrying", "cancelled", "pending")
+_COSTS: Final = ("compute", "tokens", "api")
 _KINDS: Final = {"delay": "sleep", "waitForEvent": "wait for an event"}
 
 
@@ -32,11 +33,12 @@ def step_table(detail: Json) -> tuple[tuple[str, ...], list[tuple[object, ...]]]
             step["status"],
             step.get("attempts"),
             output.duration(step.get("durationMs")),
+            ", ".join(_amount(total) for total in step.get("cost", ())),
             remark(step),
         )
         for step in detail["steps"]
     ]
-    return ("STEP", "ACTION", "STATUS", "ATTEMPTS", "DURATION", "REMARK"), rows
+    return ("STEP", "ACTION", "STATUS", "ATTEMPTS", "DURATION", "COST", "REMARK"), rows
 
 
 def action(step: Json) -> str:
@@ -60,6 +62,16 @@ def counts(items: Json) -> str:
     return f"{items['total']:,} items: {', '.join(found) or 'none'}"
 
 
+def money(total: Json) -> str:
+    """What something cost: `0.0312 USD (compute 0.0012, tokens 0.03)`."""
+    kinds = [f"{kind} {total[kind]}" for kind in _COSTS if total.get(kind, "0") != "0"]
+    return f"{_amount(total)} ({', '.join(kinds)})" if kinds else _amount(total)
+
+
+def _amount(total: Json) -> str:
+    return f"{total['amount']} {total['currency']}"
+
+
 def _head(detail: Json) -> Iterator[tuple[str, str]]:
     trigger = detail["trigger"]
     about = f" about {output.text(trigger['subject'])}" if trigger.get("subject") else ""
@@ -77,6 +89,8 @@ def _head(detail: Json) -> Iterator[tuple[str, str]]:
     waited = detail.get("waitedMs") or 0
     spent = output.duration(detail.get("durationMs")) or "goes on"
     yield "Duration", spent + (f", {output.duration(waited)} of it for approval" if waited else "")
+    if cost := detail.get("cost"):
+        yield "Cost", ", ".join(map(money, cost))
     if error := detail.get("error"):
         yield "Error", f"{error['kind']}: {output.text(error['message'])}"
     if lost := detail.get("uncompensated"):
