@@ -1,7 +1,5 @@
 // A worker for CommandCenter in TypeScript: all that serving an agent takes, in any language.
 // It speaks Kafka alone, as docs/asyncapi.yaml says. Node runs this file as it is.
-
-import { randomUUID } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { homedir, hostname } from 'node:os'
 import { Kafka, logLevel, type EachMessagePayload } from 'kafkajs'
@@ -26,10 +24,8 @@ const BLOBS = process.env.COMMANDCENTER_BLOBS || `${homedir()}/.local/share/comm
 const worker = `${hostname()}/${process.pid}`
 
 const parsed = (bytes: Buffer | null) => { try { return JSON.parse(String(bytes)) } catch { return undefined } }
-const remember = <T>(map: Map<string, T>, key: string, value: T) => {
-  map.set(key, value)
-  if (map.size > 1000) map.delete(map.keys().next().value!)
-}
+const remember = <T>(map: Map<string, T>, key: string, value: T) =>
+  map.set(key, value).size > 1000 && map.delete(map.keys().next().value!)
 
 /** The value of this JSON, with the content of big payloads where references to them stand. */
 function whole(project: string, json: string): any {
@@ -44,31 +40,30 @@ function whole(project: string, json: string): any {
 
 /** Serve the agent until SIGINT or SIGTERM. */
 export async function serve(agent: Agent): Promise<void> {
-  const { name, version } = agent
+  const { name, version, actions } = agent
   const brokers = (process.env.COMMANDCENTER_KAFKA || '127.0.0.1:9092').split(',')
   const kafka = new Kafka({ clientId: worker, brokers, logLevel: logLevel.WARN, retry: { retries: 1000 } })
   const [admin, producer] = [kafka.admin(), kafka.producer({ allowAutoTopicCreation: false })]
   const [topic, group] = [`commandcenter.tasks.${name}`, `commandcenter.${name}`]
   const tasks = kafka.consumer({ groupId: group }) // workers of one agent share its tasks
-  const orders = kafka.consumer({ groupId: `${group}.orders.${randomUUID()}` }) // every worker reads every order
+  const orders = kafka.consumer({ groupId: `${group}.orders.${worker}` }) // each reads every order
   const [calledOff, atWork] = [new Map<string, Order>(), new Map<string, (order: Order) => void>()]
   const results = new Map<string, object>()
 
-  const send = (to: string, key: Buffer | string | null, record: object, partition = 0) =>
-    producer.send({ topic: `commandcenter.${to}`, messages: [{ key, value: JSON.stringify(record), partition }] })
+  const send = (to: string, key: Buffer | string | null, record: object | null, partition = 0) => producer.send(
+    { topic: `commandcenter.${to}`, messages: [{ key, value: record && JSON.stringify(record), partition }] })
   const about = ({ run, node, item, attempt }: Task, type: string, more: object) =>
     ({ v: 1, type, run, node, item, attempt, worker, ...more })
 
   async function work(task: Task, alive: () => Promise<void>): Promise<object> {
     const [startedAt, stop, every] = [Date.now(), new AbortController(), Math.min(1000, (task.heartbeatMs || 3000) / 3)]
-    const timers: NodeJS.Timeout[] = []
-    const givenUp = Promise.withResolvers<never>()
+    const [timers, givenUp] = [[] as NodeJS.Timeout[], Promise.withResolvers<never>()]
     givenUp.promise.catch(() => {}) // nobody may be waiting for it
     const end = (why: Failure, graceMs = 0) => {
       stop.abort(why) // the first reason counts
       timers.push(setTimeout(givenUp.reject, graceMs, why))
     }
-    let [told, saidAt, fresh] = [{}, 0, false]
+    let [told, saidAt, fresh, outcome] = [{}, 0, false, {}]
     const speak = () => {
       [saidAt, fresh] = [Date.now(), false]
       send('inbox', task.run, about(task, 'progress', told), task.replyPartition).catch(console.error)
@@ -77,9 +72,8 @@ export async function serve(agent: Agent): Promise<void> {
       [told, fresh] = [{ percent, message: message.slice(0, 500) }, true]
       if (Date.now() - saidAt >= every) speak()
     }
-    let outcome: object
     try {
-      const action = Object.hasOwn(agent.actions, task.action) ? agent.actions[task.action] : undefined
+      const action = Object.hasOwn(actions, task.action) ? actions[task.action] : undefined
       if (!action) throw failure('unknown_action', `agent ${name} has no action ${task.action}`)
       if (action.risk === 'APPROVAL_REQUIRED' && !task.approved)
         throw failure('approval_required', `a person has to approve ${name} ${task.action}`)
@@ -105,7 +99,11 @@ export async function serve(agent: Agent): Promise<void> {
       atWork.delete(task.id)
       timers.forEach(clearTimeout)
     }
-    return about(task, 'result', { startedAt, finishedAt: Date.now(), ...outcome })
+    const finishedAt = Date.now()
+    const nano = Math.round(((finishedAt - startedAt) * 1e9) / 60_000) // of minutes at 0.01 USD, exactly
+    const [quantity, amount] = [(nano / 1e9).toFixed(9), (nano / 1e11).toFixed(11)]
+    const costs = [{ kind: 'compute', source: name, unit: 'minute', quantity, unitPrice: '0.01', amount }]
+    return about(task, 'result', { startedAt, finishedAt, costs, ...outcome })
   }
 
   async function take({ message, partition, heartbeat }: EachMessagePayload): Promise<void> {
@@ -121,9 +119,9 @@ export async function serve(agent: Agent): Promise<void> {
     await send('inbox', task.run, result, task.replyPartition) // and only then the task is acknowledged
   }
 
-  const actions = Object.entries(agent.actions).map(([name, action]) => ({ name, risk: 'AUTO', ...action }))
-  const descriptor = { ...agent, type: 'RULE', actions }
-  const register = () => send('agents', name, { v: 1, name, version, worker, registeredAt: Date.now(), descriptor })
+  const descriptor = { ...agent, type: 'RULE', actions: Object.entries(actions).map(([name, it]) => ({ name, ...it })) }
+  const presence = { v: 1, worker, startedAt: Date.now(), intervalMs: 5000, agents: [{ name, version, capacity: 16 }] }
+  const present = (sign: object | null) => send('agents', `worker/${worker}`, sign).catch(console.error)
   await Promise.all([admin.connect(), producer.connect(), tasks.connect(), orders.connect()])
   const inbox = await admin.fetchTopicMetadata({ topics: ['commandcenter.inbox'] })
   const configEntries = [{ name: 'max.message.bytes', value: String(9 << 20) }]
@@ -138,11 +136,13 @@ export async function serve(agent: Agent): Promise<void> {
   } })
   await tasks.subscribe({ topic, fromBeginning: true })
   await tasks.run({ partitionsConsumedConcurrently: 16, eachMessage: take })
-  await register()
-  const beats = setInterval(() => register().catch(console.error), 10_000)
+  await send('agents', name, { v: 1, name, version, worker, registeredAt: Date.now(), descriptor })
+  await present(presence)
+  const beats = setInterval(present, presence.intervalMs, presence)
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, async () => {
     clearInterval(beats)
     await Promise.all([tasks.disconnect(), orders.disconnect()]) // tasks at work are finished
+    await present(null)
     await producer.disconnect()
   })
   console.log(`${name} ${version} is served by ${worker}`)

@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,9 @@ class Play:
             assert (record.key.decode(), record.partition) == (self.run, tasks[0]["replyPartition"])
             assert result["startedAt"] <= result["finishedAt"]
             assert result["worker"]
+            for cost in result.get("costs", ()):
+                exact = Decimal(cost["quantity"]) * Decimal(cost["unitPrice"])
+                assert abs(Decimal(cost["amount"]) - exact) <= Decimal("1e-12")
         found = [value for _, value in results]
         found.sort(key=lambda result: (result.get("item", 0), result["attempt"]))
         assert len(found) == len(wanted)
