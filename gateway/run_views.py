@@ -240,7 +240,8 @@ class NodeView(StepView, frozen=True, kw_only=True):
 
     `kind` is agent, workflow, waitForEvent or delay. `handler`: it is of the workflow's failure
     handler. `edited`: a person gave it its inputs. `tolerated`: the run did not fail by it. The
-    `output` of a node with items is the list of theirs, where that is small.
+    `output` of a node with items is the list of theirs, where that is small. `unserved` says that
+    no worker serves its agent now: it waits for one, until its `startTimeout` or `timeout`.
     """
 
     id: str
@@ -257,6 +258,7 @@ class NodeView(StepView, frozen=True, kw_only=True):
     items: ItemCounts | None = None
     sleeping_until: datetime | None = None
     awaiting: AwaitedView | None = None
+    unserved: str | None = None
     compensation: CompensationView | None = None
 
 

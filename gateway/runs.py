@@ -9,13 +9,22 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from aiohttp import web
 
+from gateway.agents_view import AgentsView
 from gateway.paging import place, place_text
 from gateway.reads import EventQuery, RunQuery, milliseconds
 from gateway.requests import JSON, answer, choice, page_size
 from gateway.run_costs import CostSum, cost_views, costs_of
 from gateway.run_detail import EventRow, Told, decoded, tell_accepted, tell_all
-from gateway.run_views import AgentRunList, CostList, CostView, ItemList, RunDetail, RunList
-from gateway.services import CATALOG, READS, SERVICES, STARTS
+from gateway.run_views import (
+    AgentRunList,
+    CostList,
+    CostView,
+    ItemList,
+    NodeView,
+    RunDetail,
+    RunList,
+)
+from gateway.services import AGENTS, CATALOG, READS, SERVICES, STARTS
 from gateway.subscription import Filter
 from gateway.views import EventList, EventView
 from streams.blob_store import MissingContentError
@@ -169,7 +178,7 @@ async def snapshot(app: web.Application, wanted: Filter) -> Snapshot:
         rows = await reads.run_events(wanted.run)
         if not rows:
             return Snapshot({"run": None}, watermark, {})
-        run = (await _tell(rows, plan_of(app, rows[0]), watermark)).detail
+        run = (await _tell(app, rows, watermark)).detail
         return Snapshot({"run": run}, watermark, {run.id: run.seq + 1})
     runs = await reads.runs(
         RunQuery(
@@ -192,7 +201,7 @@ async def known_run(request: web.Request, run: str) -> Told:
     watermark = await request.app[READS].watermark()
     rows = await _recorded(request, run)
     if rows:
-        return await _tell(rows, plan_of(request.app, rows[0]), watermark)
+        return await _tell(request.app, rows, watermark)
     accepted = request.app[STARTS].get(run)
     if accepted is None:
         raise _unknown(run)
@@ -264,11 +273,29 @@ async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:
     )
 
 
-async def _tell(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int, int]) -> Told:
-    """`tell_all`; with many events in a thread, so that others are served meanwhile."""
+async def _tell(
+    app: web.Application, rows: Sequence[EventRow], watermark: Mapping[int, int]
+) -> Told:
+    """`tell_all`; with many events in a thread, so that others are served meanwhile.
+
+    What waits for a worker that is not there says so.
+    """
+    plan = plan_of(app, rows[0])
     if len(rows) < _MANY_EVENTS:
-        return tell_all(rows, plan, watermark)
-    return await asyncio.to_thread(tell_all, rows, plan, watermark)
+        told = tell_all(rows, plan, watermark)
+    else:
+        told = await asyncio.to_thread(tell_all, rows, plan, watermark)
+    steps = [_with_unserved(app[AGENTS], step) for step in told.detail.steps]
+    return told._replace(detail=msgspec.structs.replace(told.detail, steps=steps))
+
+
+def _with_unserved(agents: AgentsView, step: NodeView) -> NodeView:
+    undone = step.compensation
+    for each in (step, undone):
+        if each is not None and each.status is NodeStatus.RUNNING and each.agent is not None:
+            why = agents.unserved(each.agent)
+            return msgspec.structs.replace(step, unserved=why) if why else step
+    return step
 
 
 async def _known_rows(request: web.Request, run: str) -> list[EventRow]:

@@ -806,6 +806,28 @@ class AgentRecord(_Value, frozen=True, kw_only=True):
     v: Literal[1] = FORMAT
 
 
+class Serving(_Value, frozen=True, kw_only=True):
+    """An agent that a worker serves: at most `capacity` of its tasks at once, `in_hand` now."""
+
+    name: str
+    version: str
+    capacity: int
+    in_hand: int = 0
+
+
+class WorkerRecord(_Value, frozen=True, kw_only=True):
+    """A worker's sign of life on the agents topic; the next one is due in `interval_ms`.
+
+    Its key is `streams.ids.worker_key`. A tombstone says that the worker has left.
+    """
+
+    worker: str
+    started_at: int
+    interval_ms: int
+    agents: tuple[Serving, ...]
+    v: Literal[1] = FORMAT
+
+
 class DeadLetter(_Value, tag_field="type", tag="letter", frozen=True, kw_only=True):
     """A record that could not be processed: where it stood, why, and its original bytes.
 

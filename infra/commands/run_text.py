@@ -10,6 +10,7 @@ Json = Mapping[str, Any]
 
 _LONGEST: Final = 400
 _COUNTS: Final = ("succeeded", "failed", "running", "waiting", "retrying", "cancelled", "pending")
+_OPEN: Final = ("RUNNING", "WAITING_APPROVAL", "RETRYING")
 _COSTS: Final = ("compute", "tokens", "api")
 _KINDS: Final = {"delay": "sleep", "waitForEvent": "wait for an event"}
 
@@ -119,7 +120,7 @@ def _remarks(step: Json) -> Iterator[str]:
     error = step.get("error") or {}
     if step.get("child") and not error:
         yield f"run {step['child']['run']}"
-    if step["status"] in ("RUNNING", "WAITING_APPROVAL", "RETRYING"):
+    if step["status"] in _OPEN:
         yield from _under_way(step)
     if (approval := step.get("approval")) and approval["status"] != "PENDING":
         yield from _decided(approval)
@@ -131,9 +132,13 @@ def _remarks(step: Json) -> Iterator[str]:
         yield "tolerated"
     if undone := step.get("compensation"):
         yield from _undone(undone)
+        if step.get("unserved") and step["status"] not in _OPEN:
+            yield output.text(step["unserved"])
 
 
 def _under_way(step: Json) -> Iterator[str]:
+    if step.get("unserved"):
+        yield output.text(step["unserved"])
     if step.get("stopping"):
         yield "told to end"
     if step.get("sleepingUntil"):
