@@ -23,6 +23,7 @@ from streams.records import (
     Result,
     Task,
     TaskCancellation,
+    WorkerRecord,
 )
 from streams.topics import Topic
 
@@ -36,6 +37,7 @@ _MESSAGES: Final[dict[str, tuple[type[msgspec.Struct], str, str]]] = {
     "result": (Result, "The result of a task", "The task's `run`."),
     "progress": (Progress, "A sign of life of a task", "The task's `run`."),
     "registration": (AgentRecord, "What a worker serves", "The agent's name."),
+    "presence": (WorkerRecord, "A worker's sign of life", "`worker/` and the worker's name."),
     "cancellation": (TaskCancellation, "An order to end a task", "The task's `id`."),
     "decision": (Decision, "What happened in a run", "The run."),
     "deadLetter": (DeadLetter, "What could not be read", "As the original's, if that had one."),
@@ -47,7 +49,8 @@ _OTHERS: Final = {
     " or the engine with the first task. The workers of an agent share its tasks: one consumer"
     " group, `commandcenter.<agent>` for workers in other languages.",
     "control": "Every worker reads all of it, without a group that is shared.",
-    "agents": "A worker writes here when it begins to serve, and as a heartbeat.",
+    "agents": "A worker registers its agents when it begins to serve them, and says in every"
+    " interval that it lives. A record without a value takes the key's agent or worker off the list.",
     "deadLetters": "A record on a task topic that is no task goes here before it is acknowledged.",
 }
 _DESCRIPTOR: Final[dict[str, Any]] = {
@@ -119,7 +122,7 @@ def document() -> dict[str, Any]:
         "tasks": _channel(topics.tasks_topic(_AGENT), "task"),
         "inbox": _channel(_INBOX, "result", "progress"),
         "control": _channel(_CONTROL, "cancellation"),
-        "agents": _channel(_AGENTS, "registration"),
+        "agents": _channel(_AGENTS, "registration", "presence"),
         "events": _channel(_EVENTS, "decision"),
         "deadLetters": _channel(_LETTERS, "deadLetter"),
     }
@@ -158,7 +161,9 @@ def document() -> dict[str, Any]:
             },
             "receiveAnswer": _operation("receive", "inbox", "Go on with the run."),
             "sendCancellation": _operation("send", "control", "Have a task ended."),
-            "receiveRegistration": _operation("receive", "agents", "Know who serves what."),
+            "receiveRegistration": _operation(
+                "receive", "agents", "Know who serves what, and who lives."
+            ),
             "sendDecision": _operation("send", "events", "Tell what happened."),
             "receiveDeadLetter": _operation("receive", "deadLetters", "Show it to people."),
         },

@@ -9,6 +9,7 @@ import os
 import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import node
@@ -37,6 +38,7 @@ class Worker:
     def __init__(self, language: str, log: Log, process: OwnedProcess) -> None:
         self.language = language
         self.log = log
+        self.process = process
         self.pid = psutil.Process(process.pid).children()[0].pid
 
 
@@ -90,8 +92,18 @@ async def worker(system: System, request: pytest.FixtureRequest) -> AsyncIterato
             await process.stop(20)
 
 
-def registrations(log: Log) -> list[dict[str, object]]:
-    return [value for _, value in log.of(topics.AGENTS) if value["name"] == log.agent]
+def registrations(log: Log) -> list[dict[str, Any]]:
+    return [value for _, value in log.of(topics.AGENTS) if value.get("name") == log.agent]
+
+
+def signs_of_life(log: Log) -> list[dict[str, Any]]:
+    """Of the workers that serve the agent."""
+    return [
+        value
+        for record, value in log.of(topics.AGENTS)
+        if record.key.startswith(b"worker/")
+        and any(serving["name"] == log.agent for serving in value.get("agents", ()))
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -100,16 +112,56 @@ async def test_case(name: str, worker: Worker, system: System, producer: AIOKafk
     assert psutil.pid_exists(worker.pid)
 
 
-async def test_it_registers_what_it_serves(worker: Worker, system: System) -> None:
+async def test_it_registers_what_it_serves_and_is_seen_alive(
+    worker: Worker, system: System
+) -> None:
     for record in registrations(worker.log):
         check_schema("AgentRecord", record)
-    async with (
-        aiohttp.ClientSession(system.url) as session,
-        session.get(f"/api/agents/{worker.log.agent}") as answer,
-    ):
-        shown = await answer.json()
+    await worker.log.until(lambda: len(signs_of_life(worker.log)) > 1, "two signs of life")
+    for sign in signs_of_life(worker.log):
+        check_schema("WorkerRecord", sign)
+        assert sign["worker"] == registrations(worker.log)[-1]["worker"]
+    async with aiohttp.ClientSession(system.url) as session, asyncio.timeout(30):
+        shown = await agent_at(session, worker.log.agent)
+        while not shown["alive"]:
+            await asyncio.sleep(0.1)  # the gateway reads the log for itself, and tells nobody
+            shown = await agent_at(session, worker.log.agent)
     actions = {action["name"]: action for action in shown["descriptor"]["actions"]}
-    assert set(actions) >= {case["node"]["action"] for case in CASES.values() if "node" in case} - {
-        "toString"
-    }
+    asked = {case["node"]["action"] for case in CASES.values() if "node" in case}
+    assert set(actions) >= asked - {"toString"}
     assert actions["risky"]["risk"] == "APPROVAL_REQUIRED"
+    assert shown["capacity"] > 0
+
+
+async def agent_at(session: aiohttp.ClientSession, name: str) -> dict[str, Any]:
+    async with session.get(f"/api/agents/{name}") as answer:
+        assert answer.status == 200
+        shown: dict[str, Any] = await answer.json()
+        return shown
+
+
+async def test_the_workers_of_any_language_are_watched(worker: Worker, system: System) -> None:
+    """What they have done is not taken for waiting."""
+    topic = topics.tasks(worker.log.agent)
+
+    async def waiting() -> float:
+        async with session.get("/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        of_topic = [x for x in lines if x.startswith("commandcenter_partition_lag") and topic in x]
+        return sum(float(line.split()[-1]) for line in of_topic) if of_topic else -1.0
+
+    async with aiohttp.ClientSession(system.url) as session, asyncio.timeout(30):
+        while await waiting() != 0.0:  # noqa: ASYNC110 -- the gateway looks now and then, and tells nobody
+            await asyncio.sleep(0.2)
+
+
+async def test_it_says_when_it_leaves(worker: Worker) -> None:
+    key = f"worker/{registrations(worker.log)[-1]['worker']}".encode()
+    await worker.process.stop(20)
+    await worker.log.until(
+        lambda: any(
+            record.key == key and record.value is None
+            for record in worker.log.records[topics.AGENTS]
+        ),
+        "the end of the worker",
+    )

@@ -92,7 +92,7 @@ class Log:
         """Records of a topic with their values, of one run and kind where that is asked for."""
         for record in self.records.get(topic, ()):
             with suppress(ValueError):
-                value = json.loads(record.value)
+                value = json.loads(record.value or b"{}")
                 if run in ("", value.get("run")) and kind in ("", value.get("type")):
                     yield record, value
 
