@@ -50,7 +50,7 @@ _OTHERS: Final = {
     " group, `commandcenter.<agent>` for workers in other languages.",
     "control": "Every worker reads all of it, without a group that is shared.",
     "agents": "A worker registers its agents when it begins to serve them, and says in every"
-    " interval that it lives. A record without a value takes the key's agent or worker off the list.",
+    " interval that it lives. A record without a value takes what its key names off the list.",
     "deadLetters": "A record on a task topic that is no task goes here before it is acknowledged.",
 }
 _DESCRIPTOR: Final[dict[str, Any]] = {

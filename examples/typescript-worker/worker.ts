@@ -2,7 +2,7 @@
 // It speaks Kafka alone, as docs/asyncapi.yaml says. Node runs this file as it is.
 import { existsSync, readFileSync } from 'node:fs'
 import { homedir, hostname } from 'node:os'
-import { Kafka, logLevel, type EachMessagePayload } from 'kafkajs'
+import { Kafka, logLevel, Partitioners, type EachMessagePayload } from 'kafkajs'
 
 export interface Action {
   description: string; risk?: 'AUTO' | 'APPROVAL_REQUIRED'; timeoutMs: number; inputSchema: object; outputSchema: object
@@ -43,7 +43,7 @@ export async function serve(agent: Agent): Promise<void> {
   const { name, version, actions } = agent
   const brokers = (process.env.COMMANDCENTER_KAFKA || '127.0.0.1:9092').split(',')
   const kafka = new Kafka({ clientId: worker, brokers, logLevel: logLevel.WARN, retry: { retries: 1000 } })
-  const [admin, producer] = [kafka.admin(), kafka.producer({ allowAutoTopicCreation: false })]
+  const [admin, producer] = [kafka.admin(), kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner })]
   const [topic, group] = [`commandcenter.tasks.${name}`, `commandcenter.${name}`]
   const tasks = kafka.consumer({ groupId: group }) // workers of one agent share its tasks
   const orders = kafka.consumer({ groupId: `${group}.orders.${worker}` }) // each reads every order
@@ -123,9 +123,9 @@ export async function serve(agent: Agent): Promise<void> {
   const presence = { v: 1, worker, startedAt: Date.now(), intervalMs: 5000, agents: [{ name, version, capacity: 16 }] }
   const present = (sign: object | null) => send('agents', `worker/${worker}`, sign).catch(console.error)
   await Promise.all([admin.connect(), producer.connect(), tasks.connect(), orders.connect()])
-  const inbox = await admin.fetchTopicMetadata({ topics: ['commandcenter.inbox'] })
-  const configEntries = [{ name: 'max.message.bytes', value: String(9 << 20) }]
-  await admin.createTopics({ topics: [{ topic, numPartitions: inbox.topics[0].partitions.length, configEntries }] })
+  const [inbox] = (await admin.fetchTopicMetadata({ topics: ['commandcenter.inbox'] })).topics
+  if (!(await admin.listTopics()).includes(topic))
+    await admin.createTopics({ topics: [{ topic, numPartitions: inbox.partitions.length }] })
   await admin.disconnect()
   await orders.subscribe({ topic: 'commandcenter.control', fromBeginning: true })
   await orders.run({ autoCommit: false, eachMessage: async ({ message }) => {

@@ -151,7 +151,7 @@ async def test_the_workers_of_any_language_are_watched(worker: Worker, system: S
         return sum(float(line.split()[-1]) for line in of_topic) if of_topic else -1.0
 
     async with aiohttp.ClientSession(system.url) as session, asyncio.timeout(30):
-        while await waiting() != 0.0:  # noqa: ASYNC110 -- the gateway looks now and then, and tells nobody
+        while await waiting() != 0.0:  # noqa: ASYNC110 -- the gateway tells nobody
             await asyncio.sleep(0.2)
 
 
