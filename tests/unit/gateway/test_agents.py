@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 from msgspec import Raw
 from story import Story
@@ -136,20 +135,19 @@ def definition(agent: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("agent", "said"),
     [
-        ("scanner", [None, None, None]),
-        ("ghost", ["no worker serves agent 'ghost', and none ever has", None, None]),
+        ("scanner", None),
+        ("ghost", "no worker serves agent 'ghost', and none ever has"),
     ],
 )
 async def test_a_step_that_waits_for_a_worker_says_so(
-    served: Any, agent: str, said: list[str | None]
+    served: Any, agent: str, said: str | None
 ) -> None:
     story = Story(definition(agent)).start()
     served.reads.rows[story.run] = story.rows()
     run = await (await served.client.get(f"/api/runs/{story.run}")).json()
-    assert [step["unserved"] for step in run["steps"]] == said
+    assert {step["id"]: step["unserved"] for step in run["steps"]} == {"n": said, "nap": None}
     story.answer("n")
     story.answer("later")
     served.reads.rows[story.run] = story.rows()
     run = await (await served.client.get(f"/api/runs/{story.run}")).json()
-    assert [step["unserved"] for step in run["steps"]] == [None, None, None]
-    assert msgspec.json.encode(run)
+    assert {step["unserved"] for step in run["steps"]} == {None}
