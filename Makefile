@@ -16,7 +16,7 @@ MUTMUT_VERSION := 3.8.1
 UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-sandbox bench-rebalance clean
+.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-sandbox bench-rebalance asyncapi clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -66,6 +66,9 @@ bench-rebalance: setup ## Measure what a worker that joins, leaves or dies costs
 
 chaos: setup ## Kill, stop, fill and confuse the system for some minutes; nothing may be lost
 	CHAOS=full $(PY) -m pytest -s tests/chaos
+
+asyncapi: setup ## Write docs/asyncapi.yaml anew from the records and topics
+	$(PY) -m gateway.asyncapi > docs/asyncapi.yaml
 
 lock: setup ## Resolve all dependencies anew: Python's and the embedded Kafka's
 	$(UV) pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url \

@@ -29,6 +29,8 @@ _stalled = Gauge("commandcenter_partitions_stalled", "Partitions that make no pr
 _stalls = Counter("commandcenter_stalls_total", "Times that a partition stood still.", ["topic"])
 _workers = Gauge("commandcenter_workers", "Members of the workers' group.")
 
+FOREIGN_GROUPS: Final = "commandcenter."
+"""Workers in other languages have a group for each agent, of this and the agent's name."""
 EVERY_S: Final = 2.0
 _OUT_OF_DATE_S: Final = 15.0
 
@@ -126,6 +128,13 @@ class WorkerWatch:
         if not places:
             return {}
         committed: dict[Any, Any] = await admin.list_consumer_group_offsets(self._group)
+        names = {name for name, _ in places}
+        for group, *_ in await admin.list_consumer_groups():
+            if TASKS_PREFIX + group.removeprefix(FOREIGN_GROUPS) in names:
+                for place, commit in (await admin.list_consumer_group_offsets(group)).items():
+                    known = committed.get(place)
+                    if known is None or known.offset < commit.offset:
+                        committed[place] = commit
         starts = await consumer.beginning_offsets(places)
         ends = await consumer.end_offsets(places)
         found = {}

@@ -20,7 +20,7 @@ from streams import ending, pattern, steps
 from streams.draft import PAYLOAD_LIMIT, Draft, Limits, Outcome
 from streams.ids import node_key
 from streams.lifecycle import TERMINAL, RunState
-from streams.payload import Blobs, no_blobs
+from streams.payload import Blobs, as_reference, no_blobs
 from streams.plan import Plan
 from streams.records import (
     Approval,
@@ -210,7 +210,7 @@ def _hear_result(draft: Draft, message: Result) -> str:
         else:
             steps.attempt_failed(draft, state, message.failure, message)
     elif isinstance(message.output, msgspec.Raw):
-        steps.succeed(draft, state, message.output, message)
+        _take_output(draft, state, message, message.output)
     else:
         failure = Failure(
             kind="invalid_output",
@@ -225,6 +225,21 @@ def _is_worked_on(draft: Draft, state: NodeState) -> bool:
     """Whether somebody outside owes a result: not where the node sleeps or awaits an event."""
     plan = draft.node_plan(state.node)
     return plan is not None and (plan.work is not None or plan.spec.workflow is not None)
+
+
+def _take_output(draft: Draft, state: NodeState, message: Result, output: msgspec.Raw) -> None:
+    """Big ones go by reference: not every worker can write where payloads are kept."""
+    content = bytes(output)
+    if as_reference(content) is not None:
+        steps.succeed(draft, state, output, message)
+        return
+    if len(content) <= draft.limits.payload:
+        steps.succeed(draft, state, draft.pack(content), message)
+        return
+    text = f"the output is {len(content):,} bytes; {draft.limits.payload:,} may be"
+    text += " (COMMANDCENTER_PAYLOAD_LIMIT)"
+    failure = Failure(kind="output_too_large", message=text, retryable=False)
+    steps.attempt_failed(draft, state, failure, message)
 
 
 def _ask_for_agent(draft: Draft, state: NodeState, failure: Failure) -> None:

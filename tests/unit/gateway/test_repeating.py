@@ -271,7 +271,7 @@ async def test_what_could_not_be_undone_is_undone_by_a_run_of_its_own(gateway: A
 
 
 async def test_a_start_that_would_be_too_large_has_its_payloads_elsewhere(gateway: Any) -> None:
-    story = Story(chain()).start({"text": "t" * 600_000})
+    story = Story(chain()).start({"text": "t" * 1_200_000})
     story.answer("a", "x" * 500_000).answer("d", "small").fail("b")
     await known(gateway, chain(), story)
     assert (await again(gateway, story.run, "retry"))[0] == 202
@@ -279,10 +279,11 @@ async def test_a_start_that_would_be_too_large_has_its_payloads_elsewhere(gatewa
     assert len(codec.encode(start)) < 2_000
     outputs = {each.node: each.output for each in start.reuse}
     assert bytes(outputs["d"]) == b'"small"'
-    reference = as_reference(outputs["a"])
+    assert as_reference(outputs["a"]) is not None
+    reference = as_reference(start.trigger.data)
     assert reference is not None
-    assert await gateway.blobs.get("default", reference) == b'"' + b"x" * 500_000 + b'"'
-    assert as_reference(start.trigger.data) is not None
+    content = await gateway.blobs.get("default", reference)
+    assert content == b'{"text":"' + b"t" * 1_200_000 + b'"}'
 
 
 async def test_approvals_are_asked_for_again_where_the_work_is_done_again(gateway: Any) -> None:

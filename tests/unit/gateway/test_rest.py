@@ -712,6 +712,12 @@ async def test_every_route_is_described(gateway: Any) -> None:
     assert schema["$schema"].endswith("2020-12/schema")
 
 
+async def test_the_kafka_interface_is_described(gateway: Any) -> None:
+    document = await (await gateway.client.get("/asyncapi.json")).json()
+    addresses = {channel["address"] for channel in document["channels"].values()}
+    assert addresses >= {"commandcenter.tasks.{agent}", "commandcenter.inbox"}
+
+
 async def test_the_page_allows_no_foreign_code(gateway: Any) -> None:
     page = await gateway.client.get("/")
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]

@@ -244,9 +244,9 @@ async def test_a_decision_that_cannot_be_carried_out_leaves_nothing_behind(rig: 
 
 async def test_a_crash_between_the_batches_of_a_write_tears_no_run(rig: Rig) -> None:
     """Large outputs make more state than one record batch holds; each is all that survives."""
-    runs = [f"r{n}" for n in range(8)]
+    runs = [f"r{n}" for n in range(40)]
     await rig.hear(*map(start, runs))
-    await rig.hear(*(done(run, "a", b'"' + b"x" * 300_000 + b'"') for run in runs))
+    await rig.hear(*(done(run, "a", b'"' + b"x" * 60_000 + b'"') for run in runs))
     batches = [batch for topic, batch in rig.producer.sent if topic == topics.STATE]
     assert sum(batch.size() for batch in batches) > 2 * outbox.BATCH_BYTES
     records: dict[bytes, bytes] = {}

@@ -723,6 +723,29 @@ def test_big_inputs_travel_by_reference() -> None:
     assert outcome.decision.events[1] == dispatched("a", reference_to(content).encode())
 
 
+@pytest.mark.parametrize("size", [100, 101, 1_000, 1_001])
+def test_an_output_that_comes_whole_travels_on_by_reference_if_it_is_big(size: int) -> None:
+    life = begun(node("a"))
+    content = json.dumps("x" * (size - 2)).encode()
+    outcome = decide(
+        life.state, done("a", "x" * (size - 2)), T0, life.plan, PARTITION, limits=LIMITS
+    )
+    assert outcome.decision is not None
+    event = outcome.decision.events[0]
+    if size > LIMITS.payload:
+        assert isinstance(event, NodeFailed)
+        assert event.failure == Failure(
+            kind="output_too_large",
+            message="the output is 1,001 bytes; 1,000 may be (COMMANDCENTER_PAYLOAD_LIMIT)",
+            retryable=False,
+        )
+        return
+    assert isinstance(event, NodeSucceeded)
+    by_reference = size > LIMITS.inline
+    assert event.output == Raw(reference_to(content).encode() if by_reference else content)
+    assert outcome.blobs == ((content,) if by_reference else ())
+
+
 def test_what_one_record_of_the_log_cannot_hold_travels_by_reference_too() -> None:
     nodes = [node(f"n{n}", inputs={"x": "{{ context.x }}"}) for n in range(4)]
     outcome = hear_limited(plan(*nodes), start(big(90 - FRAME)))
