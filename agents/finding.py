@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from agents.model import Model
 
 Severity = Literal["critical", "high", "medium", "low"]
+Confidence = Literal["high", "medium", "low"]
 
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "high", "medium", "low")
 
@@ -16,12 +17,18 @@ class Finding(Model):
 
     model_config = ConfigDict(extra="ignore")
 
-    type: str = Field(description="secret.<detector> or python.<bandit test>")
+    type: str = Field(description="secret, sql-injection, xss, dependency, or another weakness")
     severity: Severity
     file: str = Field(description="relative to the scanned folder, with '/'")
     line: int = Field(description="counted from 1")
     description: str
     code: str = Field(description="the line, cut where a secret begins")
+    rule: str = Field(default="", description="<tool>.<rule>, for example bandit.B608")
+    cwe: str = Field(default="", description="CWE-<number>")
+    confidence: Confidence = "medium"
+    fingerprint: str = Field(
+        default="", description="names the problem; the same when its line moves"
+    )
 
 
 class Summary(Model):

@@ -1,0 +1,3 @@
+"""placeholder"""
+def check(question, progress):
+    raise NotImplementedError
