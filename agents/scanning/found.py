@@ -36,7 +36,10 @@ def type_of(cwe: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A finding before it is told. `identity` is what stays when its line moves."""
+    """A finding before it is told.
+
+    `identity` is what stays when its line moves; `lines` are all that have to do with it.
+    """
 
     type: str
     rule: str
@@ -48,7 +51,13 @@ class Found:
     code: str
     cwe: str
     identity: str
-    end_line: int = 0
+    lines: frozenset[int] = frozenset()
+
+    def is_same(self, other: "Found") -> bool:
+        """Whether both tell the same problem: of one type, on lines that they share."""
+        return (self.type, self.file) == (other.type, other.file) and not (
+            self.lines | {self.line}
+        ).isdisjoint(other.lines | {other.line})
 
     @property
     def rank(self) -> tuple[int, str, int, str, str]:

@@ -1,7 +1,7 @@
 """The packages that a repository uses, from its manifests and lock files.
 
-Where a folder has a lock file, or a folder above it, the manifests in it say nothing more: the
-lock file has the versions that are used.
+Where a folder has a lock file, or a folder above it, a manifest in it says nothing more: the lock
+file has the versions that are used. Requirements files stand for themselves where they pin.
 """
 
 from collections.abc import Iterator
@@ -51,10 +51,11 @@ def packages(tree: SourceTree) -> Iterator[Package]:
         (kind.ecosystem, _folder(file)) for file, kind in kinds if kind.is_lock
     }
     for file, kind in kinds:
-        # `requirements.txt` is pinned more often than not, and then a lock file in all but name.
         is_shadowed = not kind.is_lock and any(
             (kind.ecosystem, folder) in locked for folder in _upwards(_folder(file))
         )
+        if is_shadowed and kind.parser is not python.requirements:
+            continue
         text = tree.text(file)
         if text is None:
             tree.warnings.append(f"{file}: not read as a manifest: no text, or too large")

@@ -127,5 +127,6 @@ def _found(tree: SourceTree, secrets: Secrets, result: dict[str, Any]) -> Found:
         code=secrets.shown(file, line),
         cwe=f"CWE-{cwe}",
         identity=" ".join(tree.line(file, line).split()),
-        end_line=result["end"]["line"],
+        lines=frozenset(range(line, result["end"]["line"] + 1)),
     )
+

@@ -56,7 +56,7 @@ def _found(tree: SourceTree, secrets: Secrets, issue: Any) -> Found:
         code=code,
         cwe=f"CWE-{cwe}" if cwe else "",
         identity=identity,
-        end_line=max(issue.linerange or [issue.lineno]),
+        lines=frozenset(issue.linerange or ()),
     )
 
 

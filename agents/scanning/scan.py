@@ -5,7 +5,7 @@ in a process of its own.
 """
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,6 @@ from agents.scanning.source_tree import SourceTree
 
 MAX_WARNINGS: Final = 50
 
-# What is found in which kinds of scan, beside `all`; `python` is bandit and our rules for it.
 _CONFIDENCES: Final[tuple[Confidence, ...]] = ("high", "medium", "low")
 
 Progress = Callable[[float, str], None]
@@ -106,33 +105,18 @@ def _matches(tree: SourceTree, secrets: Secrets, kind: str) -> Iterator[Found]:
 
 
 def _merged(found: Iterable[Found]) -> list[Found]:
-    """Each problem once where two tools tell the same of one place: the surer one's words.
-
-    Two findings of one tool stay two.
-    """
+    """Each problem once where several rules tell it: the surest one's words, the worst severity."""
     merged: list[Found] = []
+    places: defaultdict[str, list[int]] = defaultdict(list)
     for each in sorted(found, key=lambda it: (_CONFIDENCES.index(it.confidence), it.rank)):
-        same = next((it for it in merged if _is_same(it, each)), None)
+        same = next((at for at in places[each.file] if merged[at].is_same(each)), None)
         if same is None:
+            places[each.file].append(len(merged))
             merged.append(each)
         else:
-            severity = min(same.severity, each.severity, key=SEVERITIES.index)
-            merged[merged.index(same)] = replace(same, severity=severity)
+            severity = min(merged[same].severity, each.severity, key=SEVERITIES.index)
+            merged[same] = replace(merged[same], severity=severity)
     return merged
-
-
-def _is_same(one: Found, other: Found) -> bool:
-    return (
-        one.file == other.file
-        and one.type == other.type
-        and _tool(one) != _tool(other)
-        and one.line <= max(other.end_line, other.line)
-        and other.line <= max(one.end_line, one.line)
-    )
-
-
-def _tool(found: Found) -> str:
-    return found.rule.partition(".")[0]
 
 
 def _without_secrets_told_already(code: list[Found], told_before: list[Found]) -> Iterator[Found]:
