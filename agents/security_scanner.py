@@ -88,8 +88,10 @@ async def scan(inputs: ScanInput, context: Context) -> ScanOutput:
         media_type=_SARIF,
         name="security-scan.sarif",
     )
-    return ScanOutput.model_validate({
-        **answer,
-        "sarif": sarif,
-        "scanDurationMs": round((time.monotonic() - began) * 1000),
-    })
+    return ScanOutput.model_validate(
+        {
+            **answer,
+            "sarif": sarif,
+            "scanDurationMs": round((time.monotonic() - began) * 1000),
+        }
+    )

@@ -7,7 +7,8 @@ ecosystem. Nothing is asked on the network. Versions are compared as each ecosys
 import json
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,7 +93,7 @@ class Advisories:
     """
 
     def __init__(self, path: Path, packages: Iterable[Package]) -> None:
-        wanted: Set[Key] = {package.key for package in packages}
+        wanted: AbstractSet[Key] = {package.key for package in packages}
         self.warnings: list[str] = []
         self.entries = 0
         self._by_package: defaultdict[Key, list[Advisory]] = defaultdict(list)
@@ -103,7 +104,7 @@ class Advisories:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 self.warnings.append(f"advisory {name}: not in OSV's format: {error!r}")
 
-    def _take(self, entry: dict[str, Any], wanted: Set[Key]) -> None:
+    def _take(self, entry: dict[str, Any], wanted: AbstractSet[Key]) -> None:
         self.entries += 1
         if entry.get("withdrawn"):
             return
@@ -111,7 +112,7 @@ class Advisories:
         for affected in entry.get("affected") or ():
             package = affected.get("package") or {}
             key = _key(str(package.get("ecosystem", "")), str(package.get("name", "")))
-            if key in wanted:
+            if key is not None and key in wanted:
                 about[key].append(affected)
         for key, affected_ones in about.items():
             self._by_package[key].append(Advisory(entry, affected_ones))

@@ -39,6 +39,7 @@ class Found:
     """A finding before it is told.
 
     `identity` is what stays when its line moves; `lines` are all that have to do with it.
+    `is_strict`: only a strict check counts it.
     """
 
     type: str
@@ -52,6 +53,8 @@ class Found:
     cwe: str
     identity: str
     lines: frozenset[int] = frozenset()
+    remediation: str = ""
+    is_strict: bool = False
 
     def is_same(self, other: "Found") -> bool:
         """Whether both tell the same problem: of one type, on lines that they share."""

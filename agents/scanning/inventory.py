@@ -47,9 +47,7 @@ def packages(tree: SourceTree) -> Iterator[Package]:
     A file that cannot be read as what it is becomes a warning of the tree.
     """
     kinds = [(file, kind) for file in tree.files if (kind := _kind(file)) is not None]
-    locked = {
-        (kind.ecosystem, _folder(file)) for file, kind in kinds if kind.is_lock
-    }
+    locked = {(kind.ecosystem, _folder(file)) for file, kind in kinds if kind.is_lock}
     for file, kind in kinds:
         is_shadowed = not kind.is_lock and any(
             (kind.ecosystem, folder) in locked for folder in _upwards(_folder(file))

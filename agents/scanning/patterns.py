@@ -80,9 +80,11 @@ def _run(program: Path, rules: str, files: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="semgrep-") as home:
         config = Path(home) / "rules.json"
         config.write_text(rules)
+        # It is called by this name: the program then speaks as the command line does.
+        command = ["osemgrep", "scan", *_OPTIONS, f"--config={config}", "--"]
+        command += (f"./{file}" for file in files)
         done = subprocess.run(
-            # It is called by this name: the program then speaks as the command line does.
-            ("osemgrep", "scan", *_OPTIONS, f"--config={config}", "--", *(f"./{it}" for it in files)),
+            command,
             executable=program,
             env={"HOME": home, "TMPDIR": home, "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
@@ -128,5 +130,6 @@ def _found(tree: SourceTree, secrets: Secrets, result: dict[str, Any]) -> Found:
         cwe=f"CWE-{cwe}",
         identity=" ".join(tree.line(file, line).split()),
         lines=frozenset(range(line, result["end"]["line"] + 1)),
+        remediation=about.get("remediation", ""),
+        is_strict=about.get("strict", False),
     )
-

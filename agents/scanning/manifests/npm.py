@@ -95,7 +95,7 @@ def _oldest(wanted: str) -> tuple[str, bool]:
     if _EXACT.fullmatch(wanted):
         return wanted.lstrip("v="), True
     try:
-        constraints = NpmVersionRange.from_native(wanted).constraints
+        constraints = NpmVersionRange.from_native(wanted).constraints  # type: ignore[no-untyped-call]  # univers has few types
         lower = [it.version for it in constraints if it.comparator in (">=", "=", ">")]
     except (InvalidVersion, InvalidVersionRange, ValueError, AttributeError, TypeError):
         return "", False  # a tag, a URL, or a range that univers does not know
