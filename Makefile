@@ -16,7 +16,7 @@ MUTMUT_VERSION := 3.8.1
 UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-rebalance clean
+.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-agents bench-rebalance clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -57,6 +57,9 @@ format: setup ## Format the code and mend what ruff can mend
 
 bench: setup ## Measure throughput and latency through the real stack
 	$(PY) tests/bench/run.py
+
+bench-agents: setup ## Measure what the scanners find of what is planted, and how fast
+	$(PY) tests/bench/bench_scanners.py
 
 bench-rebalance: setup ## Measure what a worker that joins, leaves or dies costs
 	$(PY) tests/bench/rebalance.py

@@ -97,6 +97,10 @@ class Settings(BaseSettings):
     secrets: Path | None = Field(
         default=None, description="folder with a file for each of the agents' secrets"
     )
+    advisories: Path | None = Field(
+        default=None,
+        description="folder or zip of OSV advisories for the security scanner; empty: a sample",
+    )
     payload_limit: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="bytes of the largest payload"
     )
