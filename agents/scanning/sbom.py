@@ -8,7 +8,6 @@ from cyclonedx.factory.license import LicenseFactory
 from cyclonedx.model import Property
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
-from cyclonedx.model.tool import Tool
 from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
@@ -26,7 +25,8 @@ def document(packages: Iterable[tuple[Package, str]], version: str) -> bytes:
     """
     bom = Bom()
     licences = LicenseFactory()
-    bom.metadata.tools.tools.add(Tool(name="compliance-checker", version=version))
+    tool = Component(type=ComponentType.APPLICATION, name="compliance-checker", version=version)
+    bom.metadata.tools.components.add(tool)
     for package, expression in packages:
         purl = _purl(package)
         bom.components.add(

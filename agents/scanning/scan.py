@@ -75,7 +75,7 @@ def _found(tree: SourceTree, question: dict[str, Any], progress: Progress) -> It
         found += secrets.found()
     if kind in ("python", "sql-injection", "xss", "all"):
         progress(40, "looking at Python")
-        code = list(python_code.found(tree, secrets))
+        code = list(python_code.found(tree, secrets, kind))
         progress(60, "looking for patterns")
         code += _matches(tree, secrets, kind)
         found += _without_secrets_told_already(_merged(code), found)

@@ -13,7 +13,7 @@ from agents.scanning.package import Package, Places, UnreadableManifestError
 
 _EXACT: Final = re.compile(r"[v=]?\d+\.\d+\.\d+(-[\w.-]+)?(\+[\w.-]+)?")
 _GROUPS: Final = ("dependencies", "devDependencies", "optionalDependencies")
-_YARN_ENTRY: Final = re.compile(r'^"?(?P<name>@?[^@"\s]+)@[^:]*:$')
+_YARN_ENTRY: Final = re.compile(r'^"?(?P<name>@?[^@"\s]+)@.*:$')
 _YARN_VERSION: Final = re.compile(r'^  version:? "?(?P<version>[^"\s]+)"?$')
 
 
