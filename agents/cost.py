@@ -25,8 +25,6 @@ DEFAULT_RATE: Final = Decimal("0.01")
 # Of our own: an action may change the context of its thread.
 _EXACT: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _STEP: Final = Decimal(1).scaleb(-COST_DIGITS)
-_NS_PER_MINUTE: Final = Decimal(60_000_000_000)
-_MINUTE_STEP: Final = Decimal("0.000000001")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 
@@ -145,11 +143,18 @@ class Costs:
 
 
 def compute(agent: str, nanoseconds: int, rate: Rate) -> Cost:
-    """The entry for so much time at work."""
-    minutes = _EXACT.divide(Decimal(nanoseconds), _NS_PER_MINUTE).quantize(
-        _MINUTE_STEP, context=_EXACT
+    """The entry for so much time at work; made for every task, so it is made quickly."""
+    minutes = _shortest(Decimal((nanoseconds + 30) // 60).scaleb(-9, _EXACT))
+    amount = _EXACT.multiply(minutes, rate.per_minute).quantize(_STEP, context=_EXACT)
+    return Cost(
+        kind="compute",
+        source=agent,
+        quantity=minutes,
+        unit="minute",
+        unit_price=rate.per_minute,
+        amount=_shortest(amount),
+        price_version=rate.version,
     )
-    return priced("compute", agent, minutes, "minute", rate.per_minute, price_version=rate.version)
 
 
 def priced(

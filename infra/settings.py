@@ -94,6 +94,12 @@ class Settings(BaseSettings):
         decimal_places=12,
         description="USD per minute at work, of agents without a rate of their own",
     )
+    heartbeat: float = Field(
+        default=5.0,
+        ge=0.1,
+        le=3600,
+        description="seconds between a worker's signs of life; after three without one it is gone",
+    )
     secrets: Path | None = Field(
         default=None, description="folder with a file for each of the agents' secrets"
     )
