@@ -23,12 +23,6 @@ class Finding(Model):
     line: int = Field(description="counted from 1")
     description: str
     code: str = Field(description="the line, cut where a secret begins")
-    rule: str = Field(default="", description="<tool>.<rule>, for example bandit.B608")
-    cwe: str = Field(default="", description="CWE-<number>")
-    confidence: Confidence = "medium"
-    fingerprint: str = Field(
-        default="", description="names the problem; the same when its line moves"
-    )
 
 
 class Summary(Model):

@@ -12,7 +12,7 @@ from pydantic import Field
 from agents.agent import Agent
 from agents.blob import Blob
 from agents.context import Context
-from agents.finding import Finding, Severity, Summary
+from agents.finding import Confidence, Finding, Severity, Summary
 from agents.model import Model
 from agents.repository import Repository
 from agents.scanning import child
@@ -56,10 +56,19 @@ class ScanInput(Repository):
     )
 
 
+class ScanFinding(Finding):
+    """One problem, with who says so and how sure that is."""
+
+    rule: str = Field(description="<tool>.<rule>, for example bandit.B608")
+    cwe: str = Field(description="CWE-<number>")
+    confidence: Confidence
+    fingerprint: str = Field(description="names the problem; the same when its line moves")
+
+
 class ScanOutput(Model):
     """What was found, the most severe first, then by file and line."""
 
-    findings: list[Finding]
+    findings: list[ScanFinding]
     omitted_findings: int = Field(description="counted in the summary, not listed")
     suppressed_findings: int = Field(description="known by the baseline, not in the summary")
     below_floor: int = Field(description="below severityFloor, not in the summary")

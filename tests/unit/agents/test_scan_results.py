@@ -13,7 +13,6 @@ import yaml
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema
 
 from agents import Context, PermanentError
-from agents.finding import Finding
 from agents.security_scanner import ScanOutput, scan
 
 ROOT = Path(__file__).parents[3]
@@ -187,18 +186,6 @@ async def test_sarif_is_valid_and_holds_every_finding(tmp_path: Path) -> None:
         assert first["partialFingerprints"] == {"commandcenter/v1": output.findings[0].fingerprint}
     place = json.loads(context.blobs.read(output.sarif))  # of the last: paths are URIs
     assert "artifactLocation" in json.dumps(place)
-
-
-async def test_a_report_takes_findings_of_an_older_scanner() -> None:
-    old = {
-        "type": "secret.x",
-        "severity": "low",
-        "file": "a",
-        "line": 1,
-        "description": "",
-        "code": "",
-    }
-    assert Finding.model_validate(old).fingerprint == ""
 
 
 # --- repositories by URL --------------------------------------------------------------------------
