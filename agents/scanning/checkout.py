@@ -44,7 +44,7 @@ _ENVIRONMENT: Final = {
 _INHERITED: Final = ("PATH", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE")
 # Whose words mean that another attempt may be luckier.
 _PASSING: Final = re.compile(
-    r"could not resolve|timed out|connection (refused|reset)|RPC failed|early EOF|unable to access"
+    r"could not resolve|failed to connect|couldn't connect|timed out|connection (refused|reset)|RPC failed|early EOF|unable to access"
     r".*(5\d\d|429)|network is unreachable",
     re.IGNORECASE,
 )

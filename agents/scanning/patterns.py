@@ -30,6 +30,7 @@ _LANGUAGES: Final = {
 }
 SUFFIXES: Final = tuple(suffix for suffixes in _LANGUAGES.values() for suffix in suffixes)
 _AT_ONCE: Final = 1_000
+_NAMES_BYTES: Final = 500_000  # what a command may hold is two million on Linux, less elsewhere
 _OPTIONS: Final = (
     "--experimental", "--json", "--quiet", "--metrics=off", "--disable-version-check",
     "--no-rewrite-rule-ids", "--no-git-ignore", "--novcs", "--x-ignore-semgrepignore-files",
@@ -57,11 +58,25 @@ def found(tree: SourceTree, secrets: Secrets, pack: str = "code") -> Iterator[Fo
             continue
         program = _program()
         plain = json.dumps(yaml.safe_load(rules.read_text()))
-        for start in range(0, len(files), _AT_ONCE):
-            answer = _run(program, plain, files[start : start + _AT_ONCE])
+        for batch in _batches(files):
+            answer = _run(program, plain, batch)
             tree.warnings.extend(_warnings(answer["errors"]))
             for result in answer["results"]:
                 yield _found(tree, secrets, result)
+
+
+def _batches(files: list[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for file in files:
+        length = len(file.encode()) + 3
+        if batch and (len(batch) == _AT_ONCE or size + length > _NAMES_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(file)
+        size += length
+    if batch:
+        yield batch
 
 
 def _program() -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import zipfile
 from hashlib import sha256
@@ -12,7 +13,8 @@ import pytest
 import yaml
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema
 
-from agents import Context, PermanentError
+from agents import AgentError, Context, PermanentError
+from agents.scanning.checkout import clone
 from agents.security_scanner import ScanOutput, scan
 
 ROOT = Path(__file__).parents[3]
@@ -231,6 +233,17 @@ async def test_a_url_that_cannot_be_cloned_is_told(remote: Path, tmp_path: Path)
         await scan.test({"repositoryUrl": remote.as_uri(), "revision": "gone"})
     with pytest.raises(PermanentError, match="no name of a branch"):
         await scan.test({"repositoryUrl": remote.as_uri(), "revision": "--upload-pack=touch x"})
+
+
+def test_a_host_that_does_not_answer_is_given_up_and_tried_again(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/x.git"
+        with pytest.raises(AgentError, match=r"cloning took over 0\.3 s") as raised:
+            clone(url, "", tmp_path / "clone", time_limit=0.3)
+    assert not isinstance(raised.value, PermanentError)
+    with pytest.raises(AgentError, match=f"{url} cannot be cloned") as raised:  # nobody listens now
+        clone(url, "", tmp_path / "again")
+    assert not isinstance(raised.value, PermanentError)
 
 
 @pytest.mark.parametrize(
