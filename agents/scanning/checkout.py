@@ -44,8 +44,8 @@ _ENVIRONMENT: Final = {
 _INHERITED: Final = ("PATH", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE")
 # Whose words mean that another attempt may be luckier.
 _PASSING: Final = re.compile(
-    r"could not resolve|failed to connect|couldn't connect|timed out|connection (refused|reset)|RPC failed|early EOF|unable to access"
-    r".*(5\d\d|429)|network is unreachable",
+    r"could not resolve|failed to connect|couldn't connect|connection (refused|reset)|timed out"
+    r"|RPC failed|early EOF|network is unreachable|unable to access.*(5\d\d|429)",
     re.IGNORECASE,
 )
 
