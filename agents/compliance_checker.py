@@ -15,7 +15,7 @@ from agents.blob import Blob
 from agents.context import Context
 from agents.finding import Severity, Summary
 from agents.model import Model
-from agents.repository import Repository
+from agents.scanned_repository import Repository
 from agents.scanning import child
 
 Rule = Literal["licenses", "security-headers", "secrets", "all"]

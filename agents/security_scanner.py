@@ -14,7 +14,7 @@ from agents.blob import Blob
 from agents.context import Context
 from agents.finding import Confidence, Finding, Severity, Summary
 from agents.model import Model
-from agents.repository import Repository
+from agents.scanned_repository import Repository
 from agents.scanning import child
 
 ScanType = Literal["secrets", "sql-injection", "xss", "dependencies", "python", "all"]
