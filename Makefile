@@ -16,7 +16,7 @@ MUTMUT_VERSION := 3.8.1
 UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-sandbox bench-rebalance asyncapi clean
+.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-sandbox bench-agents bench-rebalance asyncapi clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -60,6 +60,9 @@ bench: setup bench-sandbox ## Measure throughput and latency through the real st
 
 bench-sandbox: setup ## Measure how quickly a sandbox starts, and its memory
 	$(PY) tests/bench/sandbox.py
+
+bench-agents: setup ## Measure what the scanners find of what is planted, and how fast
+	$(PY) tests/bench/bench_scanners.py
 
 bench-rebalance: setup ## Measure what a worker that joins, leaves or dies costs
 	$(PY) tests/bench/rebalance.py

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from agents.model import Model
 
 Severity = Literal["critical", "high", "medium", "low"]
+Confidence = Literal["high", "medium", "low"]
 
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "high", "medium", "low")
 
@@ -16,7 +17,7 @@ class Finding(Model):
 
     model_config = ConfigDict(extra="ignore")
 
-    type: str = Field(description="secret.<detector> or python.<bandit test>")
+    type: str = Field(description="secret, sql-injection, xss, dependency, or another weakness")
     severity: Severity
     file: str = Field(description="relative to the scanned folder, with '/'")
     line: int = Field(description="counted from 1")

@@ -14,6 +14,7 @@ from streams.errors import AgentError, OperatorError
 
 BUILTIN: Final = (
     "agents.security_scanner:scanner",
+    "agents.compliance_checker:checker",
     "agents.report:report",
     "agents.notifier:notifier",
 )

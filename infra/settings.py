@@ -114,6 +114,10 @@ class Settings(BaseSettings):
         description="folders that sandboxed actions may be given to read, separated by ':'; "
         "empty: any but private ones",
     )
+    advisories: Path | None = Field(
+        default=None,
+        description="folder or zip of OSV advisories for the security scanner; empty: a sample",
+    )
     payload_limit: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="bytes of the largest payload"
     )

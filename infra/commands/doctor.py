@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 _NEEDED_BYTES: Final = 1024**3
 _KAFKA_WITHIN_MS: Final = 5_000
 # What an agent needs beside the product, and what it is called where it is installed from.
-_EXTRAS: Final = {"detect_secrets": "detect-secrets", "bandit": "bandit", "apprise": "apprise"}
+_EXTRAS: Final = {
+    "detect_secrets": "detect-secrets",
+    "bandit": "bandit",
+    "apprise": "apprise",
+    "license_expression": "license-expression",
+    "univers": "univers",
+}
 
 
 class Finding(NamedTuple):
@@ -67,6 +73,7 @@ async def _examine(chosen: "Settings", url: str) -> list[Finding]:
         lambda: _kafka(chosen),
         lambda: _gateway(chosen, url),
         _agents,
+        _semgrep,
         _git,
     ]
     return [await check() for check in checks]
@@ -154,6 +161,16 @@ async def _agents() -> Finding:
         text = f"missing for the built-in ones: {', '.join(missing)} (the extra `agents` has them)"
         return Finding("agents", "note", text)
     return Finding("agents", "ok", "what the built-in ones need is installed")
+
+
+async def _semgrep() -> Finding:
+    if find_spec("semgrep") is None and shutil.which("semgrep-core") is None:
+        text = (
+            "not found: the security scanner looks at Python alone, and no security headers are "
+            "checked in code; pip install --no-deps semgrep"
+        )
+        return Finding("semgrep", "note", text)
+    return Finding("semgrep", "ok", "its program is installed")
 
 
 async def _git() -> Finding:

@@ -30,6 +30,7 @@ def test_defaults_are_embedded_and_on_loopback(
         "definition_limit": 256 * 1024,
         "compute_rate": Decimal("0.01"),
         "secrets": None,
+        "advisories": None,
         "heartbeat": 5.0,
         "sandbox": "process",
         "sandbox_image": "",

@@ -280,6 +280,7 @@ def test_the_builtin_agents() -> None:
     actions = {agent.name: list(agent.actions) for agent in builtin()}
     assert actions == {
         "security-scanner": ["scan"],
+        "compliance-checker": ["check"],
         "report": ["summarize"],
         "notifier": ["send"],
     }

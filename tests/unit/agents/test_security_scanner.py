@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agents import AgentError, PermanentError
-from agents.security_scanner import ScanOutput, scan
+from agents import AgentError, Context, PermanentError
+from agents.security_scanner import ScanInput, ScanOutput, scan
 
 ROOT = Path(__file__).parents[3]
 VULNERABLE_APP = ROOT / "examples" / "vulnerable-app"
@@ -38,25 +38,26 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-async def scanned(folder: Path, scan_type: str = "all", **more: int) -> ScanOutput:
+async def scanned(folder: Path, scan_type: str = "all", **more: object) -> ScanOutput:
     return await scan.test({"repositoryPath": str(folder), "scanType": scan_type, **more})
 
 
 def places(output: ScanOutput) -> list[tuple[str, int, str]]:
-    return sorted((it.file, it.line, it.type) for it in output.findings)
+    return sorted((it.file, it.line, it.rule) for it in output.findings)
 
 
 async def test_it_finds_in_the_example_app_exactly_what_its_readme_says() -> None:
     readme = (VULNERABLE_APP / "README.md").read_text()
-    planted = re.findall(r"^\| `(\S+)` \| (\d+) \| `(\S+)` \| (\w+) \|", readme, re.MULTILINE)
+    row = r"^\| `(\S+)` \| (\d+) \| `(\S+)` \| `(\S+)` \| (\w+) \|"
+    planted = re.findall(row, readme, re.MULTILINE)
     assert len(planted) == 14
     output = await scanned(VULNERABLE_APP)
-    found = {(it.file, str(it.line), it.type, it.severity) for it in output.findings}
+    found = {(it.file, str(it.line), it.type, it.rule, it.severity) for it in output.findings}
     assert found == set(planted)
     assert output.summary.model_dump() == {
         "total": 14,
         **{
-            name: sum(row[3] == name for row in planted)
+            name: sum(row[4] == name for row in planted)
             for name in ("critical", "high", "medium", "low")
         },
     }
@@ -66,14 +67,19 @@ async def test_it_finds_in_the_example_app_exactly_what_its_readme_says() -> Non
 
 
 @pytest.mark.parametrize(
-    ("scan_type", "kinds"),
-    [("secrets", {"secret"}), ("python", {"python"}), ("all", {"secret", "python"})],
+    ("scan_type", "tools"),
+    [
+        ("secrets", {"detect-secrets"}),
+        ("python", {"bandit", "semgrep"}),
+        ("sql-injection", {"semgrep"}),
+        ("all", {"detect-secrets", "bandit", "semgrep"}),
+    ],
 )
-async def test_the_scan_type_chooses_the_scanners(scan_type: str, kinds: set[str]) -> None:
+async def test_the_scan_type_chooses_the_scanners(scan_type: str, tools: set[str]) -> None:
     output = await scanned(VULNERABLE_APP, scan_type)
     # bandit knows one of the passwords too; where both look, it is one finding.
-    assert {it.type.partition(".")[0] for it in output.findings} == kinds
-    assert any(it.type == "python.B105" for it in output.findings) == (scan_type == "python")
+    assert {it.rule.partition(".")[0] for it in output.findings} == tools
+    assert any(it.rule == "bandit.B105" for it in output.findings) == (scan_type == "python")
 
 
 async def test_findings_come_worst_first_and_the_rest_is_counted() -> None:
@@ -85,7 +91,7 @@ async def test_findings_come_worst_first_and_the_rest_is_counted() -> None:
     assert (some.omitted_findings, some.summary) == (10, every.summary)
 
 
-@pytest.mark.parametrize("scan_type", ["secrets", "python", "all"])
+@pytest.mark.parametrize("scan_type", ["secrets", "python", "sql-injection", "all"])
 async def test_no_secret_leaves_the_scan(tmp_path: Path, scan_type: str) -> None:
     other = "zweites" + "geheimnis"
     write(
@@ -101,9 +107,10 @@ async def test_no_secret_leaves_the_scan(tmp_path: Path, scan_type: str) -> None
             "five.json": json.dumps({"password": f"quo\\ted{MADE_UP}"}),
         },
     )
-    output = await scanned(tmp_path, scan_type)
-    assert output.summary.total >= 3
-    told = output.model_dump_json()
+    context = Context()
+    output = await scan.test({"repositoryPath": str(tmp_path), "scanType": scan_type}, context)
+    assert output.summary.total >= 3 or scan_type == "sql-injection"
+    told = output.model_dump_json() + context.blobs.read(output.sarif).decode()
     for secret in (MADE_UP, other, TOKEN):
         assert secret not in told
 
@@ -125,7 +132,7 @@ async def test_code_is_shown_up_to_the_secret(tmp_path: Path) -> None:
         "c.yaml": "****",
     }
     (only,) = (await scanned(tmp_path, "python")).findings
-    assert (only.type, only.code) == ("python.B105", "if user and password == ****")
+    assert (only.rule, only.code) == ("bandit.B105", "if user and password == ****")
     assert only.description == "Possible hardcoded password"
 
 
@@ -153,12 +160,15 @@ async def test_what_git_ignores_and_what_is_not_source_is_not_scanned(tmp_path: 
     git(tmp_path, "add", "tracked.py", "deleted.py", "-f", "node_modules/c.js")
     (tmp_path / "deleted.py").unlink()
     output = await scanned(tmp_path)
-    found = [("tracked.py", 1, "secret.github-token"), ("untracked.txt", 1, "secret.github-token")]
+    found = [
+        ("tracked.py", 1, "detect-secrets.github-token"),
+        ("untracked.txt", 1, "detect-secrets.github-token"),
+    ]
     assert places(output) == found
     assert (output.scanned_files, output.skipped_files) == (3, 3)
     # A folder that the repository around it ignores is scanned when it is asked for.
     inside = await scanned(tmp_path / "ignored")
-    assert places(inside) == [("a.py", 1, "secret.github-token")]
+    assert places(inside) == [("a.py", 1, "detect-secrets.github-token")]
 
 
 async def test_a_folder_without_git_is_walked(tmp_path: Path) -> None:
@@ -167,7 +177,7 @@ async def test_a_folder_without_git_is_walked(tmp_path: Path) -> None:
         {"a/b.py": f"token = '{TOKEN}'\n", ".venv/c.py": f"token = '{TOKEN}'\n", "empty.py": ""},
     )
     output = await scanned(tmp_path)
-    assert places(output) == [("a/b.py", 1, "secret.github-token")]
+    assert places(output) == [("a/b.py", 1, "detect-secrets.github-token")]
     assert output.scanned_files == 2
 
 
@@ -196,8 +206,8 @@ async def test_checksums_asserts_of_tests_and_clean_folders_are_no_findings(tmp_
     assert (await scanned(tmp_path)).findings == []
     write(tmp_path, {"a.toml": f'colour = "{digest}"\n', "b.py": "assert 1\n"})
     assert places(await scanned(tmp_path)) == [
-        ("a.toml", 1, "secret.hex-high-entropy-string"),
-        ("b.py", 1, "python.B101"),
+        ("a.toml", 1, "detect-secrets.hex-high-entropy-string"),
+        ("b.py", 1, "bandit.B101"),
     ]
 
 
@@ -205,7 +215,7 @@ async def test_a_file_that_is_no_python_is_told(tmp_path: Path) -> None:
     write(tmp_path, {"broken.py": "def (\n", "fine.py": "eval('1')\n"})
     output = await scanned(tmp_path)
     assert output.warnings == ["broken.py: syntax error while parsing AST from file"]
-    assert places(output) == [("fine.py", 1, "python.B307")]
+    assert places(output) == [("fine.py", 1, "bandit.B307")]
 
 
 async def test_line_endings_do_not_shift_lines(tmp_path: Path) -> None:
@@ -237,7 +247,7 @@ async def test_a_scan_process_that_dies_is_a_retryable_failure(
 ) -> None:
     dying = tmp_path / "dying.py"
     dying.write_text("raise SystemExit('out of luck')\n")
-    monkeypatch.setattr("agents.security_scanner._INTERPRETER", (sys.executable, str(dying)))
+    monkeypatch.setattr("agents.scanning.child._INTERPRETER", (sys.executable, str(dying)))
     with pytest.raises(AgentError, match="ended with status 1: out of luck") as raised:
         await scanned(tmp_path)
     assert not isinstance(raised.value, PermanentError)
@@ -256,7 +266,7 @@ async def test_a_scan_out_of_time_leaves_no_process(
         f"new.rename({str(pids)!r})\n"
         "child.wait()\n"
     )
-    monkeypatch.setattr("agents.security_scanner._INTERPRETER", (sys.executable, str(endless)))
+    monkeypatch.setattr("agents.scanning.child._INTERPRETER", (sys.executable, str(endless)))
     working = asyncio.ensure_future(scanned(tmp_path))
     async with asyncio.timeout(20):
         while not pids.exists():  # noqa: ASYNC110 -- another process makes it
@@ -278,17 +288,25 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 async def test_the_scan_process_ends_with_its_worker() -> None:
+    inputs = ScanInput(repository_path=str(ROOT))
+    question = {
+        "work": "scan",
+        "version": "1",
+        **inputs.question(Context()),
+        **inputs.model_dump(by_alias=True),
+    }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
-        str(ROOT / "agents" / "scan_process.py"),
+        "-m",
+        "agents.scanning.process",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdin is not None
     # Stopped until its stdin ends, so that it cannot have finished before.
     process.send_signal(signal.SIGSTOP)
-    process.stdin.write(json.dumps({"path": str(ROOT), "scanType": "all"}).encode() + b"\n")
+    process.stdin.write(json.dumps(question).encode() + b"\n")
     await process.stdin.drain()
     process.stdin.close()
     await process.stdin.wait_closed()

@@ -1,0 +1,106 @@
+"""A repository from a URL: the newest state of a branch or tag, without its history.
+
+Rules:
+- Only https and local files. Nothing asks for a password, and none may stand in the URL.
+- What the repository says is not run: no hooks, no filters, no submodules, no symbolic links (git
+  writes them as files with the target in them). Settings of this machine's git do not count.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from agents.errors import PermanentError
+from streams.errors import AgentError
+
+TIME_LIMIT_S: Final = 180
+_REVISION: Final = re.compile(r"[A-Za-z0-9][\w./+-]{0,199}")
+_SETTINGS: Final = (
+    "protocol.allow=never",
+    "protocol.https.allow=always",
+    "protocol.file.allow=always",
+    "core.hooksPath=/dev/null",
+    "core.symlinks=false",
+    "core.fsmonitor=false",
+    "credential.helper=",
+    "http.followRedirects=false",
+    "http.lowSpeedLimit=1000",
+    "http.lowSpeedTime=30",
+    "advice.detachedHead=false",
+    "transfer.bundleURI=false",
+)
+_ENVIRONMENT: Final = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "/bin/false",
+    "SSH_ASKPASS": "/bin/false",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_LFS_SKIP_SMUDGE": "1",
+    "LC_ALL": "C.UTF-8",
+}
+_INHERITED: Final = ("PATH", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE")
+# Whose words mean that another attempt may be luckier.
+_PASSING: Final = re.compile(
+    r"could not resolve|failed to connect|couldn't connect|connection (refused|reset)|timed out"
+    r"|RPC failed|early EOF|network is unreachable|unable to access.*(5\d\d|429)",
+    re.IGNORECASE,
+)
+
+
+def checked_url(url: str) -> str:
+    """The URL, if it may be cloned; `ValueError` says why not."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "file"):
+        raise ValueError("the URL must begin with https:// or file://")
+    if "@" in parts.netloc:
+        raise ValueError("the URL must not hold a user name or password")
+    if parts.scheme == "https" and not parts.hostname:
+        raise ValueError("the URL names no host")
+    if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
+        raise ValueError("a file:// URL names no host: write file:///path")
+    return url
+
+
+def clone(url: str, revision: str, target: Path, time_limit: float = TIME_LIMIT_S) -> None:
+    """Put the repository's files at `target`, which must not exist.
+
+    `revision` is a branch or tag, empty for the repository's own choice. Blocks; whoever kills this
+    process's group kills git as well.
+
+    Raises:
+        PermanentError: there is no such repository or revision, or it wants a password.
+        AgentError: it could not be reached, or took too long.
+    """
+    checked_url(url)
+    if revision and not _REVISION.fullmatch(revision):
+        raise PermanentError(f"revision {revision!r}: that is no name of a branch or tag")
+    command = [
+        "git",
+        *(word for setting in _SETTINGS for word in ("-c", setting)),
+        "clone", "--quiet", "--depth=1", "--single-branch", "--no-tags",
+        "--no-recurse-submodules", "--template=", *(["--branch", revision] if revision else []),
+        "--", url, str(target),
+    ]  # fmt: skip
+    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    try:
+        subprocess.run(
+            command,
+            env={**environment, **_ENVIRONMENT, "HOME": str(target.parent)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=time_limit,
+        )
+    except FileNotFoundError as error:
+        raise PermanentError("git is not installed; a repository's URL needs it") from error
+    except subprocess.TimeoutExpired as error:
+        raise AgentError(f"{url}: cloning took over {time_limit:g} s") from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().splitlines()
+        reason = next((it for it in said if it.startswith("fatal:")), said[-1] if said else "")
+        text = f"{url} cannot be cloned: {reason.removeprefix('fatal: ')[:300] or 'no message'}"
+        kind = AgentError if _PASSING.search(reason) else PermanentError
+        raise kind(text) from error

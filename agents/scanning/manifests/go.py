@@ -1,0 +1,40 @@
+"""Go: go.mod. Go takes exactly the versions that it names, so it is the lock file as well."""
+
+from collections.abc import Iterator
+
+from agents.scanning.package import Package
+
+
+def go_mod(file: str, text: str) -> Iterator[Package]:
+    """The modules that are required; one that is replaced by another is that other one."""
+    required: dict[str, tuple[str, int]] = {}
+    replaced: dict[str, tuple[str, str]] = {}
+    block = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("//")[0].split()
+        if not words:
+            continue
+        if words == [")"]:
+            block = ""
+            continue
+        if words[-1] == "(":
+            block = words[0]
+            continue
+        directive, words = (block, words) if block else (words[0], words[1:])
+        match directive, words:
+            case "require", [name, version]:
+                required[name] = (version, number)
+            case "replace", [name, *_, "=>", other, version]:
+                replaced[name] = (other, version)
+            case "replace", [name, *_, "=>", _]:
+                replaced[name] = ("", "")  # a folder: nobody has an advisory for it
+    for name, (version, number) in required.items():
+        used, used_version = replaced.get(name, (name, version))
+        if used:
+            yield Package(
+                ecosystem="Go",
+                name=used,
+                version=used_version.removesuffix("+incompatible").removeprefix("v"),
+                file=file,
+                line=number,
+            )

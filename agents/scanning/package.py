@@ -1,0 +1,62 @@
+"""A package that a repository uses, as its manifests and lock files say."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Ecosystem = Literal["PyPI", "npm", "Go", "Maven"]
+
+PURL_TYPES: Final[dict[Ecosystem, str]] = {
+    "PyPI": "pypi",
+    "npm": "npm",
+    "Go": "golang",
+    "Maven": "maven",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """`version` is the one that is used, or, unless `pinned`, the oldest that may be.
+
+    It is empty where nothing says it. `licence` is as the file says it, empty where it does not.
+    """
+
+    ecosystem: Ecosystem
+    name: str
+    version: str
+    file: str
+    line: int
+    pinned: bool = True
+    licence: str = ""
+
+    @property
+    def key(self) -> tuple[Ecosystem, str]:
+        """What an advisory or a policy calls it."""
+        return (self.ecosystem, self.name)
+
+
+class UnreadableManifestError(Exception):
+    """The file is not what its name says; the text says where it is not."""
+
+
+Parser = Callable[[str, str], Iterator[Package]]
+
+
+class Places:
+    """Finds the line of a text in a file, each next one further down where there are several."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = text.splitlines()
+        self._last: dict[str, int] = {}
+
+    def of(self, *needles: str) -> int:
+        """The line, from 1, of the first needle that is there after its last place; else 1."""
+        for needle in needles:
+            start = self._last.get(needle, 0)
+            for number in range(start, len(self._lines)):
+                if needle in self._lines[number]:
+                    self._last[needle] = number + 1
+                    return number + 1
+            if start:
+                return start
+        return 1

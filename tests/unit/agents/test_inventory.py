@@ -1,0 +1,315 @@
+"""Which packages manifests and lock files name, and which versions advisories concern."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.scanning.advisories import SAMPLE, Advisories
+from agents.scanning.inventory import packages
+from agents.scanning.package import Ecosystem, Package
+from agents.scanning.source_tree import SourceTree
+
+Row = tuple[str, str, int, bool]
+
+REQUIREMENTS = """\
+# what we need
+--index-url https://somewhere.example
+-r other.txt
+Flask==3.0.3 ; python_version > "3.8"  # the web
+requests[socks]>=2.31,<3 \\
+    --hash=sha256:abc
+git+https://somewhere.example/x.git
+./local
+ruamel.yaml~=0.18.5
+attrs
+numpy==1.*
+"""
+PYPROJECT = """\
+[project]
+name = "shop"
+dependencies = ["Jinja2>=2.10", "click==8.1.0"]
+[project.optional-dependencies]
+fast = ["uvloop==0.20"]
+[dependency-groups]
+dev = ["pytest>8", {include-group = "x"}]
+"""
+UV_LOCK = """\
+[[package]]
+name = "shop"
+version = "1.0"
+source = { editable = "." }
+[[package]]
+name = "pyyaml"
+version = "5.3.1"
+"""
+PIPFILE_LOCK = '{"default": {"flask": {"version": "==1.0"}},\n"develop": {"x": {"git": "y"}}}'
+LOCK_3 = """\
+{"packages": {
+  "": {"name": "shop", "version": "1.0.0"},
+  "node_modules/a": {"version": "1.0.0", "license": "MIT"},
+  "node_modules/a/node_modules/@s/b": {"version": "2.0.0-rc.1"},
+  "packages/own": {"version": "0.0.1"},
+  "node_modules/own": {"link": true}
+}}
+"""
+LOCK_1 = """\
+{"dependencies": {
+  "a": {
+    "version": "1.0.0",
+    "dependencies": {
+      "b": {"version": "2.0.0"}
+    }
+  },
+  "c": {"version": "git+ssh://x"}
+}}
+"""
+PACKAGE_JSON = """\
+{"dependencies": {
+  "a": "1.2.3",
+  "b": "^1.2.0",
+  "c": "latest",
+  "d": "git+https://x.example/y.git"
+ },
+ "devDependencies": {
+  "e": ">=2 <3 || 4.x"
+ }}
+"""
+PNPM = """\
+lockfileVersion: '9.0'
+packages:
+  '@s/a@1.0.0':
+    resolution: {integrity: x}
+  b@2.0.0(peer@1.0.0):
+    resolution: {integrity: x}
+  /c/3.0.0:
+    resolution: {integrity: x}
+"""
+YARN = """\
+# yarn lockfile v1
+
+a@^1.0.0, a@^1.2.0:
+  version "1.2.3"
+  dependencies:
+    b "2"
+
+"@s/b@npm:2":
+  version: 2.0.0
+"""
+GO_MOD = """\
+module shop.example/shop
+go 1.24
+require (
+	a.example/a v1.0.0 // indirect
+	b.example/b v2.0.0+incompatible
+)
+require c.example/c v0.0.0-20220906165146-f3363e06e74c
+replace b.example/b => d.example/d v3.0.0
+replace c.example/c v0.0.0 => ../c
+exclude a.example/a v0.9.0
+"""
+POM = """\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <parent><groupId>g</groupId><version>7</version></parent>
+  <properties><a.version>1.${minor}</a.version><minor>2</minor></properties>
+  <dependencyManagement><dependencies>
+    <dependency><groupId>m</groupId><artifactId>managed</artifactId><version>3</version></dependency>
+    <dependency><groupId>m</groupId><artifactId>unused</artifactId><version>4</version></dependency>
+  </dependencies></dependencyManagement>
+  <dependencies>
+    <dependency><groupId>g</groupId><artifactId>a</artifactId><version>${a.version}</version></dependency>
+    <dependency><groupId>${project.groupId}</groupId><artifactId>own</artifactId><version>${project.version}</version></dependency>
+    <dependency><groupId>m</groupId><artifactId>managed</artifactId></dependency>
+    <dependency><groupId>g</groupId><artifactId>r</artifactId><version>[1.0,2.0)</version></dependency>
+    <dependency><groupId>g</groupId><artifactId>elsewhere</artifactId><version>${b.version}</version></dependency>
+  </dependencies>
+</project>
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "rows"),
+    [
+        (
+            "requirements-dev.txt",
+            REQUIREMENTS,
+            [
+                ("flask", "3.0.3", 4, True),
+                ("requests", "2.31", 5, False),
+                ("ruamel-yaml", "0.18.5", 9, False),
+                ("attrs", "", 10, False),
+                ("numpy", "1", 11, False),
+            ],
+        ),
+        ("requirements/base.txt", "flask==1\n", [("flask", "1", 1, True)]),
+        (
+            "pyproject.toml",
+            PYPROJECT,
+            [
+                ("jinja2", "2.10", 3, False),
+                ("click", "8.1.0", 3, True),
+                ("uvloop", "0.20", 5, True),
+                ("pytest", "", 7, False),
+            ],
+        ),
+        ("uv.lock", UV_LOCK, [("pyyaml", "5.3.1", 6, True)]),
+        ("Pipfile.lock", PIPFILE_LOCK, [("flask", "1.0", 1, True)]),
+        ("package-lock.json", LOCK_3, [("a", "1.0.0", 3, True), ("@s/b", "2.0.0-rc.1", 4, True)]),
+        ("npm-shrinkwrap.json", LOCK_1, [("a", "1.0.0", 2, True), ("b", "2.0.0", 5, True)]),
+        (
+            "package.json",
+            PACKAGE_JSON,
+            [
+                ("a", "1.2.3", 2, True),
+                ("b", "1.2.0", 3, False),
+                ("c", "", 4, False),
+                ("d", "", 5, False),
+                ("e", "2.0.0", 8, False),
+            ],
+        ),
+        (
+            "pnpm-lock.yaml",
+            PNPM,
+            [("@s/a", "1.0.0", 3, True), ("b", "2.0.0", 5, True), ("c", "3.0.0", 7, True)],
+        ),
+        ("yarn.lock", YARN, [("a", "1.2.3", 3, True), ("@s/b", "2.0.0", 8, True)]),
+        (
+            "go.mod",
+            GO_MOD,
+            [("a.example/a", "1.0.0", 4, True), ("d.example/d", "3.0.0", 5, True)],
+        ),
+        (
+            "sub/pom.xml",
+            POM,
+            [
+                ("g:a", "1.2", 9, True),
+                ("g:own", "7", 10, True),
+                ("m:managed", "3", 5, True),
+                ("g:r", "1.0", 12, False),
+                ("g:elsewhere", "", 13, False),
+            ],
+        ),
+    ],
+)
+def test_what_a_file_names(tmp_path: Path, file: str, text: str, rows: list[Row]) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    tree = SourceTree(tmp_path)
+    found = [(it.name, it.version, it.line, it.pinned) for it in packages(tree)]
+    assert (found, tree.warnings) == (rows, [])
+
+
+def test_a_lock_file_speaks_for_the_manifests_below_it(tmp_path: Path) -> None:
+    for name, text in {
+        "package.json": PACKAGE_JSON,
+        "package-lock.json": LOCK_3,
+        "packages/own/package.json": PACKAGE_JSON,
+        "pyproject.toml": PYPROJECT,
+        "uv.lock": UV_LOCK,
+        "requirements.txt": "flask==1.0\nclick>=8\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = {(it.file, it.name) for it in packages(SourceTree(tmp_path))}
+    assert found == {
+        ("package-lock.json", "a"),
+        ("package-lock.json", "@s/b"),
+        ("uv.lock", "pyyaml"),
+        ("requirements.txt", "flask"),
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", '"x"', '{"packages": []}', '{"packages": {"node_modules/a": 1}}']
+)
+@pytest.mark.parametrize("file", ["package-lock.json", "package.json", "Pipfile.lock", "uv.lock"])
+def test_odd_content_is_no_crash(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text)
+    assert list(packages(SourceTree(tmp_path))) == []
+
+
+def package(ecosystem: Ecosystem, name: str, version: str) -> Package:
+    return Package(ecosystem=ecosystem, name=name, version=version, file="f", line=1)
+
+
+@pytest.mark.parametrize(
+    ("ecosystem", "name", "version", "fixed"),
+    [
+        ("Maven", "org.apache.logging.log4j:log4j-core", "2.14.1", ["2.15.0", "2.16.0"]),
+        ("Maven", "org.apache.logging.log4j:log4j-core", "2.3", ["2.3.1", "2.3.1"]),
+        ("Maven", "org.apache.logging.log4j:log4j-core", "2.0-beta9", ["2.3.1", "2.3.1"]),
+        ("Maven", "org.apache.logging.log4j:log4j-core", "2.15.0", ["2.16.0"]),
+        ("Maven", "org.apache.logging.log4j:log4j-core", "2.12.2", []),
+        ("Maven", "org.apache.logging.log4j:log4j-api", "2.14.1", []),
+        ("PyPI", "pyyaml", "5.3.1", ["5.4"]),
+        ("PyPI", "pyyaml", "5.4", []),
+        ("PyPI", "pyyaml", "5.4rc1", ["5.4"]),
+        ("PyPI", "pyyaml", "not a version", []),
+        ("npm", "minimist", "0.2.3", ["0.2.4"]),
+        ("npm", "minimist", "0.2.4", []),
+        ("npm", "minimist", "1.2.5", ["1.2.6"]),
+        ("npm", "minimist", "1.2.6", []),
+        ("Go", "golang.org/x/net", "0.0.0-20220906165146-f3363e06e74c", ["0.7.0"]),
+        ("Go", "golang.org/x/net", "0.7.0", []),
+        ("Go", "github.com/dgrijalva/jwt-go", "3.2.0", ["4.0.0-preview1"]),
+    ],
+)
+def test_versions_are_compared_as_the_ecosystem_does(
+    ecosystem: Ecosystem, name: str, version: str, fixed: list[str]
+) -> None:
+    one = package(ecosystem, name, version)
+    advisories = Advisories(SAMPLE, [one])
+    assert sorted(each.fixed_in(one) for each in advisories.about(one)) == fixed
+    assert bool(advisories.warnings) == (version == "not a version")
+
+
+@pytest.mark.parametrize(
+    ("affected", "version", "concerned"),
+    [
+        ({"versions": ["1.0.0"]}, "1.0.0", True),
+        ({"versions": ["1.0.0"]}, "1.0.1", False),
+        ({"ranges": [{"events": [{"introduced": "1.0.0"}]}]}, "9.0.0", True),
+        ({"ranges": [{"events": [{"introduced": "1.0.0"}]}]}, "0.9.0", False),
+        (
+            {"ranges": [{"events": [{"introduced": "0"}, {"last_affected": "2.0.0"}]}]},
+            "2.0.0",
+            True,
+        ),
+        (
+            {"ranges": [{"events": [{"introduced": "0"}, {"last_affected": "2.0.0"}]}]},
+            "2.0.1",
+            False,
+        ),
+        (  # events in any order
+            {"ranges": [{"events": [{"fixed": "2.0.0"}, {"introduced": "1.0.0"}]}]},
+            "1.5.0",
+            True,
+        ),
+        ({"ranges": [{"type": "GIT", "events": [{"introduced": "0"}]}]}, "1.0.0", False),
+        ({}, "1.0.0", False),
+    ],
+)
+def test_ranges_are_evaluated_as_the_format_says(
+    tmp_path: Path, affected: dict[str, Any], version: str, concerned: bool
+) -> None:
+    entry = {"id": "T", "affected": [{"package": {"ecosystem": "npm", "name": "a"}, **affected}]}
+    (tmp_path / "t.json").write_text(json.dumps(entry))
+    one = package("npm", "a", version)
+    advisories = Advisories(tmp_path, [one])
+    assert bool(list(advisories.about(one))) == concerned
+    assert advisories.warnings == []
+
+
+def test_a_withdrawn_advisory_and_a_second_name_of_a_problem_do_not_count(tmp_path: Path) -> None:
+    def entry(name: str, **more: object) -> None:
+        affected = [{"package": {"ecosystem": "npm", "name": "a"}, "versions": ["1.0.0"]}]
+        (tmp_path / f"{name}.json").write_text(
+            json.dumps({"id": name, "affected": affected, **more})
+        )
+
+    entry("A", aliases=["CVE-1"])
+    entry("B", aliases=["CVE-1"])
+    entry("C", withdrawn="2024-01-01T00:00:00Z")
+    one = package("npm", "a", "1.0.0")
+    assert [it.id for it in Advisories(tmp_path, [one]).about(one)] == ["A"]
