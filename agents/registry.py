@@ -17,6 +17,7 @@ BUILTIN: Final = (
     "agents.report:report",
     "agents.notifier:notifier",
     "agents.patcher:patcher",
+    "agents.code_reviewer:reviewer",
 )
 
 

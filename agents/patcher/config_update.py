@@ -6,7 +6,6 @@ changed, or the file is left alone.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -37,7 +36,7 @@ def update(file: str, content: bytes, changes: Sequence[ConfigChange]) -> bytes:
 
 def expected(data: Any, change: ConfigChange) -> Any:
     """Plain data with the change made. Raises `PermanentError`."""
-    data = deepcopy(data)
+    data = _unshared(data)
     holder = data
     *steps, last = change.path
     for depth, step in enumerate(steps):
@@ -58,6 +57,13 @@ def expected(data: Any, change: ConfigChange) -> Any:
             f"{type(holder).__name__} that is there"
         )
     return data
+
+
+def _unshared(data: Any) -> Any:
+    """A copy in which what YAML's aliases share is there more than once."""
+    if isinstance(data, dict):
+        return {key: _unshared(value) for key, value in data.items()}
+    return [_unshared(value) for value in data] if isinstance(data, list) else data
 
 
 def _has(holder: Any, step: str | int) -> bool:
@@ -103,6 +109,8 @@ def _toml(text: str, change: ConfigChange) -> str:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
+    from agents.patcher.toml_text import put
+
     try:
         was = tomllib.loads(text)
         document = tomlkit.parse(text)
@@ -121,7 +129,7 @@ def _toml(text: str, change: ConfigChange) -> str:
         elif isinstance(holder, list) and last == len(holder):
             holder.append(change.value)
         else:
-            holder[last] = change.value
+            put(holder, last, change.value)
     except (TOMLKitError, ValueError, TypeError) as error:
         raise PermanentError(f"TOML cannot hold this at {list(change.path)!r}: {error}") from error
     changed = tomlkit.dumps(document)

@@ -102,6 +102,8 @@ def _pyproject(text: str, change: DependencyChange) -> str:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
+    from agents.patcher.toml_text import put
+
     try:
         document = tomlkit.parse(text)
     except TOMLKitError as error:
@@ -113,7 +115,7 @@ def _pyproject(text: str, change: DependencyChange) -> str:
             if changed is not None:
                 is_found = True
                 if changed != item:
-                    listed[number] = changed
+                    put(listed, number, changed)
     for table in _poetry_tables(document):
         is_found = _poetry(table, change) or is_found
     if not is_found:
@@ -140,14 +142,16 @@ def _poetry_tables(document: Any) -> Iterator[Any]:
 def _poetry(table: Any, change: DependencyChange) -> bool:
     from packaging.utils import canonicalize_name
 
+    from agents.patcher.toml_text import put
+
     is_found = False
     for name, value in table.items():
         if canonicalize_name(name) != canonicalize_name(change.package):
             continue
         if isinstance(value, str):
-            table[name] = specifier.poetry(value, change.version)
+            put(table, name, specifier.poetry(value, change.version))
         elif isinstance(value, Mapping) and isinstance(value.get("version"), str):
-            table[name]["version"] = specifier.poetry(value["version"], change.version)
+            put(table[name], "version", specifier.poetry(value["version"], change.version))
         else:
             raise PermanentError("it has no version here; it is left alone")
         is_found = True

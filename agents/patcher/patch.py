@@ -20,7 +20,7 @@ from agents.patcher.order import (
     SecurityPatch,
     SimpleRefactor,
 )
-from agents.patcher.repository import Difference, Entry, Repository, opened
+from agents.repository import Difference, Entry, Repository, opened
 
 _BRANCHES: Final = "commandcenter"
 _MAX_REFACTORED_BYTES: Final = 200_000_000

@@ -79,7 +79,7 @@ def _offset(file: str, text: str, symbol: str) -> int:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     try:
         module = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise PermanentError(f"{file} is not Python that can be read: {error}") from error
     parts = symbol.split(".")
     scope: ast.stmt | ast.expr | ast.Module = module

@@ -276,7 +276,7 @@ async def test_a_patch_that_leaves_the_tree_is_refused(
     (folder / "link").symlink_to(tmp_path)
     committed(folder, {"app.py": "import os\nos.system(command)\n"})
     await refused(folder, "security-patch", {"diff": diff}, says)
-    assert os.listdir(tmp_path) == ["r"]
+    assert [str(name) for name in everything(tmp_path) if not str(name).startswith("r/")] == []
 
 
 async def test_a_link_inside_the_tree_is_fine(tmp_path: Path) -> None:

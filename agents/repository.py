@@ -1,4 +1,4 @@
-"""A git repository that is read, and at the end is given one new branch.
+"""A git repository that is read, and at the end perhaps given one new branch.
 
 Rules:
 - The user's checkout is not touched: not the work tree, not the index, not HEAD, no branch of
@@ -10,6 +10,7 @@ Rules:
 - What a repository says about itself is not trusted: none of its hooks or filters is run.
 """
 
+import hashlib
 import os
 import posixpath
 import re
@@ -41,6 +42,7 @@ _DIFF: Final = (
     "--full-index", "--binary", "--unified=3", "--inter-hunk-context=0",
     "--diff-algorithm=myers", "--no-indent-heuristic", "--src-prefix=a/", "--dst-prefix=b/",
 )  # fmt: skip
+_HUNK: Final = re.compile(rb"^@@ -\S+ \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
 _FILE_HEAD: Final = re.compile(rb"^diff --git ", re.MULTILINE)
 
 
@@ -81,7 +83,7 @@ class Repository:
     def __init__(self, folder: Path, objects: Path, object_format: str, quarantine: Path) -> None:
         self.folder = folder
         self._quarantine = quarantine
-        self._objects = objects
+        self._format = object_format
         self._environment = _environment()
         self._alone = self._environment | {
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -104,8 +106,8 @@ class Repository:
         )
         if done.returncode != 0:
             is_empty = self._run("rev-list", "--all", "--max-count=1").stdout.strip() == b""
-            why = "it has no commit yet" if is_empty else f"it has no commit {revision!r}"
-            raise PermanentError(f"{self.folder} cannot be patched: {why}")
+            what = "commit yet" if is_empty else f"commit {revision!r}"
+            raise PermanentError(f"the repository {self.folder} has no {what}")
         return done.stdout.decode().strip()
 
     def branch(self, name: str) -> tuple[str, str, str] | None:
@@ -125,6 +127,32 @@ class Repository:
     def tree(self, commit: str) -> str:
         """The id of a commit's tree."""
         return self._within("rev-parse", f"{commit}^{{tree}}").decode().strip()
+
+    def changed_lines(self, old: Entry | None, content: bytes) -> frozenset[int] | None:
+        """Which lines of `content` are new compared with a file; `None` for all of them.
+
+        A line that only ends in another way has not changed.
+        """
+        if old is None or not old.is_regular:
+            return None
+        new = self._within("hash-object", "-w", "--stdin", data=content).decode().strip()
+        told = self._within(
+            "diff", "--text", "--no-color", "--no-ext-diff", "--no-textconv", "--unified=0",
+            "--inter-hunk-context=0", "--ignore-cr-at-eol", old.object, new,
+        )  # fmt: skip
+        lines: set[int] = set()
+        for hunk in _HUNK.finditer(told):
+            first, count = int(hunk[1]), int(hunk[2] or 1)
+            lines.update(range(first, first + count))
+        return frozenset(lines)
+
+    def is_same(self, old: Entry | None, content: bytes) -> bool:
+        """Whether a file has this content, to the byte."""
+        if old is None:
+            return False
+        hashed = hashlib.new(self._format, b"blob %d\0" % len(content), usedforsecurity=False)
+        hashed.update(content)
+        return hashed.hexdigest() == old.object
 
     def entries(self, tree: str) -> dict[str, Entry]:
         """Every file of a tree, by its path."""
@@ -346,7 +374,7 @@ def opened(path: str) -> Iterator[Repository]:
         raise PermanentError(f"{folder} is inside a git repository; give its top folder, {top}")
     place = ("rev-parse", "--path-format=absolute", "--git-path", "objects")
     objects = Path(os.fsdecode(run_git(place, folder, environment).stdout).rstrip("\n"))
-    with TemporaryDirectory(prefix="commandcenter-patch-") as quarantine:
+    with TemporaryDirectory(prefix="commandcenter-git-") as quarantine:
         yield Repository(folder, objects, object_format, Path(quarantine))
 
 
