@@ -18,6 +18,7 @@ BUILTIN: Final = (
     "agents.notifier:notifier",
     "agents.patcher:patcher",
     "agents.code_reviewer:reviewer",
+    "agents.architecture_diagrammer:diagrammer",
 )
 
 

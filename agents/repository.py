@@ -384,6 +384,12 @@ def _environment() -> dict[str, str]:
     return kept | _QUIET
 
 
+def asked(folder: Path, *arguments: str) -> str:
+    """What git answers about a folder; empty where it has no answer."""
+    done = run_git(arguments, folder, _environment())
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
+
+
 def run_git(
     arguments: tuple[str, ...], folder: Path, environment: Mapping[str, str], data: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:

@@ -284,6 +284,7 @@ def test_the_builtin_agents() -> None:
         "notifier": ["send"],
         "patcher": ["apply"],
         "code-reviewer": ["review"],
+        "architecture-diagrammer": ["diagram"],
     }
 
 
