@@ -422,7 +422,8 @@ def _complaint(done: subprocess.CompletedProcess[bytes]) -> str:
 def _split(diff: bytes) -> list[bytes]:
     """A diff by files. A line of content never begins like a head: it has one more character."""
     heads = [found.start() for found in _FILE_HEAD.finditer(diff)]
-    return [diff[a:b] for a, b in zip(heads, [*heads[1:], len(diff)], strict=True)]
+    ends = [*heads[1:], len(diff)]
+    return [diff[start:end] for start, end in zip(heads, ends, strict=False)]
 
 
 def _attribute_pattern(path: str) -> bytes:

@@ -228,6 +228,15 @@ async def test_text_that_is_not_utf8_is_told_as_a_binary_patch(tmp_path: Path) -
     assert git(folder, "write-tree") == git(folder, "rev-parse", "main^{tree}")
 
 
+async def test_where_there_is_nothing_to_change_no_branch_is_made(tmp_path: Path) -> None:
+    folder = committed(tmp_path / "r", {"x.json": '{"a": 1}'})
+    before = everything(folder)
+    output = await patched(folder, "config-update", [{"path": ["a"], "value": 1}], file="x.json")
+    assert (output.applied, output.changes, output.rollback, output.branch) == (False, (), "", None)
+    assert output.summary.startswith("Nothing to change")
+    assert everything(folder) == before
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 

@@ -123,6 +123,7 @@ def test_any_patch_applied_and_taken_back_leaves_the_same_tree(pair: tuple[Files
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(files=FILES, find=st.sampled_from(["a", "x = 1", "\n", "\r", "ä", "1\n"]), replace=WORDS)
 @example(files={"a": b"\xe4 a"}, find="a", replace="b")
+@example(files={"a": b"a"}, find="a", replace="a")
 def test_any_text_replaced_and_taken_back_leaves_the_same_tree(
     files: Files, find: str, replace: str
 ) -> None:
