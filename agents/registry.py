@@ -17,6 +17,9 @@ BUILTIN: Final = (
     "agents.compliance_checker:checker",
     "agents.report:report",
     "agents.notifier:notifier",
+    "agents.patcher:patcher",
+    "agents.code_reviewer:reviewer",
+    "agents.architecture_diagrammer:diagrammer",
 )
 
 

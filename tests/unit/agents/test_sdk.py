@@ -283,13 +283,17 @@ def test_the_builtin_agents() -> None:
         "compliance-checker": ["check"],
         "report": ["summarize"],
         "notifier": ["send"],
+        "patcher": ["apply"],
+        "code-reviewer": ["review"],
+        "architecture-diagrammer": ["diagram"],
     }
 
 
 def test_serving_the_builtin_agents_imports_none_of_the_heavy_libraries() -> None:
     code = (
         "import sys, agents; agents.AgentRegistry(agents.builtin()).descriptors();"
-        "print({'bandit', 'detect_secrets', 'apprise', 'requests', 'faust'} & set(sys.modules))"
+        "print({'bandit', 'detect_secrets', 'apprise', 'requests', 'faust', 'rope', 'tomlkit',"
+        "'ruamel.yaml', 'packaging', 'lizard', 'radon', 'tree_sitter'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
