@@ -2,10 +2,12 @@
 
 from agents.action import Action
 from agents.agent import Agent
+from agents.blob import Blob
 from agents.context import Context
 from agents.errors import PermanentError
 from agents.model import Model
 from agents.registry import AgentRegistry, builtin, load
+from agents.secrets import Secrets
 from streams.errors import AgentError
 
 __all__ = [
@@ -13,9 +15,11 @@ __all__ = [
     "Agent",
     "AgentError",
     "AgentRegistry",
+    "Blob",
     "Context",
     "Model",
     "PermanentError",
+    "Secrets",
     "builtin",
     "load",
 ]

@@ -24,7 +24,16 @@ OutputT = TypeVar("OutputT", bound=BaseModel)
 Risk = Literal["AUTO", "APPROVAL_REQUIRED"]
 """Whether a worker executes the action as it is asked to, or only what a person has agreed to."""
 
+ExecutionKind = Literal["light", "sandbox"]
+"""Where it is executed: in the worker (its loop, or a thread of it), or confined."""
+
 DEFAULT_TIMEOUT_S: Final = 60.0
+DEFAULT_MEMORY: Final = "512MB"
+_LEAST_MEMORY: Final = 1024 * 1024
+_MEMORY: Final = re.compile(r"(\d+) ?(B|KB|MB|GB|KiB|MiB|GiB)?")
+_UNITS: Final = {
+    "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
+}  # fmt: skip
 NAME: Final = re.compile(r"[a-z][a-zA-Z0-9_-]{0,62}")
 _PROBLEMS_SHOWN: Final = 10
 
@@ -42,10 +51,12 @@ class Action(Generic[InputT, OutputT]):
         "_write",
         "agent",
         "description",
+        "execution",
         "function",
         "input",
         "input_schema",
         "is_async",
+        "memory",
         "name",
         "output",
         "output_schema",
@@ -63,6 +74,8 @@ class Action(Generic[InputT, OutputT]):
         description: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
         risk: Risk = "AUTO",
+        memory: int | str = DEFAULT_MEMORY,
+        execution: ExecutionKind = "light",
     ) -> None:
         self.agent = agent
         self.function = function
@@ -75,9 +88,15 @@ class Action(Generic[InputT, OutputT]):
             )
         if not timeout > 0:
             raise AgentError(f"{where}: timeout is {timeout!r}; it must be more than 0 seconds")
-        if risk not in get_args(Risk):
-            known = " or ".join(map(repr, get_args(Risk)))
-            raise AgentError(f"{where}: risk is {risk!r}; it must be {known}")
+        for what, given, allowed in (
+            ("risk", risk, get_args(Risk)),
+            ("execution", execution, get_args(ExecutionKind)),
+        ):
+            if given not in allowed:
+                known = " or ".join(map(repr, allowed))
+                raise AgentError(f"{where}: {what} is {given!r}; it must be {known}")
+        self.memory = _bytes(where, memory)
+        self.execution: ExecutionKind = execution
         self.timeout = timeout
         self.risk: Risk = risk
         self.description = description or (inspect.getdoc(function) or "").partition("\n")[0]
@@ -135,6 +154,8 @@ class Action(Generic[InputT, OutputT]):
             "description": self.description,
             "risk": self.risk,
             "timeoutMs": int(self.timeout * 1000),
+            "execution": self.execution,
+            "memoryBytes": self.memory,
             "inputSchema": self.input_schema,
             "outputSchema": self.output_schema,
         }
@@ -159,6 +180,16 @@ def explain(error: ValidationError) -> str:
     if len(problems) > _PROBLEMS_SHOWN:
         shown.append(f"and {len(problems) - _PROBLEMS_SHOWN} more")
     return "; ".join(shown)
+
+
+def _bytes(where: str, memory: int | str) -> int:
+    found = _MEMORY.fullmatch(str(memory))
+    size = int(found[1]) * _UNITS[found[2] or "B"] if found else 0
+    if size < _LEAST_MEMORY:
+        raise AgentError(
+            f"{where}: memory is {memory!r}; write it as in '512MB' or '2GiB', 1MiB at least"
+        )
+    return size
 
 
 def _signature(

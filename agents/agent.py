@@ -2,14 +2,24 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, overload
+from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, get_args, overload
 
 from pydantic import BaseModel
 
-from agents.action import DEFAULT_TIMEOUT_S, NAME, Action, InputT, OutputT, Risk
+from agents.action import (
+    DEFAULT_MEMORY,
+    DEFAULT_TIMEOUT_S,
+    NAME,
+    Action,
+    ExecutionKind,
+    InputT,
+    OutputT,
+    Risk,
+)
+from agents.cost import Number, number
 from streams.errors import AgentError
 
-AgentType = Literal["RULE", "LLM"]
+AgentType = Literal["LLM", "RULE", "API", "SCRIPT"]
 
 DEFAULT_CONCURRENCY: Final = 64
 
@@ -30,8 +40,10 @@ class _Decorator(Protocol):
 class Agent:
     """One kind of agent. Its tasks travel on the topic `tasks.<name>`.
 
-    `type` is `RULE` for plain code and `LLM` where a language model decides. `concurrency` is how
-    many of its tasks one worker has in hand at once: small for heavy work.
+    `type` tells people what decides in it: `RULE` plain code, `LLM` a language model, `API` another
+    system that it calls, `SCRIPT` a script that the task brings. `concurrency` is how many of its
+    tasks one worker has in hand at once: small for heavy work. `rate` is the price of a minute at
+    work in USD, as in `"0.05"`; where it is unsaid, the worker's setting counts.
     """
 
     def __init__(
@@ -42,12 +54,16 @@ class Agent:
         type: AgentType = "RULE",  # noqa: A002 -- the contract's word for it
         version: str = "1.0.0",
         concurrency: int = DEFAULT_CONCURRENCY,
+        rate: Number | None = None,
     ) -> None:
         if not NAME.fullmatch(name):
             raise AgentError(
                 f"agent {name!r}: the name is letters, digits, '-' and '_', first a lower-case "
                 "letter, at most 63 characters"
             )
+        if type not in get_args(AgentType):
+            known = ", ".join(map(repr, get_args(AgentType)))
+            raise AgentError(f"agent {name!r}: type is {type!r}; it must be one of {known}")
         if concurrency < 1:
             raise AgentError(f"agent {name!r}: concurrency is {concurrency}; it must be at least 1")
         self.name = name
@@ -55,6 +71,7 @@ class Agent:
         self.type: AgentType = type
         self.version = version
         self.concurrency = concurrency
+        self.rate = None if rate is None else number(rate, f"agent {name!r}: rate")
         self._actions: dict[str, Action[Any, Any]] = {}
 
     @property
@@ -78,6 +95,8 @@ class Agent:
         description: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
         risk: Risk = "AUTO",
+        memory: int | str = DEFAULT_MEMORY,
+        execution: ExecutionKind = "light",
     ) -> _Decorator: ...
     def action(
         self,
@@ -87,6 +106,8 @@ class Agent:
         description: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
         risk: Risk = "AUTO",
+        memory: int | str = DEFAULT_MEMORY,
+        execution: ExecutionKind = "light",
     ) -> Any:
         """Register a function as an action: `@agent.action` or `@agent.action(timeout=300)`.
 
@@ -96,6 +117,10 @@ class Agent:
             name: by default the function's name.
             description: by default the first line of the function's docstring.
             timeout: seconds for one attempt; a workflow can only shorten it.
+            memory: what it may use, as `"512MB"` or in bytes; binds only in the sandbox.
+            execution: `light` in the worker itself, an async function in its loop and any other in
+                a thread; `sandbox` for what is heavy or not to be trusted. The function is the
+                same.
             risk: `APPROVAL_REQUIRED` for what a person has to agree to first. A workflow can ask
                 for approval of any action; it cannot do without where the action wants it.
 
@@ -111,6 +136,8 @@ class Agent:
                 description=description,
                 timeout=timeout,
                 risk=risk,
+                memory=memory,
+                execution=execution,
             )
             if made.name in self._actions:
                 raise AgentError(f"agent {self.name!r} has two actions called {made.name!r}")
@@ -126,6 +153,8 @@ class Agent:
             "version": self.version,
             "type": self.type,
             "description": self.description,
+            "concurrency": self.concurrency,
+            "rate": None if self.rate is None else f"{self.rate:f}",
             "actions": [action.descriptor() for action in self._actions.values()],
         }
 

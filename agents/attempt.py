@@ -6,7 +6,9 @@ before it is closed by force.
 """
 
 import asyncio
+from collections.abc import Callable
 
+from agents.context import Context
 from agents.reporter import Reporter, Say
 from agents.signals import Signals
 from streams.records import Task, TaskCancellation
@@ -20,12 +22,34 @@ class Attempt:
         say: takes its progress records.
         worker: the name of this worker, for these records.
         grace: seconds that an async action has to clean up in, once it is cancelled.
+        clock_ns: nanoseconds; any origin will do.
     """
 
-    __slots__ = ("_end_timer", "_grace", "_hard", "_reporter", "_say", "_work", "_worker", "task")
+    __slots__ = (
+        "_began_ns",
+        "_clock_ns",
+        "_end_timer",
+        "_grace",
+        "_hard",
+        "_reporter",
+        "_say",
+        "_work",
+        "_worker",
+        "context",
+        "task",
+        "worked_ns",
+    )
 
-    def __init__(self, task: Task, say: Say, worker: str, grace: float) -> None:
+    def __init__(
+        self, task: Task, say: Say, worker: str, grace: float, clock_ns: Callable[[], int]
+    ) -> None:
         self.task = task
+        self.worked_ns: int | None = None
+        """How long the action was at work; None while it has not been."""
+        self._began_ns = 0
+        self._clock_ns = clock_ns
+        self.context: Context | None = None
+        """What the action was given, where it takes one."""
         self._say = say
         self._worker = worker
         self._grace = grace
@@ -59,9 +83,16 @@ class Attempt:
         self._work = asyncio.current_task()
 
     def begin_work(self) -> None:
-        """The action is called now."""
+        """The action is called now; waiting for its turn is over, which costs nothing."""
+        self._began_ns = self._clock_ns()
+        self.worked_ns = 0
         if self.task.report:
             self._speaker().begin()
+
+    def end_work(self) -> None:
+        """The action is over, or given up."""
+        if self.worked_ns is not None:
+            self.worked_ns = self._clock_ns() - self._began_ns
 
     def bound_by(self, hard: asyncio.Timeout | None) -> None:
         """Hear of the time-out that closes the action by force, while there is one."""

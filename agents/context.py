@@ -1,12 +1,17 @@
 """What an action may know about the task it works on, tell of it, and be told."""
 
 import asyncio
+from pathlib import Path
 
+import structlog
 from msgspec import Struct, field
-from structlog import get_logger
-from structlog.typing import FilteringBoundLogger
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from agents.blob import Blobs, MemoryBlobs
+from agents.cost import Costs
+from agents.secrets import Secrets
 from agents.signals import Signals
+from agents.workspace import Workspace
 
 
 class Context(Struct, frozen=True, kw_only=True):
@@ -14,8 +19,11 @@ class Context(Struct, frozen=True, kw_only=True):
 
     `task_id` names the attempt: hand it to outside systems as the idempotency key (the same task
     may be executed again after a crash). `attempt` counts from 1, `started_at` is in milliseconds
-    since the epoch, `traceparent` is the W3C header to pass on. The defaults are what
-    `Action.test` uses; a test reads `signals.progress` and calls `signals.cancel`.
+    since the epoch, `traceparent` is the W3C header to pass on. `secrets["NAME"]` gives a secret,
+    `cost.record(…)` takes what the work costs beside time, `blobs` keeps files for others.
+
+    The defaults are what `Action.test` uses. A test gives `secrets=Secrets({"NAME": "…"})`, reads
+    `signals.progress` and `cost.entries`, and calls `signals.cancel`.
     """
 
     task_id: str = "test"
@@ -30,6 +38,25 @@ class Context(Struct, frozen=True, kw_only=True):
     started_at: int = 0
     traceparent: str | None = None
     signals: Signals = field(default_factory=Signals)
+    cost: Costs = field(default_factory=Costs)
+    secrets: Secrets = field(default_factory=Secrets)
+    blobs: Blobs = field(default_factory=MemoryBlobs)
+    folder: Workspace = field(default_factory=Workspace)
+
+    @property
+    def idempotency_key(self) -> str:
+        """Names the attempt, for outside systems: the same whenever this very task comes again."""
+        return self.task_id
+
+    @property
+    def workspace(self) -> Path:
+        """A fresh folder that is only this attempt's, removed after it."""
+        return self.folder.path
+
+    @property
+    def trace_headers(self) -> dict[str, str]:
+        """The HTTP headers that let a called system join the trace."""
+        return {} if self.traceparent is None else {"traceparent": self.traceparent}
 
     async def progress(self, percent: float | None = None, message: str = "") -> None:
         """Say how far the work is, in percent, and what is being done.
@@ -37,12 +64,12 @@ class Context(Struct, frozen=True, kw_only=True):
         People see it live. It may be called as often as one likes: the newest is sent, at most
         once a second.
         """
-        self.signals.tell(percent, message)
+        self.signals.tell(percent, self.secrets.hide(message))
         await asyncio.sleep(0)  # on its way, if it is its time
 
     def report_progress(self, percent: float | None = None, message: str = "") -> None:
         """The same from a sync action; it returns at once."""
-        self.signals.tell(percent, message)
+        self.signals.tell(percent, self.secrets.hide(message))
 
     @property
     def cancelled(self) -> asyncio.Event:
@@ -62,8 +89,12 @@ class Context(Struct, frozen=True, kw_only=True):
 
     @property
     def logger(self) -> FilteringBoundLogger:
-        """A structured logger that says which task it speaks of."""
-        logger: FilteringBoundLogger = get_logger(f"agents.{self.agent}")
+        """A structured logger that says which task it speaks of, and no secret of the task."""
+        logger: FilteringBoundLogger = structlog.wrap_logger(
+            None,
+            processors=[self._without_secrets, *structlog.get_config()["processors"]],
+            logger_factory_args=(f"agents.{self.agent}",),
+        )
         return logger.bind(
             action=self.action,
             task=self.task_id,
@@ -71,3 +102,15 @@ class Context(Struct, frozen=True, kw_only=True):
             node=self.node,
             attempt=self.attempt,
         )
+
+    def _without_secrets(self, logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+        if not self.secrets.asked:
+            return event
+        told = structlog.processors.format_exc_info(logger, name, event)
+        return {key: self._hidden(value) for key, value in told.items()}
+
+    def _hidden(self, value: object) -> object:
+        """The value; its text, cut, where a secret stands in that."""
+        text = value if isinstance(value, str) else repr(value)
+        hidden = self.secrets.hide(text)
+        return value if hidden == text else hidden

@@ -7,29 +7,37 @@ Rules:
   inputs or outputs are not, and an agent says so itself with `PermanentError`.
 - Whoever was told to end and gives no output has been cancelled, whatever it does about it. An
   output that it gives all the same counts: the work is done, and may have to be undone.
+- Every result of an action that was called carries what that cost, a failed one too: the time at
+  work at the agent's rate, and what the action recorded. Waiting for a turn is free.
+- No secret that the action asked for leaves with the result.
 - No log line for a task: the result is the record of it.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 from msgspec import UNSET, Raw
+from msgspec.structs import replace
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from agents.action import Action, explain
 from agents.attempt import Attempt
+from agents.blob import BlobKeeper, MemoryBlobs, ProjectBlobs
 from agents.context import Context
+from agents.cost import DEFAULT_PRICE, Rate, compute
 from agents.errors import PermanentError
 from agents.payloads import PayloadError, Payloads
 from agents.registry import AgentRegistry
 from agents.reporter import Say, nobody
+from agents.secrets import GivenSecrets, Secrets, SecretSource
 from agents.threads import Threads
 from agents.time_limit import GRACE_S, OverTimeError, within
 from streams.payload import INLINE_LIMIT, has_references
-from streams.records import Failure, Result, Task, TaskCancellation
+from streams.records import Cost, Failure, Result, Task, TaskCancellation
 
 _MESSAGE_LENGTH: Final = 2_000
 
@@ -44,6 +52,10 @@ class Execution:
         worker: the name of this worker, for the result.
         threads: where sync actions run; its `running` and `abandoned` are worth watching.
         grace: seconds that an async action has to clean up after its time-out.
+        rate: the price of compute, for agents that have none of their own.
+        secrets: where the actions' secrets are.
+        blobs: where the actions' blobs go; in memory if unsaid, for tests.
+        clock_ns: measures the time at work, in nanoseconds.
     """
 
     def __init__(
@@ -55,6 +67,10 @@ class Execution:
         worker: str = "",
         threads: Threads | None = None,
         grace: float = GRACE_S,
+        rate: Rate = DEFAULT_PRICE,
+        secrets: SecretSource | None = None,
+        blobs: BlobKeeper | None = None,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self.threads = threads or Threads()
         self._payloads = payloads
@@ -63,10 +79,17 @@ class Execution:
         self._now_ms = now_ms
         self._worker = worker
         self._grace = grace
+        self._secrets = secrets or GivenSecrets({})
+        self._blobs = blobs
+        self._clock_ns = clock_ns
+        self._rates = {
+            name: rate if agent.rate is None else Rate(agent.rate, f"{name}@{agent.version}")
+            for name, agent in registry.agents.items()
+        }
 
     def attempt(self, task: Task, say: Say = nobody) -> Attempt:
         """The task, in hand; `say` takes its progress records."""
-        return Attempt(task, say, self._worker, self._grace)
+        return Attempt(task, say, self._worker, self._grace, self._clock_ns)
 
     async def execute(self, task: Task, attempt: Attempt | None = None) -> Result:
         """Execute one attempt. The time limit is the shorter of the task's and the action's.
@@ -88,18 +111,33 @@ class Execution:
             _forget_cancellation()
             if isinstance(outcome, Failure):
                 outcome = _final("cancelled", reason)
-        return self._result(task, started_at, outcome)
+        if (context := attempt.context) is not None:
+            outcome = _without_secrets(context.secrets, outcome)
+            if context.folder.is_made:
+                await asyncio.to_thread(context.folder.remove)
+        return self._result(task, started_at, outcome, self._costs(attempt))
 
     def refuse(self, task: Task, order: TaskCancellation) -> Result:
         """The result of a task that is not begun, because it was called off."""
-        return self._result(task, self._now_ms(), _final("cancelled", order.reason))
+        return self._result(task, self._now_ms(), _final("cancelled", order.reason), ())
 
-    def broken_off(self, task: Task) -> Result:
+    def broken_off(self, attempt: Attempt) -> Result:
         """The result of a task whose action cancelled the asyncio task that it was called in."""
         text = "the action cancelled its own asyncio task"
-        return self._result(task, self._now_ms(), Failure(kind="agent_error", message=text))
+        failure = Failure(kind="agent_error", message=text)
+        return self._result(attempt.task, self._now_ms(), failure, self._costs(attempt))
 
-    def _result(self, task: Task, started_at: int, outcome: Raw | Failure) -> Result:
+    def _costs(self, attempt: Attempt) -> tuple[Cost, ...]:
+        if attempt.worked_ns is None:
+            return ()
+        agent = attempt.task.agent
+        worked = compute(agent, attempt.worked_ns, self._rates[agent])
+        context = attempt.context
+        return (worked,) if context is None else (worked, *context.cost.entries)
+
+    def _result(
+        self, task: Task, started_at: int, outcome: Raw | Failure, costs: tuple[Cost, ...]
+    ) -> Result:
         return Result(
             run=task.run,
             node=task.node,
@@ -110,6 +148,7 @@ class Execution:
             worker=self._worker,
             output=UNSET if isinstance(outcome, Failure) else outcome,
             failure=outcome if isinstance(outcome, Failure) else None,
+            costs=costs,
         )
 
     def close(self) -> None:
@@ -145,7 +184,9 @@ class Execution:
             return _from_exception(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- an agent may raise anything
             return _from_exception(error)
-        output = self._written(action, produced)
+        finally:
+            attempt.end_work()
+        output = self._written(action, produced, attempt.context)
         if isinstance(output, Failure):
             return output
         self._payloads.check(output)
@@ -169,7 +210,7 @@ class Execution:
     ) -> object:
         task = attempt.task
         if action.takes_context:
-            context = Context(
+            context = attempt.context = Context(
                 task_id=task.id,
                 run_id=task.run,
                 project=task.project,
@@ -182,6 +223,8 @@ class Execution:
                 started_at=started_at,
                 traceparent=task.traceparent,
                 signals=attempt.signals,
+                secrets=Secrets(self._secrets),
+                blobs=self._blobs_of(task.project),
             )
             work = partial(action.function, inputs, context)
         else:
@@ -192,19 +235,36 @@ class Execution:
         name = f"{task.agent} {task.action} {task.id}"
         return await self.threads.within(limit, name, work, attempt.begin_work)
 
-    def _written(self, action: Action[Any, Any], produced: object) -> bytes | Failure:
+    def _blobs_of(self, project: str) -> ProjectBlobs | MemoryBlobs:
+        if self._blobs is None:
+            return MemoryBlobs()
+        return ProjectBlobs(self._blobs, project, asyncio.get_running_loop())
+
+    def _written(
+        self, action: Action[Any, Any], produced: object, context: Context | None
+    ) -> bytes | Failure:
         try:
-            return action.write(produced)
+            output = action.write(produced)
         except ValidationError as error:
             return _final("invalid_output", explain(error))
         except PydanticSerializationError as error:
             return _final("invalid_output", _shortened(str(error)))
         except Exception as error:  # noqa: BLE001 -- a serializer of the agent's own may raise anything
             return _from_exception(error)
+        secret = None if context is None else context.secrets.named_in(output)
+        if secret is not None:
+            return _final("invalid_output", f"the secret {secret} stands in the output")
+        return output
 
 
 def _final(kind: str, message: str) -> Failure:
     return Failure(kind=kind, message=message, retryable=False)
+
+
+def _without_secrets(secrets: Secrets, outcome: Raw | Failure) -> Raw | Failure:
+    if isinstance(outcome, Failure) and secrets.asked:
+        return replace(outcome, message=secrets.hide(outcome.message))
+    return outcome
 
 
 def _from_exception(error: BaseException) -> Failure:

@@ -144,7 +144,7 @@ class AgentRuntime:
             except asyncio.CancelledError:
                 if self._stopping:
                     raise
-                result = self._execution.broken_off(task)
+                result = self._execution.broken_off(attempt)
             finally:
                 self._free.release()
         finally:

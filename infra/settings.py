@@ -7,6 +7,7 @@ Order of precedence: a flag of the command line, the environment, the default. A
 import ipaddress
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -85,6 +86,16 @@ class Settings(BaseSettings):
     )
     blobs: str = Field(
         default="", description="where big payloads go, a folder or URL; empty: data directory"
+    )
+    compute_rate: Decimal = Field(
+        default=Decimal("0.01"),
+        ge=0,
+        lt=1_000_000,
+        decimal_places=12,
+        description="USD per minute at work, of agents without a rate of their own",
+    )
+    secrets: Path | None = Field(
+        default=None, description="folder with a file for each of the agents' secrets"
     )
     payload_limit: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="bytes of the largest payload"

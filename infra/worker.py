@@ -17,11 +17,13 @@ import msgspec
 import structlog
 import uvloop
 
+from agents.cost import Rate
 from agents.execution import Execution
 from agents.orders import OrderReader
 from agents.payloads import Payloads
 from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
+from agents.secrets import WorkerSecrets
 from infra import telemetry
 from infra.group_session import session_seconds
 from infra.metrics_port import metrics_served
@@ -96,7 +98,15 @@ async def run_worker(
         definitions = await stack.enter_async_context(CatalogReader(bootstrap))
         await definitions.ready()
         await _register(outbox, registry, name)
-        execution = Execution(registry, Payloads(blobs), now_ms=_now_ms, worker=name)
+        execution = Execution(
+            registry,
+            Payloads(blobs),
+            now_ms=_now_ms,
+            worker=name,
+            rate=Rate(settings.compute_rate, _price_list(settings)),
+            secrets=WorkerSecrets(os.environ, settings.secrets),
+            blobs=blobs,
+        )
         stack.callback(execution.close)
 
         tracing = telemetry.tracing()
@@ -153,6 +163,11 @@ async def run_worker(
             await _serve(engine, stop)
         finally:
             await engine.stop(0.0 if stop.urgent.is_set() else STOP_GRACE_S)
+
+
+def _price_list(settings: Settings) -> str:
+    """Where the price of compute comes from."""
+    return "setting" if "compute_rate" in settings.model_fields_set else "default"
 
 
 async def _serve(engine: Engine, stop: Stop) -> None:

@@ -9,13 +9,23 @@ Rules:
 - Statuses are the contract's words; the same words stand in REST, SQL and the UI.
 """
 
+from decimal import Decimal
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 FORMAT: Final = 1
 NULL: Final = Raw(b"null")
+
+COST_DIGITS: Final = 12
+"""Digits that a cost's numbers may have after the point."""
+COST_LIMIT: Final = 10**12
+"""A cost's numbers are less than this."""
+COST_ENTRIES: Final = 100
+"""Costs that one result may have."""
+COST_TEXT: Final = 200
+"""Characters of a cost's texts."""
 
 
 class RunStatus(StrEnum):
@@ -62,6 +72,46 @@ class Failure(_Value, frozen=True, kw_only=True):
     retryable: bool = True
     node: str | None = None
     error: str = ""
+
+
+CostKind = Literal["compute", "tokens", "api"]
+_CostText = Annotated[str, Meta(max_length=COST_TEXT)]
+
+
+class Cost(_Value, frozen=True, kw_only=True):
+    """Something that an attempt used: `quantity` units at `unit_price` are `amount`.
+
+    `source` is who is paid (an agent for compute), `price_version` the price list. Numbers are
+    exact, not negative, and stand on the wire as strings: 12 digits after the point at most.
+    """
+
+    kind: CostKind
+    source: _CostText
+    quantity: Decimal
+    unit: _CostText
+    unit_price: Decimal
+    amount: Decimal
+    model: _CostText = ""
+    currency: _CostText = "USD"
+    price_version: _CostText = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be added up exactly."""
+        for name, value in (
+            ("quantity", self.quantity),
+            ("unit price", self.unit_price),
+            ("amount", self.amount),
+        ):
+            sign, _, exponent = value.as_tuple()
+            if not isinstance(exponent, int) or (sign and value) or value >= COST_LIMIT:
+                raise ValueError(f"a cost's {name} is {value}; from 0 to {COST_LIMIT:,} it may be")
+            if exponent < -COST_DIGITS:
+                raise ValueError(
+                    f"a cost's {name} is {value}; {COST_DIGITS} digits after the point it may have"
+                )
+
+
+_Costs = Annotated[tuple[Cost, ...], Meta(max_length=COST_ENTRIES)]
 
 
 class Trigger(_Value, frozen=True, kw_only=True):
@@ -135,7 +185,8 @@ class Start(_Value, tag_field="type", tag="start", frozen=True, kw_only=True):
 class Result(_Value, tag_field="type", tag="result", frozen=True, kw_only=True):
     """An agent's answer to one task: `output` or, where that is unset, `failure`.
 
-    `started_at` and `finished_at` are the agent's clock around the work itself.
+    `started_at` and `finished_at` are the agent's clock around the work itself. `costs` are those
+    of this attempt, whatever became of it.
     """
 
     run: str
@@ -147,6 +198,7 @@ class Result(_Value, tag_field="type", tag="result", frozen=True, kw_only=True):
     item: int | None = None
     output: Raw | UnsetType = UNSET
     failure: Failure | None = None
+    costs: _Costs = ()
     v: Literal[1] = FORMAT
 
 

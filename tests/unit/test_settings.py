@@ -1,3 +1,4 @@
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ def test_defaults_are_embedded_and_on_loopback(
         "fan_out_limit": 20_000,
         "nodes_limit": 1_000,
         "definition_limit": 256 * 1024,
+        "compute_rate": Decimal("0.01"),
+        "secrets": None,
     }
     assert settings.blob_url == str(tmp_path / "commandcenter" / "blobs")
     assert settings.store == f"chdb://{tmp_path}/commandcenter/clickhouse"

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from agents.payloads import Payloads
 from agents.threads import Threads
 from streams import codec
 from streams.blob_store import BlobStore
-from streams.records import Failure, Result, Task
+from streams.records import Cost, Failure, Result, Task
 
 
 class Question(BaseModel):
@@ -226,6 +227,7 @@ async def execution(tmp_path: Path) -> AsyncIterator[Execution]:
         worker="w1",
         threads=Threads(limit=2),
         grace=0.02,
+        clock_ns=count(0, 600_000_000).__next__,
     )
     released.clear()
     cleaned.clear()
@@ -258,6 +260,18 @@ async def until(reached: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+TICK = Cost(
+    kind="compute",
+    source="oracle",
+    quantity=Decimal("0.010000000"),
+    unit="minute",
+    unit_price=Decimal("0.01"),
+    amount=Decimal("0.0001"),
+    price_version="default",
+)
+"""What the clock of these tests makes an action cost."""
+
+
 async def test_a_result_carries_the_tasks_coordinates_and_times(execution: Execution) -> None:
     result = await execution.execute(task("echo", {"text": "hi"}))
     assert result == Result(
@@ -269,6 +283,7 @@ async def test_a_result_carries_the_tasks_coordinates_and_times(execution: Execu
         finished_at=1_001,
         worker="w1",
         output=result.output,
+        costs=(TICK,),
     )
     assert answered(result) == "hi"
     failure = await execution.execute(task("fail", {"text": "no"}))

@@ -244,6 +244,8 @@ def test_the_descriptor_is_plain_json_with_the_schemas() -> None:
         "version": "2.1.0",
         "type": "RULE",
         "description": "Adds.",
+        "concurrency": 64,
+        "rate": None,
     }
     assert set(action.pop("inputSchema")["properties"]) == {"firstNumber", "secondNumber"}
     assert set(action.pop("outputSchema")["properties"]) == {"totalSum", "byTask"}
@@ -252,6 +254,8 @@ def test_the_descriptor_is_plain_json_with_the_schemas() -> None:
         "description": "Add two numbers.",
         "risk": "AUTO",
         "timeoutMs": 2500,
+        "execution": "light",
+        "memoryBytes": 512_000_000,
     }
 
 
