@@ -15,7 +15,7 @@ import sys
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from agents.errors import PermanentError
@@ -43,10 +43,19 @@ class _Requests:
 _FRONT: Final = _Requests()
 
 
-def send(
-    url: str, title: str, body: str, kind: str, message_id: str, requests: PatientRequests
-) -> str:
+class Message(NamedTuple):
+    """What is sent; `kind` is Apprise's word for how serious it is."""
+
+    title: str
+    body: str
+    kind: str
+    id: str
+
+
+def send(url: str, message: Message, requests: PatientRequests, shown: str | None = None) -> str:
     """Send one message, and return the channel without what may be secret.
+
+    `shown` is how the channel is called, where its URL is a secret.
 
     Raises:
         PermanentError: nobody can be reached by that URL, or the service refuses for good.
@@ -57,12 +66,14 @@ def send(
         token = _requests.set(requests)
         try:
             service = _service(apprise, url)
-            channel = masked(service.url(privacy=True))
+            channel = shown or _masked(service.url(privacy=True))
             if isinstance(getattr(service, "headers", None), dict):
-                service.headers.setdefault("Idempotency-Key", message_id)
+                service.headers.setdefault("Idempotency-Key", message.id)
             services = apprise.Apprise()
             services.add(service)
-            with services.notify(body=body, title=title, notify_type=kind) as result:
+            with services.notify(
+                body=message.body, title=message.title, notify_type=message.kind
+            ) as result:
                 if result:
                     return channel
                 said = "; ".join(it.message for it in result.logs() if it.level in _COMPLAINTS)
@@ -77,7 +88,7 @@ def send(
     raise PermanentError(text) if final else AgentError(text)
 
 
-def masked(url: str) -> str:
+def _masked(url: str) -> str:
     """Scheme and host: a path or query may be a secret that apprise does not know as one."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{re.split('[/?#]', rest)[0]}"
@@ -128,7 +139,8 @@ def _apprise() -> Any:
         raise PermanentError(
             f"{error.name} is not installed; install the extra: commandcenter[agents]"
         ) from error
-    NotificationManager().disable(*_OF_THIS_MACHINE)
+    services: Any = NotificationManager  # it has no types of its own
+    services().disable(*_OF_THIS_MACHINE)
     return apprise
 
 

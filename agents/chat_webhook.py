@@ -42,12 +42,12 @@ def _slack(
     heading = f"*{_escaped(title)}*\n" if title else ""
     text = _cut(heading + _escaped(message), _SLACK_TEXT)
     blocks: list[JsonValue] = [{"type": "section", "text": {"type": "mrkdwn", "text": text}}]
-    shown = [
+    shown: list[JsonValue] = [
         {"type": "mrkdwn", "text": _cut(f"*{_escaped(key)}*\n{_escaped(value)}", _FIELD)}
         for key, value in _first(fields, _SLACK_FIELDS)
     ]
     if shown:
-        blocks.append({"type": "section", "fields": [*shown]})
+        blocks.append({"type": "section", "fields": shown})
     return {
         # What a notification on a phone shows.
         "text": _cut(_escaped(title or message), _FIELD),

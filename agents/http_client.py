@@ -23,7 +23,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from agents.errors import PermanentError
-from agents.outbound import SETTING, Outbound
+from agents.outbound import SETTING, BlockedError, Outbound
 from streams.errors import AgentError
 
 _CHUNK: Final = 64 * 1024
@@ -94,6 +94,8 @@ async def exchange(
         text = f"the URL is not one that can be asked: {type(error).__name__}"
         raise PermanentError(text) from error
     except aiohttp.ClientConnectorDNSError as error:
+        if isinstance(error.os_error, BlockedError):
+            raise error.os_error from None
         raise UnreachableError(f"the name {error.host} cannot be resolved") from error
     except aiohttp.ClientConnectorError as error:
         text = f"{error.host}:{error.port} cannot be connected to: {_reason(error.os_error)}"

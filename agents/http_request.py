@@ -15,7 +15,6 @@ import time
 from decimal import Decimal
 from email.message import Message
 from http import HTTPStatus
-from string import Template
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import pydantic_core
@@ -27,6 +26,7 @@ from agents.context import Context
 from agents.errors import PermanentError
 from agents.model import Model
 from agents.outbound import outbound
+from agents.secrets import Secrets
 from streams.errors import AgentError
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ _JSON: Final = re.compile(r"application/(.+\+)?json|text/json")
 _TEXT: Final = re.compile(
     r"text/.*|application/(.+\+)?(json|xml|yaml|javascript|x-www-form-urlencoded|x-ndjson|toml)"
 )
+_SECRET: Final = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _AGAIN: Final = frozenset({408, 425, 429})
 _EXCERPT: Final = 300
-_SHORTEST_SECRET: Final = 4
 
 http = Agent(
     "http",
@@ -72,15 +72,6 @@ class RefusedError(PermanentError):
 
 class BusyError(AgentError):
     """The server cannot answer now."""
-
-
-class _HeaderTemplate(Template):
-    """`${NAME}` is a secret; a dollar without a brace is a dollar."""
-
-    delimiter = "$"
-    pattern = r"""
-        \$(?:(?P<escaped>\$) | (?P<named>(?!)) | \{(?P<braced>[A-Za-z0-9_]+)\} | (?P<invalid>(?!)))
-    """
 
 
 def _url(text: str) -> str:
@@ -151,7 +142,10 @@ class RequestInput(Model):
         default=5, ge=0, le=20, description="0: a redirect is the answer itself"
     )
     price: Decimal | None = Field(
-        default=None, ge=0, le=1_000_000, description="what one answer costs, in USD, for the ledger"
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="what one answer costs, in USD, for the ledger",
     )
 
     @model_validator(mode="after")
@@ -192,9 +186,8 @@ async def request(inputs: RequestInput, context: Context) -> RequestOutput:
 
     from agents import http_client
 
-    secrets: dict[str, str] = {}
     secret_headers = {
-        name: _filled(name, text, context, secrets) for name, text in inputs.secret_headers.items()
+        name: _filled(name, text, context) for name, text in inputs.secret_headers.items()
     }
     began = time.monotonic()
     answer = await http_client.exchange(
@@ -210,7 +203,6 @@ async def request(inputs: RequestInput, context: Context) -> RequestOutput:
         max_bytes=inputs.max_bytes,
         max_redirects=inputs.max_redirects,
     )
-    told = [it for it in (*secrets.values(), *secret_headers.values()) if len(it) >= _SHORTEST_SECRET]
     if inputs.price is not None:
         context.cost.record(
             kind="api",
@@ -219,21 +211,19 @@ async def request(inputs: RequestInput, context: Context) -> RequestOutput:
             unit="request",
             unit_price=inputs.price,
         )
-    _check(answer, inputs.expected_status, told)
-    return await _output(answer, context, told, round((time.monotonic() - began) * 1000))
+    _check(answer, inputs.expected_status, context.secrets)
+    return await _output(answer, context, round((time.monotonic() - began) * 1000))
 
 
-def _filled(name: str, text: str, context: Context, secrets: dict[str, str]) -> str:
-    """The header's value with its secrets, which are added to `secrets`."""
-    wanted = _HeaderTemplate(text).get_identifiers()
+def _filled(name: str, text: str, context: Context) -> str:
+    """The header's value with its secrets."""
+    wanted = _SECRET.findall(text)
     if not wanted:
         raise PermanentError(
             f"the header {name} in secretHeaders names no secret; write it like "
             '"Bearer ${NAME}", or put it into headers'
         )
-    for each in wanted:
-        secrets[each] = context.secrets[each].strip()
-    value = _HeaderTemplate(text).substitute(secrets)
+    value = _SECRET.sub(lambda it: context.secrets[it[1]], text)
     if not _HEADER_VALUE.fullmatch(value):
         raise PermanentError(
             f"the secrets of the header {name} ({', '.join(wanted)}) hold characters that no "
@@ -244,11 +234,9 @@ def _filled(name: str, text: str, context: Context, secrets: dict[str, str]) -> 
 
 def _own_headers(inputs: RequestInput, context: Context) -> dict[str, str]:
     given = {name.lower() for name in (*inputs.headers, *inputs.secret_headers)}
-    headers = {"User-Agent": "CommandCenter", "Accept": "*/*"}
+    headers = {"User-Agent": "CommandCenter", "Accept": "*/*", **context.trace_headers}
     if inputs.method not in _WITHOUT_KEY:
         headers["Idempotency-Key"] = context.idempotency_key
-    if context.traceparent is not None:
-        headers["traceparent"] = context.traceparent
     if inputs.has_json:
         headers["Content-Type"] = "application/json"
     elif inputs.body is not None:
@@ -269,7 +257,7 @@ async def _body(inputs: RequestInput, context: Context) -> bytes | None:
     return None
 
 
-def _check(answer: "Answer", expected: list[int], secrets: list[str]) -> None:
+def _check(answer: "Answer", expected: list[int], secrets: Secrets) -> None:
     status = answer.status
     if status in expected or (not expected and 200 <= status < 300):
         return
@@ -283,7 +271,7 @@ def _check(answer: "Answer", expected: list[int], secrets: list[str]) -> None:
         text += f" (Retry-After: {wait})"
     media_type, charset = _content_type(answer)
     if _TEXT.fullmatch(media_type):
-        said = _hidden(_decoded(answer.body[: 4 * _EXCERPT], charset) or "", secrets)
+        said = secrets.hide(_decoded(answer.body, charset) or "")
         said = " ".join(said.split())[:_EXCERPT]
         text += f": {said}" if said else ""
     if status in _AGAIN or status >= 500:
@@ -291,19 +279,17 @@ def _check(answer: "Answer", expected: list[int], secrets: list[str]) -> None:
     raise RefusedError(text)
 
 
-async def _output(
-    answer: "Answer", context: Context, secrets: list[str], duration_ms: int
-) -> RequestOutput:
+async def _output(answer: "Answer", context: Context, duration_ms: int) -> RequestOutput:
     media_type, charset = _content_type(answer)
     headers: dict[str, str] = {}
     for name, value in answer.headers.items():
         if (name := name.lower()) not in _NOT_TOLD:
-            shown = _hidden(value.encode(errors="replace").decode(), secrets)
+            shown = context.secrets.hide(value.encode(errors="replace").decode())
             headers[name] = f"{headers[name]}, {shown}" if name in headers else shown
     content: dict[str, Any] = {}
     text = _decoded(answer.body, charset) if _TEXT.fullmatch(media_type) else None
     if text is not None:
-        text = _hidden(text, secrets)
+        text = context.secrets.hide(text)
         parsed = _parsed(text) if _JSON.fullmatch(media_type) else None
         content = {"text": text} if parsed is None else {"json_": parsed[0]}
     elif answer.body:
@@ -341,9 +327,3 @@ def _parsed(text: str) -> tuple[Any] | None:
         return (pydantic_core.from_json(text, allow_inf_nan=False),)
     except ValueError:
         return None
-
-
-def _hidden(text: str, secrets: list[str]) -> str:
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "****")
-    return text

@@ -50,7 +50,7 @@ _LOG_LEVEL: Final[dict[Level, int]] = {
     "critical": logging.CRITICAL,
 }
 # `slack`, `discord:OTHER_SECRET`, `secret:NAME`; an Apprise URL has a slash after the colon.
-_BY_SECRET: Final = re.compile(r"(slack|discord|secret)(?::([A-Za-z0-9_]+))?")
+_BY_SECRET: Final = re.compile(r"(slack|discord|secret)(?::([A-Z0-9_]+))?")
 _DEFAULT_SECRET: Final = {"slack": "SLACK_WEBHOOK", "discord": "DISCORD_WEBHOOK"}
 _SPARE_S: Final = 10.0
 
@@ -130,9 +130,11 @@ def _deliver(inputs: SendInput, message_id: str, context: Context) -> str:
             return _post(service, url, name, inputs, message_id, requests)
     from agents import apprise_channel
 
+    shown = None if named is None else inputs.channel
     lines = [inputs.message, *(f"{key}: {value}" for key, value in inputs.metadata.items())]
     kind = _APPRISE_TYPE[inputs.severity]
-    return apprise_channel.send(url, inputs.title, "\n".join(lines), kind, message_id, requests)
+    message = apprise_channel.Message(inputs.title, "\n".join(lines), kind, message_id)
+    return apprise_channel.send(url, message, requests, shown)
 
 
 def _post(
@@ -150,10 +152,12 @@ def _post(
         service, inputs.message, inputs.title, inputs.severity, inputs.metadata
     )
     channel = f"{service} ({secret})"
-    with guarded(outbound()):
+    with guarded(outbound()) as guard:
         try:
             answer = requests.post(url, json=body, headers={"Idempotency-Key": message_id})
         except requests.RequestException as error:
+            if guard.refused:
+                raise guard.refused[0] from None
             text = f"{channel} cannot be reached: {type(error).__name__}"
             raise AgentError(text) from None
     if 200 <= answer.status_code < 300:

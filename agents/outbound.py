@@ -28,16 +28,26 @@ from streams.errors import OperatorError
 
 SETTING: Final = "COMMANDCENTER_OUTBOUND_ALLOW"
 
-_NAME: Final = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
+_NAME: Final = re.compile(
+    r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*"
+)
 _NAT64: Final = IPv6Network("64:ff9b::/96")
-# Public by number, but what answers there is the cloud that the machine stands in.
-_METADATA: Final = frozenset({IPv4Address("168.63.129.16")})
+# Public by number, or to some versions of Python; but what answers there is the cloud or network
+# that the machine stands in.
+_NEARBY: Final = tuple(
+    ip_network(each) for each in ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48")
+)
+
+_CONNECTING: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 
 Address = IPv4Address | IPv6Address
 
 
-class BlockedError(PermanentError):
-    """The request would have reached what it must not; nothing was sent."""
+class BlockedError(PermanentError, OSError):
+    """The request would have reached what it must not; nothing was sent.
+
+    To code that connects it is an address that cannot be had: it closes its socket.
+    """
 
 
 class _Exception(NamedTuple):
@@ -94,7 +104,11 @@ class Outbound:
 
 def is_public(address: Address) -> bool:
     """Whether anybody on the internet would reach the same machine there."""
-    return address.is_global and not address.is_multicast and address not in _METADATA
+    return (
+        address.is_global
+        and not address.is_multicast
+        and not any(address in network for network in _NEARBY)
+    )
 
 
 @cache
@@ -174,9 +188,8 @@ def _listen() -> None:
             return
         if event == "socket.getaddrinfo":
             guard.looked_up(args[0])
-        elif event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
-            if args[1] is not None:
-                guard.connects(args[1])
+        elif event in _CONNECTING and args[1] is not None:
+            guard.connects(args[1])
 
     sys.addaudithook(hear)
 

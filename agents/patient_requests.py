@@ -69,7 +69,9 @@ class PatientRequests:
         """As `requests.get`."""
         return self.request("GET", url, **options)
 
-    def post(self, url: str, data: Any = None, json: Any = None, **options: Any) -> requests.Response:
+    def post(
+        self, url: str, data: Any = None, json: Any = None, **options: Any
+    ) -> requests.Response:
         """As `requests.post`."""
         return self.request("POST", url, data=data, json=json, **options)
 

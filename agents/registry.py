@@ -16,6 +16,7 @@ BUILTIN: Final = (
     "agents.security_scanner:scanner",
     "agents.report:report",
     "agents.notifier:notifier",
+    "agents.http_request:http",
 )
 
 

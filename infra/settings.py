@@ -58,6 +58,17 @@ def _loopback(value: str) -> str:
     return value
 
 
+def _outbound(value: str) -> str:
+    if value:
+        from agents.outbound import Outbound  # only who allows something needs it
+
+        try:
+            Outbound(value)
+        except OperatorError as error:
+            raise ValueError(str(error)) from error
+    return value
+
+
 class Settings(BaseSettings):
     """All settings, validated and frozen; make one with `load`."""
 
@@ -96,6 +107,10 @@ class Settings(BaseSettings):
     )
     secrets: Path | None = Field(
         default=None, description="folder with a file for each of the agents' secrets"
+    )
+    outbound_allow: Annotated[str, AfterValidator(_outbound)] = Field(
+        default="",
+        description="what agents may reach besides public addresses: names, addresses, networks",
     )
     payload_limit: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="bytes of the largest payload"

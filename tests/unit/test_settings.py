@@ -30,6 +30,7 @@ def test_defaults_are_embedded_and_on_loopback(
         "definition_limit": 256 * 1024,
         "compute_rate": Decimal("0.01"),
         "secrets": None,
+        "outbound_allow": "",
     }
     assert settings.blob_url == str(tmp_path / "commandcenter" / "blobs")
     assert settings.store == f"chdb://{tmp_path}/commandcenter/clickhouse"
@@ -67,6 +68,7 @@ def test_relative_and_home_paths_become_absolute(monkeypatch: pytest.MonkeyPatch
         ("KAFKA", "a:9092,b:x", "'b:x' is not host:port"),
         ("CLICKHOUSE", "http://x", "clickhouse://"),
         ("HOST", "0.0.0.0", "no authentication"),
+        ("OUTBOUND_ALLOW", "localhost, not a host", "'not a host' is no name"),
         ("HOST", "example.org", "not a loopback address"),
     ],
 )
