@@ -282,6 +282,7 @@ def test_the_builtin_agents() -> None:
         "security-scanner": ["scan"],
         "report": ["summarize"],
         "notifier": ["send"],
+        "http": ["request"],
     }
 
 
