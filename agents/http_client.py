@@ -84,6 +84,8 @@ async def exchange(
             ) as session,
         ):
             return await _follow(session, request, judge, max_bytes, max_redirects)
+    except BlockedError:
+        raise
     except TimeoutError as error:
         text = f"{host} did not answer within {seconds:g} s"
         raise UnreachableError(text) from error
