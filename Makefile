@@ -16,7 +16,7 @@ MUTMUT_VERSION := 3.8.1
 UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-rebalance clean
+.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-sandbox bench-rebalance clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -55,8 +55,11 @@ format: setup ## Format the code and mend what ruff can mend
 	$(VENV)/bin/ruff format
 	$(VENV)/bin/ruff check --fix
 
-bench: setup ## Measure throughput and latency through the real stack
+bench: setup bench-sandbox ## Measure throughput and latency through the real stack
 	$(PY) tests/bench/run.py
+
+bench-sandbox: setup ## Measure how quickly a sandbox starts, and its memory
+	$(PY) tests/bench/sandbox.py
 
 bench-rebalance: setup ## Measure what a worker that joins, leaves or dies costs
 	$(PY) tests/bench/rebalance.py

@@ -6,6 +6,7 @@ from agents.blob import Blob
 from agents.context import Context
 from agents.errors import PermanentError
 from agents.model import Model
+from agents.readable import Readable
 from agents.registry import AgentRegistry, builtin, load
 from agents.secrets import Secrets
 from streams.errors import AgentError
@@ -19,6 +20,7 @@ __all__ = [
     "Context",
     "Model",
     "PermanentError",
+    "Readable",
     "Secrets",
     "builtin",
     "load",

@@ -33,6 +33,7 @@ from agents.errors import PermanentError
 from agents.payloads import PayloadError, Payloads
 from agents.registry import AgentRegistry
 from agents.reporter import Say, nobody
+from agents.sandbox.actions import SandboxedActions, SandboxedError
 from agents.secrets import GivenSecrets, Secrets, SecretSource
 from agents.threads import Threads
 from agents.time_limit import GRACE_S, OverTimeError, within
@@ -55,6 +56,8 @@ class Execution:
         rate: the price of compute, for agents that have none of their own.
         secrets: where the actions' secrets are.
         blobs: where the actions' blobs go; in memory if unsaid, for tests.
+        sandboxed: where actions that ask for a sandbox are called; in this process if unsaid, for
+            tests.
         clock_ns: measures the time at work, in nanoseconds.
     """
 
@@ -70,6 +73,7 @@ class Execution:
         rate: Rate = DEFAULT_PRICE,
         secrets: SecretSource | None = None,
         blobs: BlobKeeper | None = None,
+        sandboxed: SandboxedActions | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self.threads = threads or Threads()
@@ -81,6 +85,7 @@ class Execution:
         self._grace = grace
         self._secrets = secrets or GivenSecrets({})
         self._blobs = blobs
+        self._sandboxed = sandboxed
         self._clock_ns = clock_ns
         self._rates = {
             name: rate if agent.rate is None else Rate(agent.rate, f"{name}@{agent.version}")
@@ -209,7 +214,8 @@ class Execution:
         started_at: int,
     ) -> object:
         task = attempt.task
-        if action.takes_context:
+        sandboxed = self._sandboxed if action.execution == "sandbox" else None
+        if action.takes_context or sandboxed is not None:
             context = attempt.context = Context(
                 task_id=task.id,
                 run_id=task.run,
@@ -226,6 +232,9 @@ class Execution:
                 secrets=Secrets(self._secrets),
                 blobs=self._blobs_of(task.project),
             )
+            if sandboxed is not None:
+                attempt.begin_work()
+                return await sandboxed.call(action, context, inputs, limit)
             work = partial(action.function, inputs, context)
         else:
             work = partial(action.function, inputs)
@@ -268,6 +277,8 @@ def _without_secrets(secrets: Secrets, outcome: Raw | Failure) -> Raw | Failure:
 
 
 def _from_exception(error: BaseException) -> Failure:
+    if isinstance(error, SandboxedError):
+        return error.failure
     return Failure(
         kind="agent_error",
         message=_shortened(f"{type(error).__name__}: {error}".rstrip(": ")),

@@ -82,6 +82,11 @@ class AgentRuntime:
         self._fault: BaseException | None = None
         self._stopping = False
 
+    @property
+    def in_hand(self) -> int:
+        """Tasks that run or wait for their turn."""
+        return len(self._work)
+
     async def accept(self, batch: Batch) -> None:
         """Begin every task of the batch; back-pressure is on the partition, not on the caller."""
         place = (batch.tp, batch.generation)

@@ -1,6 +1,16 @@
-"""Which agents there are: a view of the compacted `agents` topic."""
+"""Which agents there are, and who serves them: a view of the compacted `agents` topic.
 
-from typing import Any, Self
+Rules:
+- An agent is known by its registration, for ever. It is alive while a worker says that it serves
+  it.
+- A worker is gone when it says so, and when it has been silent for three of its intervals. Live
+  records count from when they are read here: the clocks of two machines may differ. Those that are
+  read at the start are as old as they say.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import structlog
@@ -8,18 +18,44 @@ import structlog
 from streams import codec
 from streams.compacted_reader import CompactedReader
 from streams.errors import NotFoundError, Problem, UnreadableRecordError
-from streams.records import AgentRecord
+from streams.ids import WORKER_KEYS
+from streams.records import AgentRecord, Serving, WorkerRecord
 from streams.topics import AGENTS
 from streams.workflow import WorkflowSpec
+
+SILENT_INTERVALS: Final = 3
 
 _log = structlog.get_logger(__name__)
 
 
-class AgentsView:
-    """The latest registration of every agent, kept current; an async context manager."""
+class Server(NamedTuple):
+    """A worker that serves an agent now: since when, and when it was last heard of (seconds)."""
 
-    def __init__(self, bootstrap: str) -> None:
+    worker: str
+    serving: Serving
+    started_at: int
+    last_seen: float
+
+
+class _Heard(NamedTuple):
+    """A worker's newest sign of life, and when it was given, by the clock of this process."""
+
+    record: WorkerRecord
+    at: float
+
+
+class AgentsView:
+    """The registrations and the workers, kept current; an async context manager.
+
+    Args:
+        bootstrap: Kafka, `host:port[,host:port]`.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, bootstrap: str, clock: Callable[[], float] = time.time) -> None:
         self._agents: dict[str, AgentRecord] = {}
+        self._workers: dict[str, _Heard] = {}
+        self._clock = clock
         self._reader = CompactedReader(bootstrap, AGENTS, self._read)
 
     async def __aenter__(self) -> Self:
@@ -38,13 +74,45 @@ class AgentsView:
         """Wait until every registration made so far has been read."""
         await self._reader.caught_up()
 
-    def apply(self, key: bytes | None, value: bytes | None) -> None:
-        """Take in a record; one without a value takes the agent off the list."""
+    def apply(self, key: bytes | None, value: bytes | None, at: float | None = None) -> None:
+        """Take in a record; one without a value takes the agent or worker off the list.
+
+        `at` is when a worker's sign of life was given, where that is not now (seconds).
+        """
+        name = (key or b"").decode(errors="replace")
+        if name.startswith(WORKER_KEYS):
+            self._workers.pop(name, None)
+            if value is not None:
+                now = self._clock()
+                self._workers[name] = _Heard(
+                    codec.workers.decode(value), now if at is None else min(at, now)
+                )
+            return
         if value is None:
-            self._agents.pop((key or b"").decode(errors="replace"), None)
+            self._agents.pop(name, None)
             return
         record = codec.agents.decode(value)
         self._agents[record.name] = record
+
+    def servers(self, agent: str) -> list[Server]:
+        """The workers that serve the agent now, by name."""
+        now = self._clock()
+        found = [
+            Server(heard.record.worker, serving, heard.record.started_at, heard.at)
+            for heard in self._workers.values()
+            if now - heard.at <= SILENT_INTERVALS * heard.record.interval_ms / 1000
+            for serving in heard.record.agents
+            if serving.name == agent
+        ]
+        return sorted(found)
+
+    def unserved(self, agent: str) -> str:
+        """Why nobody does the tasks of this agent now; empty where somebody does, or may."""
+        if self.trouble or self.servers(agent):
+            return ""
+        if agent in self._agents:
+            return f"no worker serves agent {agent!r} now; start one that does"
+        return f"no worker serves agent {agent!r}, and none ever has"
 
     def all(self) -> list[AgentRecord]:
         """Every agent, by name."""
@@ -80,7 +148,9 @@ class AgentsView:
 
     def _read(self, record: Any) -> None:
         try:
-            self.apply(record.key, record.value)
+            # What stood there before is as old as it says; what comes now is new, by any clock.
+            at = record.timestamp / 1000 if self._reader.trouble else None
+            self.apply(record.key, record.value, at)
         except UnreadableRecordError as error:
             _log.error(
                 "an agent's registration cannot be read", offset=record.offset, why=str(error)

@@ -118,6 +118,7 @@ ROUTES: Final = (
     ),
     Route("GET", "/api/runs/{id}", runs.get_run, run_views.RunDetail),
     Route("GET", "/api/runs/{id}/agent-runs", runs.list_agent_runs, run_views.AgentRunList),
+    Route("GET", "/api/runs/{id}/costs", runs.list_costs, run_views.CostList),
     Route("GET", "/api/runs/{id}/events", runs.list_run_events, views.EventList),
     Route(
         "GET",

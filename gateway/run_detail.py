@@ -127,6 +127,7 @@ def tell_all(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int
             parent=_parent_view(parent),
             origin=_origin_view(origin),
             uncompensated=head.uncompensated,
+            cost=nodes.cost.totals(),
             watermark=dict(watermark),
         ),
         nodes,

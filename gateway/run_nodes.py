@@ -11,12 +11,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from gateway.run_costs import CostSum, costs_of
 from gateway.run_views import (
     AnswerView,
     ApprovalView,
     AwaitedView,
     ChildView,
     CompensationView,
+    CostTotal,
     FailureView,
     ItemCounts,
     ItemView,
@@ -88,6 +90,9 @@ class RunNodes:
         self._items: dict[str, dict[int, Fields]] = {}
         self._lists: dict[str, NodeFannedOut] = {}
         self._undone: dict[str, Fields] = {}
+        self._costs: dict[tuple[str, int | None], CostSum] = {}
+        self.cost = CostSum()
+        """What all of them cost."""
         if plan is not None:
             for spec in plan.spec.nodes:
                 self._nodes[spec.id] = _pending(plan.nodes[spec.id])
@@ -97,8 +102,13 @@ class RunNodes:
         node = getattr(event, "node", None)
         if node is None:
             return
-        fields = self._fields(node, getattr(event, "item", None))
+        item = getattr(event, "item", None)
+        fields = self._fields(node, item)
         fields.update(self._changes(event, fields, at))
+        if costs := costs_of(event):
+            self.cost.add(costs)
+            for key in {(node, item), (node, None)}:
+                self._costs.setdefault(key, CostSum()).add(costs)
 
     def views(self) -> list[NodeView]:
         """Every node, in the order of the definition; then those of the failure handler."""
@@ -134,7 +144,8 @@ class RunNodes:
             fields = known.get(index) or {"status": NodeStatus.PENDING}
             if status is None or fields["status"] is status:
                 value = values[index] if index < len(values) else None
-                yield ItemView(index=index, item=value, **fields)
+                cost = self._cost(node, index)
+                yield ItemView(index=index, item=value, cost=cost, **fields)
 
     def approval(self, node: str, item: int | None) -> ApprovalView | None:
         """What people were asked about the node or item; None where they were not."""
@@ -260,12 +271,17 @@ class RunNodes:
         undone = self._undone.get(node)
         extra: Fields = {}
         if undone is not None:
-            extra["compensation"] = CompensationView(**undone)
+            cost = self._cost(node + COMPENSATION, None)
+            extra["compensation"] = CompensationView(cost=cost, **undone)
         if node in self._lists:
             extra["items"] = self.counts(node)
             if fields["status"] is NodeStatus.SUCCESS and "reused_from" not in fields:
                 extra["output"] = self._composed(node)
-        return NodeView(**fields, **extra)
+        return NodeView(cost=self._cost(node, None), **fields, **extra)
+
+    def _cost(self, node: str, item: int | None) -> tuple[CostTotal, ...]:
+        known = self._costs.get((node, item))
+        return () if known is None else known.totals()
 
     def _composed(self, node: str) -> Raw | None:
         """The outputs of the node's items as one list, where that is small."""

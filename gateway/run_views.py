@@ -142,11 +142,53 @@ class AwaitedView(View, frozen=True, kw_only=True):
     deadline: datetime
 
 
+class CostTotal(View, frozen=True, kw_only=True):
+    """What something cost in one currency, and how much of that for what: exact decimal texts.
+
+    `compute` is time at work, `tokens` those of language models, `api` the rest.
+    """
+
+    currency: str
+    amount: str
+    compute: str = "0"
+    tokens: str = "0"
+    api: str = "0"
+
+
+class CostView(View, frozen=True, kw_only=True):
+    """One thing that an attempt is charged: `quantity` units at `unitPrice`; exact decimal texts.
+
+    `source` is who is paid: the agent for compute, else a provider or an API.
+    """
+
+    node: str
+    item: int | None = None
+    attempt: int
+    kind: str
+    source: str
+    model: str | None = None
+    quantity: str
+    unit: str
+    unit_price: str
+    amount: str
+    currency: str
+    price_version: str | None = None
+
+
+class CostList(View, frozen=True, kw_only=True):
+    """Everything that a run is charged, in the order of its events, and what it adds up to."""
+
+    totals: tuple[CostTotal, ...]
+    costs: list[CostView]
+    watermark: dict[int, int]
+
+
 class StepView(View, frozen=True, kw_only=True):
     """How something that is to be done stands. `attempts` were begun; times are of the last one.
 
     Waiting for approval is not part of `durationMs`. `deadline` is when what is under way counts as
-    lost. `reusedFrom` is the run whose result was taken over.
+    lost. `reusedFrom` is the run whose result was taken over. `cost` is that of all attempts, and
+    of all items, by currency.
     """
 
     status: NodeStatus
@@ -166,6 +208,7 @@ class StepView(View, frozen=True, kw_only=True):
     child: ChildView | None = None
     reused_from: str | None = None
     stopping: bool = False
+    cost: tuple[CostTotal, ...] = ()
 
 
 class ItemCounts(View, frozen=True, kw_only=True):
@@ -197,7 +240,8 @@ class NodeView(StepView, frozen=True, kw_only=True):
 
     `kind` is agent, workflow, waitForEvent or delay. `handler`: it is of the workflow's failure
     handler. `edited`: a person gave it its inputs. `tolerated`: the run did not fail by it. The
-    `output` of a node with items is the list of theirs, where that is small.
+    `output` of a node with items is the list of theirs, where that is small. `unserved` says that
+    no worker serves its agent now: it waits for one, until its `startTimeout` or `timeout`.
     """
 
     id: str
@@ -214,6 +258,7 @@ class NodeView(StepView, frozen=True, kw_only=True):
     items: ItemCounts | None = None
     sleeping_until: datetime | None = None
     awaiting: AwaitedView | None = None
+    unserved: str | None = None
     compensation: CompensationView | None = None
 
 
@@ -279,7 +324,8 @@ class RunDetail(RunView, frozen=True, kw_only=True):
 
     `waitedMs`: so long did nothing go on because people were asked; of `durationMs`, it is no work.
     `waitingFor` are the ids of approvals that wait (the first 100). `uncompensated` are nodes that
-    could not be undone. `error` and `output` are the run's.
+    could not be undone. `error` and `output` are the run's. `cost` is what it cost so far, by
+    currency, without the runs that it started.
     """
 
     steps: list[NodeView]
@@ -291,6 +337,7 @@ class RunDetail(RunView, frozen=True, kw_only=True):
     parent: ParentView | None = None
     origin: OriginView | None = None
     uncompensated: tuple[str, ...] = ()
+    cost: tuple[CostTotal, ...] = ()
     watermark: dict[int, int]
 
 

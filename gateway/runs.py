@@ -9,12 +9,22 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from aiohttp import web
 
+from gateway.agents_view import AgentsView
 from gateway.paging import place, place_text
 from gateway.reads import EventQuery, RunQuery, milliseconds
 from gateway.requests import JSON, answer, choice, page_size
-from gateway.run_detail import EventRow, Told, tell_accepted, tell_all
-from gateway.run_views import AgentRunList, ItemList, RunDetail, RunList
-from gateway.services import CATALOG, READS, SERVICES, STARTS
+from gateway.run_costs import CostSum, cost_views, costs_of
+from gateway.run_detail import EventRow, Told, decoded, tell_accepted, tell_all
+from gateway.run_views import (
+    AgentRunList,
+    CostList,
+    CostView,
+    ItemList,
+    NodeView,
+    RunDetail,
+    RunList,
+)
+from gateway.services import AGENTS, CATALOG, READS, SERVICES, STARTS
 from gateway.subscription import Filter
 from gateway.views import EventList, EventView
 from streams.blob_store import MissingContentError
@@ -27,6 +37,7 @@ RECORDED_WITHIN_S: Final = 2.0
 _LOOK_AGAIN_S: Final = 0.05
 _SNAPSHOT_RUNS: Final = 100
 _MANY_EVENTS: Final = 1_000
+OCTETS: Final = "application/octet-stream"
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -66,6 +77,19 @@ async def list_agent_runs(request: web.Request) -> web.Response:
     return answer(AgentRunList(agent_runs=list(found), watermark=dict(watermark)))
 
 
+async def list_costs(request: web.Request) -> web.Response:
+    """Everything that a run is charged, an entry for each attempt and each thing it used."""
+    run = request.match_info["id"]
+    reads = request.app[READS]
+    watermark = await reads.watermark()
+    total = CostSum()
+    costs: list[CostView] = []
+    for _, event in decoded(await _known_rows(request, run)):
+        total.add(costs_of(event))
+        costs += cost_views(event)
+    return answer(CostList(totals=total.totals(), costs=costs, watermark=dict(watermark)))
+
+
 async def list_items(request: web.Request) -> web.Response:
     """The items of a node with forEach, in their order; `status` narrows."""
     run, node = request.match_info["id"], request.match_info["node"]
@@ -89,12 +113,16 @@ async def list_items(request: web.Request) -> web.Response:
 
 
 async def get_payload(request: web.Request) -> web.Response:
-    """The content of a payload that a run's events refer to as `{"$blob": digest, "size": …}`."""
+    """The content of a payload that a run's events refer to as `{"$blob": digest, "size": …}`.
+
+    That of a blob of an output, `{"blob": digest, "size": …, …}`, too, as bytes of any kind.
+    """
     run, digest = request.match_info["id"], request.match_info["digest"]
     rows = await _known_rows(request, run)
-    reference = _reference_in(rows, digest)
-    if reference is None:
+    found = _reference_in(rows, digest)
+    if found is None:
         raise NotFoundError(f"the events of run {run} refer to no payload {digest[:80]!r}")
+    reference, content_type = found
     try:
         content = await request.app[SERVICES].blobs.get(rows[0].project, reference)
     except MissingContentError as error:
@@ -103,7 +131,7 @@ async def get_payload(request: web.Request) -> web.Response:
         "Cache-Control": "private, max-age=31536000, immutable",
         "X-Content-Type-Options": "nosniff",
     }
-    return web.Response(body=content, content_type=JSON, headers=headers)
+    return web.Response(body=content, content_type=content_type, headers=headers)
 
 
 async def list_events(request: web.Request) -> web.Response:
@@ -150,7 +178,7 @@ async def snapshot(app: web.Application, wanted: Filter) -> Snapshot:
         rows = await reads.run_events(wanted.run)
         if not rows:
             return Snapshot({"run": None}, watermark, {})
-        run = (await _tell(rows, plan_of(app, rows[0]), watermark)).detail
+        run = (await _tell(app, rows, watermark)).detail
         return Snapshot({"run": run}, watermark, {run.id: run.seq + 1})
     runs = await reads.runs(
         RunQuery(
@@ -173,7 +201,7 @@ async def known_run(request: web.Request, run: str) -> Told:
     watermark = await request.app[READS].watermark()
     rows = await _recorded(request, run)
     if rows:
-        return await _tell(rows, plan_of(request.app, rows[0]), watermark)
+        return await _tell(request.app, rows, watermark)
     accepted = request.app[STARTS].get(run)
     if accepted is None:
         raise _unknown(run)
@@ -245,11 +273,29 @@ async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:
     )
 
 
-async def _tell(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int, int]) -> Told:
-    """`tell_all`; with many events in a thread, so that others are served meanwhile."""
+async def _tell(
+    app: web.Application, rows: Sequence[EventRow], watermark: Mapping[int, int]
+) -> Told:
+    """`tell_all`; with many events in a thread, so that others are served meanwhile.
+
+    What waits for a worker that is not there says so.
+    """
+    plan = plan_of(app, rows[0])
     if len(rows) < _MANY_EVENTS:
-        return tell_all(rows, plan, watermark)
-    return await asyncio.to_thread(tell_all, rows, plan, watermark)
+        told = tell_all(rows, plan, watermark)
+    else:
+        told = await asyncio.to_thread(tell_all, rows, plan, watermark)
+    steps = [_with_unserved(app[AGENTS], step) for step in told.detail.steps]
+    return told._replace(detail=msgspec.structs.replace(told.detail, steps=steps))
+
+
+def _with_unserved(agents: AgentsView, step: NodeView) -> NodeView:
+    undone = step.compensation
+    for each in (step, undone):
+        if each is not None and each.status is NodeStatus.RUNNING and each.agent is not None:
+            why = agents.unserved(each.agent)
+            return msgspec.structs.replace(step, unserved=why) if why else step
+    return step
 
 
 async def _known_rows(request: web.Request, run: str) -> list[EventRow]:
@@ -283,12 +329,15 @@ def _unknown(run: str) -> NotFoundError:
     return NotFoundError(f"there is no run {run!r}")
 
 
-def _reference_in(rows: Sequence[EventRow], digest: str) -> Reference | None:
-    """The reference with this digest in the run's events."""
+def _reference_in(rows: Sequence[EventRow], digest: str) -> tuple[Reference, str] | None:
+    """The reference with this digest in the run's events, and the type of what it names.
+
+    A blob's media type is what an agent says: no browser is to act by it.
+    """
     if not _DIGEST.fullmatch(digest):
         return None
-    pattern = re.compile(rb'"\$blob":"%s","size":(\d{1,12})\}' % digest.encode())
+    pattern = re.compile(rb'"(\$?)blob":"%s","size":(\d{1,12})[,}]' % digest.encode())
     for row in rows:
         if found := pattern.search(row.payload):
-            return Reference(digest, int(found[1]))
+            return Reference(digest, int(found[2])), JSON if found[1] else OCTETS
     return None

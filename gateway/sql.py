@@ -23,7 +23,9 @@ _FIELDS: Final = ("query", "parameters", "format")
 
 
 async def ask(request: web.Request) -> web.Response:
-    """The answer to one SELECT over `events`, `runs`, `agent_runs`, `approvals`.
+    """The answer to one SELECT over the tables that are public.
+
+    These are `events`, `runs`, `agent_runs`, `approvals`, `costs` and `run_costs`.
 
     `parameters` fill `{name:Type}` in the query; `format` asks for one of ClickHouse's formats
     instead of JSON rows.

@@ -40,14 +40,33 @@ class EventList(View, frozen=True, kw_only=True):
     watermark: dict[int, int]
 
 
+class ServerView(View, frozen=True, kw_only=True):
+    """A worker that serves an agent: at most `capacity` tasks at once, `inHand` when last seen."""
+
+    worker: str
+    version: str
+    capacity: int
+    in_hand: int
+    started_at: datetime
+    last_seen: datetime
+
+
 class AgentView(View, frozen=True, kw_only=True):
-    """An agent; `descriptor` has its actions with the JSON Schemas of their inputs and outputs."""
+    """An agent; `descriptor` has its actions with the JSON Schemas of their inputs and outputs.
+
+    `version` and `worker` are of its last registration, `workers` those that serve it now; it is
+    `alive` while there is one. `capacity` and `inHand` are of all of them.
+    """
 
     name: str
     version: str
     worker: str
     registered_at: datetime
     descriptor: Raw
+    alive: bool = False
+    capacity: int = 0
+    in_hand: int = 0
+    workers: list[ServerView] = []
 
 
 class AgentList(View, frozen=True, kw_only=True):

@@ -105,12 +105,29 @@ class Settings(BaseSettings):
         decimal_places=12,
         description="USD per minute at work, of agents without a rate of their own",
     )
+    heartbeat: float = Field(
+        default=5.0,
+        ge=0.1,
+        le=3600,
+        description="seconds between a worker's signs of life; after three without one it is gone",
+    )
     secrets: Path | None = Field(
         default=None, description="folder with a file for each of the agents' secrets"
     )
     outbound_allow: Annotated[str, AfterValidator(_outbound)] = Field(
         default="",
         description="what agents may reach besides public addresses: names, addresses, networks",
+    )
+    sandbox: Literal["process", "docker", "inline"] = Field(
+        default="process", description="where heavy or untrusted actions run; inline: unconfined"
+    )
+    sandbox_image: str = Field(
+        default="", description="image of the sandbox 'docker'; empty: Python's own slim one"
+    )
+    sandbox_readable: str = Field(
+        default="",
+        description="folders that sandboxed actions may be given to read, separated by ':'; "
+        "empty: any but private ones",
     )
     payload_limit: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="bytes of the largest payload"

@@ -14,7 +14,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from streams.errors import OperatorError
-from streams.topics import INBOX, STATE, Topic
+from streams.topics import AGENTS, INBOX, STATE, Topic
 
 MAX_RECORD_BYTES: Final = 9 * 1024 * 1024  # a payload of 8 MiB with its headers
 
@@ -30,6 +30,13 @@ _STATE_CONFIG: Final = {
     # The newest records stay side by side for a while: a restore compares the epochs of their
     # writers, to ignore what a worker wrote after it had lost the partition.
     "min.compaction.lag.ms": str(60 * 1000),
+}
+
+_AGENTS_CONFIG: Final = {
+    # Workers say every few seconds that they live. A gateway that starts reads all of the topic.
+    "segment.ms": str(60 * 60 * 1000),
+    "segment.bytes": str(1024 * 1024),
+    "max.compaction.lag.ms": str(60 * 60 * 1000),
 }
 
 
@@ -96,6 +103,8 @@ def topic_config(topic: Topic) -> dict[str, str]:
         config["message.timestamp.type"] = "LogAppendTime"
     if topic.name == STATE:
         config |= _STATE_CONFIG
+    if topic.name == AGENTS:
+        config |= _AGENTS_CONFIG
     return config
 
 

@@ -218,6 +218,7 @@ async def ask_store(
         del bounds["runs"]
         rows = await ask(query("ledger_runs"), bounds)
         store.compare_runs(runs, rows, await ask(query("ledger_attempts"), bounds))
+        store.compare_costs(runs, await ask(query("ledger_costs"), bounds))
     store.close()
 
 

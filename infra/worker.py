@@ -21,10 +21,12 @@ from agents.cost import Rate
 from agents.execution import Execution
 from agents.orders import OrderReader
 from agents.payloads import Payloads
+from agents.presence import Presence
 from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from agents.secrets import WorkerSecrets
 from infra import telemetry
+from infra.agent_sandbox import sandboxed_actions
 from infra.group_session import session_seconds
 from infra.metrics_port import metrics_served
 from infra.readiness import announce_ready
@@ -106,6 +108,7 @@ async def run_worker(
             rate=Rate(settings.compute_rate, _price_list(settings)),
             secrets=WorkerSecrets(os.environ, settings.secrets),
             blobs=blobs,
+            sandboxed=await sandboxed_actions(settings, registry, stack),
         )
         stack.callback(execution.close)
 
@@ -156,13 +159,23 @@ async def run_worker(
         gc.set_threshold(50_000, 20, 20)
         orders = await stack.enter_async_context(OrderReader(bootstrap, _now_ms, obey))
         await orders.ready()
+        presence = Presence(
+            outbox,
+            registry,
+            name,
+            started_at=_now_ms(),
+            interval=settings.heartbeat,
+            in_hand=lambda agent: runtimes[agent].in_hand,
+        )
         await engine.start()
+        engine.actors.start("signs of life", presence.run())
         engine.actors.start(f"read {topics.WORKFLOWS}", definitions.failure())
         engine.actors.start(f"read {topics.CONTROL}", orders.failure())
         try:
             await _serve(engine, stop)
         finally:
             await engine.stop(0.0 if stop.urgent.is_set() else STOP_GRACE_S)
+            await presence.leave()
 
 
 def _price_list(settings: Settings) -> str:

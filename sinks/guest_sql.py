@@ -14,7 +14,9 @@ from sqlglot.errors import SqlglotError
 
 from streams.errors import CallerError
 
-PUBLIC_TABLES: Final = frozenset({"events", "runs", "agent_runs", "approvals"})
+PUBLIC_TABLES: Final = frozenset(
+    {"events", "runs", "agent_runs", "approvals", "costs", "run_costs"}
+)
 PUBLIC_TABLE_FUNCTIONS: Final = frozenset({"numbers", "generateseries", "generate_series"})
 
 # Scalar functions that read files, other tables, the configuration, or only burn time.

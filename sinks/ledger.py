@@ -7,12 +7,14 @@ Rules:
   it reads; only a range that differs is looked at row by row.
 - Runs are what `streams.lifecycle.evolve` makes of the events, not what the recorder makes of them.
   Attempts are the recorder's own projection, folded as the store folds it.
+- What a run costs is the sum over its events, exact, and so it is in the store.
 - A run that had not ended at the watermark may be further in the store by now.
 """
 
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from hashlib import md5
 from typing import Any, Final, NamedTuple
 
@@ -65,10 +67,32 @@ class _Attempts(NamedTuple):
     finished: int
 
 
+class _Sum(NamedTuple):
+    """Costs in one currency: how many entries, and what they add up to."""
+
+    entries: int = 0
+    amount: Decimal = Decimal(0)
+
+    def __str__(self) -> str:
+        return f"{self.amount.normalize():f} in {self.entries} entries"
+
+
+_NOTHING: Final = _Sum()
+
+
 class _Run:
     """What the store must have of one run."""
 
-    __slots__ = ("attempts", "finished_at", "offset", "open", "started_at", "status", "version")
+    __slots__ = (
+        "attempts",
+        "costs",
+        "finished_at",
+        "offset",
+        "open",
+        "started_at",
+        "status",
+        "version",
+    )
 
     def __init__(self, offset: int, started_at: int, version: int) -> None:
         self.offset = offset
@@ -78,6 +102,7 @@ class _Run:
         self.finished_at = 0
         self.open: dict[tuple[Any, ...], tuple[int, str, int, int]] = {}
         self.attempts: _Attempts | None = None
+        self.costs: dict[str, _Sum] = {}
 
 
 class StoreAudit:
@@ -131,6 +156,10 @@ class StoreAudit:
             return
         self._take_run(decision, fresh.state)
         run = self._runs[decision.head.run]
+        for event in decision.events:
+            for cost in getattr(event, "costs", ()):
+                known = run.costs.get(cost.currency, _NOTHING)
+                run.costs[cost.currency] = _Sum(known.entries + 1, known.amount + cost.amount)
         for row in rows.agent_runs:
             key = tuple(row[number] for number in _KEY)
             dispatched, outcome, finished, cancelled = run.open.get(key, (0, "", 0, 0))
@@ -243,6 +272,32 @@ class StoreAudit:
             self._compare_run(name, run, row)
             if run.attempts is not None and run.status is not None:
                 self._compare_attempts(name, run.attempts, held_attempts.get(name))
+
+    def compare_costs(self, span: RunSpan, rows: Iterable[Row]) -> None:
+        """Compare what the runs cost; of those that have not ended the store may know more by now.
+
+        Args:
+            span: Of the runs that were asked for; rows of others are ignored.
+            rows: `run_id`, `currency`, `entries`, `amount` (a decimal number as text).
+        """
+        held: dict[str, dict[str, _Sum]] = {}
+        for row in rows:
+            found = _Sum(int(row["entries"]), Decimal(row["amount"]))
+            held.setdefault(str(row["run_id"]), {})[str(row["currency"])] = found
+        for name in span.runs:
+            run = self._runs[name]
+            self.counts["costs"] += sum(told.entries for told in run.costs.values())
+            if run.attempts is None:
+                continue
+            had = held.get(name, {})
+            for currency in sorted(run.costs.keys() | had.keys()):
+                told, has = run.costs.get(currency, _NOTHING), had.get(currency, _NOTHING)
+                if told != has:
+                    self._findings.differ(
+                        "store.costsDiffer",
+                        name,
+                        f"the store has costs of {currency} {has}, the events {told}",
+                    )
 
     def _compare_run(self, name: str, run: _Run, row: Row) -> None:
         told: dict[str, Any] = {"started_ms": run.started_at, "version": run.version}

@@ -5,6 +5,7 @@ Rules:
   its run in `runs_log`; a dispatch, an end or a cancellation a part of its attempt in
   `agent_runs_log`. What is no attempt (a node that sleeps, say) ends like one: the view leaves out
   what was never dispatched.
+- Each entry of an event's costs becomes one row of `costs_log`.
 - A column of a part is left unset (0, empty) where the part does not say it: see the schema.
 - A decision whose sequence numbers are recorded already is a duplicate and makes no rows; one that
   leaves some out is recorded, and counted as a gap.
@@ -108,6 +109,30 @@ AGENT_RUN_COLUMNS: Final = (
     "output",
 )
 
+COST_COLUMNS: Final = (
+    "run_started_at",
+    "run_id",
+    "project",
+    "workflow",
+    "version",
+    "seq",
+    "entry",
+    "at",
+    "node",
+    "item",
+    "attempt",
+    "agent",
+    "kind",
+    "source",
+    "model",
+    "quantity",
+    "unit",
+    "unit_price",
+    "amount",
+    "currency",
+    "price_version",
+)
+
 _TYPES: Final = {kind: str(kind.__struct_config__.tag) for kind in Event.__args__}
 _NOBODY: Final = ("", 0, -1, "", "", "")
 _DECIDED_BY_PEOPLE: Final = frozenset({"rejected", "approval_expired"})
@@ -125,6 +150,9 @@ Attempt = (
 )
 """Events that tell of an attempt, where they are about one."""
 
+Charged = NodeSucceeded | NodeRetrying | NodeFailed | NodeCancelled
+"""Events that tell what an attempt cost."""
+
 _ATTEMPTS: Final = get_args(Attempt)
 _NO_START: Final[Row] = (0, 0, "", "", "", "", "", 0, "", "", "")
 _SAME_STATUS: Final[Row] = (0, "", 0, "", "", "")
@@ -139,6 +167,7 @@ class Projection:
     events: list[Row] = field(default_factory=list)
     runs: list[Row] = field(default_factory=list)
     agent_runs: list[Row] = field(default_factory=list)
+    costs: list[Row] = field(default_factory=list)
     duplicates: list[DecisionRecord] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     """What is missing, a sentence each."""
@@ -169,6 +198,7 @@ def project(records: Iterable[DecisionRecord], known: KnownRuns, topic: str) -> 
         known.learn(head.run, Recorded(record.next_seq, recorded.started_at))
         _events(rows, record, topic)
         _parts(rows, record, recorded.started_at)
+        _costs(rows, record, recorded.started_at)
     return rows
 
 
@@ -278,6 +308,26 @@ def _start(event: RunStarted, traceparent: str | None) -> Row:
         "" if event.origin is None else event.origin.run,
         "" if event.origin is None else event.origin.kind,
     )
+
+
+def _costs(rows: Projection, record: DecisionRecord, run_started_at: int) -> None:
+    """A row for each entry. An event does not say who worked: whoever is paid for the compute."""
+    head = record.head
+    run = (run_started_at, head.run, head.project, head.workflow, head.version)
+    for seq, event in enumerate(record.events, head.seq):
+        if not isinstance(event, Charged) or not event.costs:
+            continue
+        agent = next((cost.source for cost in event.costs if cost.kind == "compute"), "")
+        rows.costs += [
+            (
+                *(*run, seq, entry, head.at),
+                *(event.node, _item(event), event.attempt, agent),
+                *(cost.kind, cost.source, cost.model),
+                *(cost.quantity, cost.unit, cost.unit_price, cost.amount),
+                *(cost.currency, cost.price_version),
+            )
+            for entry, cost in enumerate(event.costs)
+        ]
 
 
 def _attempt(event: Attempt, run: str, at: int) -> Row | None:

@@ -1,8 +1,8 @@
 """Records of the events topic into the store, exactly once, whatever fails in between.
 
-The order of a batch is what makes it so: the parts of runs and attempts first (they may come
-twice), then the events in one atomic insert, which also holds the position. After a crash anywhere
-in between, the batch is read again and changes nothing that is there.
+The order of a batch is what makes it so: the parts of runs and attempts and the costs first (they
+may come twice), then the events in one atomic insert, which also holds the position. After a crash
+anywhere in between, the batch is read again and changes nothing that is there.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from sinks.history import History
 from sinks.known_runs import CAPACITY, KnownRuns
 from sinks.projection import (
     AGENT_RUN_COLUMNS,
+    COST_COLUMNS,
     EVENT_COLUMNS,
     RUN_COLUMNS,
     Projection,
@@ -182,9 +183,11 @@ class Recording:
     async def _insert(self, projections: list[Projection], records: Sequence[LogRecord]) -> None:
         runs = [row for each in projections for row in each.runs]
         agent_runs = [row for each in projections for row in each.agent_runs]
+        costs = [row for each in projections for row in each.costs]
         events = [row for each in projections for row in each.events]
         await self._insert_parts("runs_log", RUN_COLUMNS, runs)
         await self._insert_parts("agent_runs_log", AGENT_RUN_COLUMNS, agent_runs)
+        await self._insert_parts("costs_log", COST_COLUMNS, costs)
         if events:
             await self._insist(partial(self._insert_events, events, _block_name(records)))
             self.counts.events += len(events)

@@ -21,6 +21,7 @@ from streams.records import (
     RunHead,
     Task,
     TaskCancellation,
+    WorkerRecord,
 )
 
 T = TypeVar("T")
@@ -69,5 +70,6 @@ heads: Final = Reader[RunHead](RunHead, "a run's head")
 nodes: Final = Reader[NodeState](NodeState, "a node's state")
 catalog: Final = Reader[CatalogRecord](CatalogRecord, "a workflow definition")
 agents: Final = Reader[AgentRecord](AgentRecord, "an agent's registration")
+workers: Final = Reader[WorkerRecord](WorkerRecord, "a worker's sign of life")
 cancellations: Final = Reader[TaskCancellation](TaskCancellation, "an order to end a task")
 dead_letters: Final = Reader[DeadLetter](DeadLetter, "a dead letter")

@@ -15,6 +15,7 @@ def run_id(project: str, workflow: str, source: str, event_id: str) -> str:
     return str(uuid5(_RUNS, f"{project}\x00{workflow}\x00{source}\x00{event_id}"))
 
 
+WORKER_KEYS: Final = "worker/"
 COMPENSATION: Final = ".compensate"
 """What the key of the undoing of a node ends with."""
 
@@ -45,6 +46,11 @@ def task_id(run: str, node: str, item: int | None, attempt: int) -> str:
     '7d2b/scan/1'
     """
     return f"{run}/{node}/{attempt}" if item is None else f"{run}/{node}.{item}/{attempt}"
+
+
+def worker_key(worker: str) -> str:
+    """The key of a worker's signs of life on the agents topic; no agent's name looks like it."""
+    return f"{WORKER_KEYS}{worker}"
 
 
 def spread(key: str, partitions: int) -> int:

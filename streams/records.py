@@ -498,7 +498,7 @@ class NodeRequested(_Value, tag_field="type", tag="node.runRequested", frozen=Tr
 
 
 class NodeSucceeded(_Value, tag_field="type", tag="node.succeeded", frozen=True, kw_only=True):
-    """The node (or item) is done; its output can be referenced.
+    """The node (or item) is done; its output can be referenced. `costs` are the attempt's.
 
     The output of a node with items is the list of theirs, and not repeated here.
     """
@@ -510,10 +510,11 @@ class NodeSucceeded(_Value, tag_field="type", tag="node.succeeded", frozen=True,
     finished_at: int
     worker: str = ""
     item: int | None = None
+    costs: _Costs = ()
 
 
 class NodeRetrying(_Value, tag_field="type", tag="node.retrying", frozen=True, kw_only=True):
-    """An attempt failed; the next one is dispatched at `retry_at`."""
+    """An attempt failed; the next one is dispatched at `retry_at`. `costs` are the attempt's."""
 
     node: str
     attempt: int
@@ -523,12 +524,13 @@ class NodeRetrying(_Value, tag_field="type", tag="node.retrying", frozen=True, k
     finished_at: int | None = None
     worker: str = ""
     item: int | None = None
+    costs: _Costs = ()
 
 
 class NodeFailed(_Value, tag_field="type", tag="node.failed", frozen=True, kw_only=True):
     """The node failed for good. `attempt` 0: it could not even be dispatched.
 
-    `tolerated`: the run does not fail by it.
+    `tolerated`: the run does not fail by it. `costs` are the attempt's.
     """
 
     node: str
@@ -539,6 +541,7 @@ class NodeFailed(_Value, tag_field="type", tag="node.failed", frozen=True, kw_on
     worker: str = ""
     item: int | None = None
     tolerated: bool = False
+    costs: _Costs = ()
 
 
 class NodeSkipped(_Value, tag_field="type", tag="node.skipped", frozen=True, kw_only=True):
@@ -558,11 +561,15 @@ class NodeStopping(_Value, tag_field="type", tag="node.stopping", frozen=True, k
 
 
 class NodeCancelled(_Value, tag_field="type", tag="node.cancelled", frozen=True, kw_only=True):
-    """The run ended while the node was under way (`attempt` of it) or not begun (0)."""
+    """The run ended while the node was under way (`attempt` of it) or not begun (0).
+
+    `costs` are the attempt's, where its agent still said what they are.
+    """
 
     node: str
     attempt: int = 0
     item: int | None = None
+    costs: _Costs = ()
 
 
 class RunPaused(_Value, tag_field="type", tag="run.paused", frozen=True, kw_only=True):
@@ -796,6 +803,28 @@ class AgentRecord(_Value, frozen=True, kw_only=True):
     worker: str
     registered_at: int
     descriptor: Raw
+    v: Literal[1] = FORMAT
+
+
+class Serving(_Value, frozen=True, kw_only=True):
+    """An agent that a worker serves: at most `capacity` of its tasks at once, `in_hand` now."""
+
+    name: str
+    version: str
+    capacity: int
+    in_hand: int = 0
+
+
+class WorkerRecord(_Value, frozen=True, kw_only=True):
+    """A worker's sign of life on the agents topic; the next one is due in `interval_ms`.
+
+    Its key is `streams.ids.worker_key`. A tombstone says that the worker has left.
+    """
+
+    worker: str
+    started_at: int
+    interval_ms: int
+    agents: tuple[Serving, ...]
     v: Literal[1] = FORMAT
 
 

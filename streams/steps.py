@@ -431,6 +431,7 @@ def succeed(draft: Draft, state: NodeState, output: msgspec.Raw, result: Result 
             started_at=draft.at if result is None else result.started_at,
             finished_at=draft.at if result is None else result.finished_at,
             worker="" if result is None else result.worker,
+            costs=() if result is None else result.costs,
         )
     )
     _ended(draft, state.node, state.item)
@@ -441,7 +442,7 @@ def attempt_failed(
 ) -> None:
     """The attempt failed: try again, if that is allowed and worth while, or fail the node."""
     if draft.stage == "stopping":
-        cancel(draft, state)
+        cancel(draft, state, result)
         return
     plan = draft.node_plan(state.node)
     if plan is None:
@@ -469,6 +470,7 @@ def attempt_failed(
                     started_at=None if result is None else result.started_at,
                     finished_at=None if result is None else result.finished_at,
                     worker="" if result is None else result.worker,
+                    costs=() if result is None else result.costs,
                 )
             )
             return
@@ -496,6 +498,7 @@ def fail(
             started_at=None if result is None else result.started_at,
             finished_at=None if result is None else result.finished_at,
             worker="" if result is None else result.worker,
+            costs=() if result is None else result.costs,
         )
     )
     # An item that fails as it is begun is seen by the loop that began it.
@@ -503,9 +506,16 @@ def fail(
         _ended(draft, node, item)
 
 
-def cancel(draft: Draft, state: NodeState) -> None:
+def cancel(draft: Draft, state: NodeState, result: Result | None = None) -> None:
     """End the node or item, because the run ends."""
-    draft.emit(NodeCancelled(node=state.node, item=state.item, attempt=state.attempt))
+    draft.emit(
+        NodeCancelled(
+            node=state.node,
+            item=state.item,
+            attempt=state.attempt,
+            costs=() if result is None else result.costs,
+        )
+    )
     _ended(draft, state.node, state.item)
 
 

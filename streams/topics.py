@@ -38,7 +38,7 @@ TOPICS: Final = (
     Topic(EVENTS, "run id", "one record per decision: the system of record", "delete", -1),
     Topic(STATE, "run id or run id/node", "the run table's changelog", "compact"),
     Topic(WORKFLOWS, "name@version", "workflow definitions, immutable", "compact", -1, True),
-    Topic(AGENTS, "name", "agents, their actions and schemas", "compact", -1, True),
+    Topic(AGENTS, "name", "agents, their actions and schemas; workers", "compact", -1, True),
     Topic(CONTROL, "task id", "orders to all workers: end a task", "delete", DAY_MS, True),
     Topic(DEAD_LETTERS, "as the original", "what could not be processed", "delete", -1),
 )

@@ -1,5 +1,8 @@
 """`commandcenter agents …`: who can be asked to do what."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import typer
 
 from infra.commands import output
@@ -15,22 +18,29 @@ def agents() -> None:
 
 @app.command("list")
 def list_agents(url: Url = "", as_json: AsJson = False) -> None:
-    """The agents that workers serve, with their actions; in JSON also the actions' schemas."""
+    """The agents, their actions, and how many workers serve them; in JSON with the schemas."""
     answer = ask(url, lambda client: client.get("/api/agents"))
     if as_json:
         output.print_json(answer)
         return
     output.print_table(
-        ("AGENT", "VERSION", "ACTIONS", "DESCRIPTION", "WORKER"),
+        ("AGENT", "VERSION", "WORKERS", "IN HAND", "ACTIONS", "DESCRIPTION"),
         [
             (
                 agent["name"],
-                agent["version"],
+                _versions(agent),
+                len(agent["workers"]) or "none",
+                f"{agent['inHand']} of {agent['capacity']}" if agent["alive"] else "",
                 ", ".join(action["name"] for action in agent["descriptor"].get("actions", ())),
                 agent["descriptor"].get("description"),
-                agent["worker"],
             )
             for agent in answer["agents"]
         ],
         "No agents: no worker has run yet.",
     )
+
+
+def _versions(agent: Mapping[str, Any]) -> str:
+    """Those that are served; else the one that was."""
+    served = sorted({worker["version"] for worker in agent["workers"]})
+    return ", ".join(served) or str(agent["version"])

@@ -109,7 +109,7 @@ async def _scenario(
     from infra.commands.trigger import publish, runs_started_by
     from infra.commands.workflow import files_in
     from infra.commands.workflow import publish as publish_workflows
-    from infra.workflow_file import read
+    from streams.workflow_file import read
 
     running = await ready
     say(f"The page is at {running.url} while this runs.")

@@ -10,6 +10,8 @@ Json = Mapping[str, Any]
 
 _LONGEST: Final = 400
 _COUNTS: Final = ("succeeded", "failed", "running", "waiting", "retrying", "cancelled", "pending")
+_OPEN: Final = ("RUNNING", "WAITING_APPROVAL", "RETRYING")
+_COSTS: Final = ("compute", "tokens", "api")
 _KINDS: Final = {"delay": "sleep", "waitForEvent": "wait for an event"}
 
 
@@ -32,11 +34,12 @@ def step_table(detail: Json) -> tuple[tuple[str, ...], list[tuple[object, ...]]]
             step["status"],
             step.get("attempts"),
             output.duration(step.get("durationMs")),
+            ", ".join(_amount(total) for total in step.get("cost", ())),
             remark(step),
         )
         for step in detail["steps"]
     ]
-    return ("STEP", "ACTION", "STATUS", "ATTEMPTS", "DURATION", "REMARK"), rows
+    return ("STEP", "ACTION", "STATUS", "ATTEMPTS", "DURATION", "COST", "REMARK"), rows
 
 
 def action(step: Json) -> str:
@@ -60,6 +63,16 @@ def counts(items: Json) -> str:
     return f"{items['total']:,} items: {', '.join(found) or 'none'}"
 
 
+def money(total: Json) -> str:
+    """What something cost: `0.0312 USD (compute 0.0012, tokens 0.03)`."""
+    kinds = [f"{kind} {total[kind]}" for kind in _COSTS if total.get(kind, "0") != "0"]
+    return f"{_amount(total)} ({', '.join(kinds)})" if kinds else _amount(total)
+
+
+def _amount(total: Json) -> str:
+    return f"{total['amount']} {total['currency']}"
+
+
 def _head(detail: Json) -> Iterator[tuple[str, str]]:
     trigger = detail["trigger"]
     about = f" about {output.text(trigger['subject'])}" if trigger.get("subject") else ""
@@ -77,6 +90,8 @@ def _head(detail: Json) -> Iterator[tuple[str, str]]:
     waited = detail.get("waitedMs") or 0
     spent = output.duration(detail.get("durationMs")) or "goes on"
     yield "Duration", spent + (f", {output.duration(waited)} of it for approval" if waited else "")
+    if cost := detail.get("cost"):
+        yield "Cost", ", ".join(map(money, cost))
     if error := detail.get("error"):
         yield "Error", f"{error['kind']}: {output.text(error['message'])}"
     if lost := detail.get("uncompensated"):
@@ -105,7 +120,7 @@ def _remarks(step: Json) -> Iterator[str]:
     error = step.get("error") or {}
     if step.get("child") and not error:
         yield f"run {step['child']['run']}"
-    if step["status"] in ("RUNNING", "WAITING_APPROVAL", "RETRYING"):
+    if step["status"] in _OPEN:
         yield from _under_way(step)
     if (approval := step.get("approval")) and approval["status"] != "PENDING":
         yield from _decided(approval)
@@ -117,9 +132,13 @@ def _remarks(step: Json) -> Iterator[str]:
         yield "tolerated"
     if undone := step.get("compensation"):
         yield from _undone(undone)
+        if step.get("unserved") and step["status"] not in _OPEN:
+            yield output.text(step["unserved"])
 
 
 def _under_way(step: Json) -> Iterator[str]:
+    if step.get("unserved"):
+        yield output.text(step["unserved"])
     if step.get("stopping"):
         yield "told to end"
     if step.get("sleepingUntil"):

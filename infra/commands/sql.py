@@ -21,7 +21,7 @@ def sql(
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
-    """Ask the history with SQL: the tables are runs, agent_runs and events."""
+    """Ask the history with SQL: tables: runs, agent_runs, events, approvals, costs, run_costs."""
     parameters = dict(_pair(each) for each in parameter or ())
     asked = sys.stdin.read() if query == "-" else query
     body = {"query": asked, "parameters": parameters}

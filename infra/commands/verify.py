@@ -149,7 +149,7 @@ def _print(verdict: "Verdict") -> None:
     print(f"Runs ended: {shown or 'none'}. Forgotten by the table: {counts.get('forgotten', 0):,}.")
     print(
         f"Store: {counts.get('recorded events', 0):,} events, {counts.get('recorded runs', 0):,}"
-        " runs compared."
+        f" runs and {counts.get('costs', 0):,} costs compared."
     )
     if doubtful := counts.get("doubtful triggers", 0):
         print(f"{doubtful:,} triggers came while their workflow changed: not judged.")

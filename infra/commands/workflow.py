@@ -19,7 +19,7 @@ from streams.errors import (
 
 if TYPE_CHECKING:
     from gateway.client import GatewayClient
-    from infra.workflow_file import Document, Fault
+    from streams.workflow_file import Document, Fault
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -207,7 +207,7 @@ async def publish(client: "GatewayClient", documents: Sequence["Document"]) -> l
     Raises:
         WorkflowFileError: What is refused, with its lines; nothing is published.
     """
-    from infra.workflow_file import WorkflowFileError
+    from streams.workflow_file import WorkflowFileError
 
     faults: list[Fault] = []
     for document in documents:
@@ -242,7 +242,7 @@ def files_in(paths: Sequence[Path]) -> list[Path]:
 
 def _read(paths: Sequence[Path]) -> tuple[list["Document"], list["Fault"]]:
     """The definitions of all files, and the faults of those that cannot be read as such."""
-    from infra.workflow_file import WorkflowFileError, read
+    from streams.workflow_file import WorkflowFileError, read
 
     documents: list[Document] = []
     faults: list[Fault] = []
@@ -255,7 +255,7 @@ def _read(paths: Sequence[Path]) -> tuple[list["Document"], list["Fault"]]:
 
 
 def _refuse(faults: "Sequence[Fault]", as_json: bool) -> None:
-    from infra.workflow_file import WorkflowFileError
+    from streams.workflow_file import WorkflowFileError
 
     if not faults:
         return

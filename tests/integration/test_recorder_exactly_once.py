@@ -163,7 +163,7 @@ async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stor
 
 @pytest.fixture
 async def store(engine: Store) -> FaultyStore:
-    for table in ("events", "runs_log", "agent_runs_log"):
+    for table in ("events", "runs_log", "agent_runs_log", "costs_log"):
         await engine.command(f"TRUNCATE TABLE {table}")
     return FaultyStore(engine)
 

@@ -22,7 +22,7 @@ from streams.ledger import PartitionAudit
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-EMPTY = {"events": {}, "runs_log": {}, "agent_runs_log": {}}
+EMPTY = {"events": {}, "runs_log": {}, "agent_runs_log": {}, "costs_log": {}}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -167,6 +167,29 @@ LATER = "FROM events WHERE run_id = '{run}' AND events.seq = 1"
             ),
             "store.attemptsDiffer",
         ),
+        ("ALTER TABLE costs_log DELETE WHERE run_id = '{run}'", "store.costsDiffer"),
+        (
+            "ALTER TABLE costs_log DELETE WHERE run_id = '{run}' AND attempt = 2",
+            "store.costsDiffer",
+        ),
+        (
+            "ALTER TABLE costs_log UPDATE currency = 'EUR' WHERE run_id = '{run}' AND attempt = 2",
+            "store.costsDiffer",
+        ),
+        (
+            (
+                "ALTER TABLE costs_log UPDATE amount = amount + toDecimal128('0.000000000001', 12) "
+                "WHERE run_id = '{run}' AND kind = 'tokens'"
+            ),
+            "store.costsDiffer",
+        ),
+        (
+            (
+                "INSERT INTO costs_log SELECT * REPLACE (entry + 9 AS entry) FROM costs_log "
+                "WHERE run_id = '{run}' AND kind = 'tokens'"
+            ),
+            "store.costsDiffer",
+        ),
     ],
 )
 async def test_damage_is_named(store: Store, log: SmallLog, damage: str, found: str) -> None:
@@ -186,3 +209,32 @@ async def test_damage_is_named(store: Store, log: SmallLog, damage: str, found: 
 async def test_a_question_that_no_guest_may_ask_is_refused(store: Store) -> None:
     with pytest.raises(CallerError):
         await _as_guest(store)("SELECT 1 FROM runs_log", {})
+
+
+async def test_what_runs_cost_is_exact_and_counted_once(store: Store, log: SmallLog) -> None:
+    recording = Recording(store, topics.EVENTS, never)
+    # The same batch once more, as after a crash before its events were inserted.
+    await store.command("TRUNCATE TABLE events")
+    await recording.resume([0])
+    await recording.record(log.events)
+    rows = await store.query_readonly(
+        "SELECT kind, source, model, attempt, toString(amount) FROM costs"
+        " WHERE run_id = {run:String} ORDER BY seq, entry",
+        {"run": RUN},
+    )
+    assert rows.rows == [
+        ("compute", "scan", "", 1, "0.00333333333"),
+        ("compute", "lint", "", 1, "0.00333333333"),
+        ("tokens", "provider", "small", 1, "0.0000001234"),
+        ("compute", "lint", "", 2, "0.00666666667"),
+        ("compute", "tell", "", 1, "0.00333333333"),
+    ]
+    totals = await store.query_readonly(
+        "SELECT currency, toString(amount), toString(compute), toString(tokens) FROM run_costs"
+        " WHERE run_id = {run:String} ORDER BY currency",
+        {"run": RUN},
+    )
+    assert totals.rows == [
+        ("EUR", "0.0000001234", "0", "0.0000001234"),
+        ("USD", "0.01666666666", "0.01666666666", "0"),
+    ]

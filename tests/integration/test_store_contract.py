@@ -35,7 +35,7 @@ async def store(url: str) -> AsyncIterator[Store]:
     store = await open_store(url, LIMITS)
     try:
         await schema.apply(store)
-        for table in ("events", "runs_log", "agent_runs_log"):
+        for table in ("events", "runs_log", "agent_runs_log", "costs_log"):
             await store.command(f"TRUNCATE TABLE {table}")
         yield store
     finally:
@@ -117,9 +117,9 @@ async def test_the_schema_can_be_applied_again(store: Store) -> None:
 
 
 async def test_tables_of_an_earlier_release_are_taken_over_with_their_rows(store: Store) -> None:
-    for view in ("runs", "agent_runs", "approvals"):
+    for view in ("runs", "agent_runs", "approvals", "costs", "run_costs"):
         await store.command(f"DROP VIEW {view}")
-    for table in ("events", "runs_log", "agent_runs_log"):
+    for table in ("events", "runs_log", "agent_runs_log", "costs_log"):
         await store.command(f"DROP TABLE {table}")
     for statement in schema.statements():
         if "CREATE TABLE" in statement:  # as they were first made: columns came by ALTER

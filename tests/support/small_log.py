@@ -1,6 +1,7 @@
 """A log of one partition as a worker leaves it, made by the real core, for audits to look at."""
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from msgspec import UNSET, Raw
@@ -11,6 +12,7 @@ from streams.lifecycle import RunState
 from streams.plan import parse
 from streams.records import (
     Cancel,
+    Cost,
     Decision,
     Definition,
     Failure,
@@ -51,6 +53,35 @@ class Record(NamedTuple):
 
 def run_of(name: str) -> str:
     return run_id("default", "review", "/test", name)
+
+
+def costs_of(node: str, attempt: int) -> tuple[Cost, ...]:
+    """What an attempt costs there: compute, and the linter's first one something in euros."""
+    minute = Decimal(attempt) / 3
+    minutes = minute.quantize(Decimal("0.000000001"))
+    worked = Cost(
+        kind="compute",
+        source=node,
+        quantity=minutes,
+        unit="minute",
+        unit_price=Decimal("0.01"),
+        amount=minutes * Decimal("0.01"),
+        price_version="default",
+    )
+    if (node, attempt) != ("lint", 1):
+        return (worked,)
+    asked = Cost(
+        kind="tokens",
+        source="provider",
+        model="small",
+        quantity=Decimal(1234),
+        unit="input_token",
+        unit_price=Decimal("0.0000000001"),
+        amount=Decimal("0.0000001234"),
+        currency="EUR",
+        price_version="2026-11-01",
+    )
+    return (worked, asked)
 
 
 @dataclass
@@ -147,6 +178,7 @@ class SmallLog:
                 worker="w",
                 failure=failure,
                 output=UNSET if failure else Raw(b'{"n": 1}'),
+                costs=costs_of(node, attempt),
             )
         )
 

@@ -13,6 +13,7 @@ from streams.lifecycle import RunState
 from streams.plan import Plan, parse
 from streams.records import (
     Approval,
+    Cost,
     Decision,
     Failure,
     Message,
@@ -93,6 +94,7 @@ class Story:
         attempt: int = 1,
         item: int | None = None,
         failure: Failure | None = None,
+        costs: tuple[Cost, ...] = (),
     ) -> "Story":
         """An agent's result, which it worked 3 ms for."""
         return self.hear(
@@ -106,6 +108,7 @@ class Story:
                 worker="w",
                 failure=failure,
                 output=UNSET if failure else Raw(msgspec.json.encode(output)),
+                costs=costs,
             )
         )
 

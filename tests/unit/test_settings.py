@@ -31,6 +31,10 @@ def test_defaults_are_embedded_and_on_loopback(
         "compute_rate": Decimal("0.01"),
         "secrets": None,
         "outbound_allow": "",
+        "heartbeat": 5.0,
+        "sandbox": "process",
+        "sandbox_image": "",
+        "sandbox_readable": "",
     }
     assert settings.blob_url == str(tmp_path / "commandcenter" / "blobs")
     assert settings.store == f"chdb://{tmp_path}/commandcenter/clickhouse"

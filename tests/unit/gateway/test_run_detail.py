@@ -1,6 +1,7 @@
 """A run as its events tell it: nodes and items of every kind, people, pauses, endings."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from streams.payload import reference_to
 from streams.records import (
     Approval,
     Cancel,
+    Cost,
     Edit,
     Failure,
     Occurrence,
@@ -383,3 +385,107 @@ async def test_a_payload_that_is_gone_says_so(gateway: Any) -> None:
     response = await gateway.client.get(address)
     assert response.status == 404
     assert "is not in the blob store" in (await response.json())["detail"]
+
+
+async def test_a_blob_of_an_output_is_given_as_bytes_of_any_kind(gateway: Any) -> None:
+    blob = await gateway.blobs.put("default", b"<script>")
+    story = Story(one(**WORK)).start()
+    said = {"blob": blob.digest, "size": 8, "mediaType": "text/html", "name": "a.html"}
+    story.answer("n", {"report": said})
+    gateway.reads.rows[story.run] = story.rows()
+    response = await gateway.client.get(f"/api/runs/{story.run}/payloads/{blob.digest}")
+    assert (response.status, await response.read()) == (200, b"<script>")
+    assert response.content_type == "application/octet-stream"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+# --- costs ---
+
+
+def cost(amount: str, kind: Any = "compute", currency: str = "USD") -> Cost:
+    number = Decimal(amount)
+    return Cost(
+        kind=kind,
+        source="scanner",
+        quantity=Decimal(1),
+        unit="minute",
+        unit_price=number,
+        amount=number,
+        currency=currency,
+    )
+
+
+NOT_YET = Failure(kind="agent_error", message="not yet")
+
+
+async def test_what_a_run_costs_counts_every_attempt_and_item(gateway: Any) -> None:
+    story = Story(
+        {
+            "name": "w",
+            "nodes": [
+                {"id": "a", **WORK, "retry": {"attempts": 2}},
+                {"id": "b", **WORK, "forEach": "{{ context }}", "inputs": {}},
+                {"id": "c", **WORK, "dependsOn": ["b"], "onFailure": "continue"},
+            ],
+        }
+    ).start(["x", "y"])
+    story.answer("a", failure=NOT_YET, costs=(cost("0.0000001"), cost("1.5", "tokens")))
+    story.wake("a", after=3_600_000)
+    story.answer("a", attempt=2, costs=(cost("0.2"),))
+    story.answer("b", item=0, costs=(cost("0.00"),))
+    story.answer("b", item=1, costs=(cost("0.3", "api"), cost("7", "api", "EUR")))
+    no = Failure(kind="timeout", message="late", retryable=False)
+    story.answer("c", failure=no, costs=(cost("1"),))
+    run = told(story)
+    assert run["status"] == "SUCCESS"
+    assert run["cost"] == [
+        {"currency": "EUR", "amount": "7", "compute": "0", "tokens": "0", "api": "7"},
+        {
+            "currency": "USD",
+            "amount": "3.0000001",
+            "compute": "1.2000001",
+            "tokens": "1.5",
+            "api": "0.3",
+        },
+    ]
+    amounts = {s["id"]: [c["amount"] for c in s["cost"]] for s in run["steps"]}
+    assert amounts == {"a": ["1.7000001"], "b": ["7", "0.3"], "c": ["1"]}
+
+    gateway.reads.rows[story.run] = story.rows()
+    items = await (await gateway.client.get(f"/api/runs/{story.run}/nodes/b/items")).json()
+    assert [[c["amount"] for c in item["cost"]] for item in items["items"]] == [["0"], ["7", "0.3"]]
+    listed = await (await gateway.client.get(f"/api/runs/{story.run}/costs")).json()
+    assert listed["totals"] == run["cost"]
+    assert listed["costs"][0] == {
+        "node": "a",
+        "item": None,
+        "attempt": 1,
+        "kind": "compute",
+        "source": "scanner",
+        "model": None,
+        "quantity": "1",
+        "unit": "minute",
+        "unitPrice": "0.0000001",
+        "amount": "0.0000001",
+        "currency": "USD",
+        "priceVersion": None,
+    }
+    assert len(listed["costs"]) == 7
+
+
+def test_what_is_stopped_in_order_still_says_what_it_cost() -> None:
+    story = Story(one(**WORK)).start()
+    story.hear(Cancel(run=story.run, reason="enough"))
+    called_off = Failure(kind="cancelled", message="enough", retryable=False)
+    story.answer("n", failure=called_off, costs=(cost("0.4"),))
+    run = told(story)
+    assert (run["status"], run["cost"][0]["amount"]) == ("CANCELLED", "0.4")
+
+
+def test_waiting_for_people_is_free() -> None:
+    story = Story(one(**WORK, approvalRequired=True)).start()
+    story.approve("n")
+    story.answer("n", costs=(cost("0.4"),))
+    assert [total["amount"] for total in told(story)["cost"]] == ["0.4"]
+    undone = order()
+    assert told(undone)["cost"] == []

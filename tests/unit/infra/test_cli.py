@@ -34,6 +34,9 @@ RUN = {
     "durationMs": 1410,
     "nodes": 1,
     "error": None,
+    "cost": [
+        {"currency": "USD", "amount": "0.03", "compute": "0.01", "tokens": "0.02", "api": "0"}
+    ],
     "steps": [
         {
             "id": "scan",
@@ -42,6 +45,7 @@ RUN = {
             "action": "scan",
             "attempts": 1,
             "durationMs": 38,
+            "cost": [{"currency": "USD", "amount": "0.03"}],
         }
     ],
 }
@@ -75,7 +79,8 @@ async def test_a_run_is_shown_with_its_steps(
     assert await commandcenter("runs", "show", "r1") == 0
     out = capsys.readouterr().out
     assert "Trigger   repo.push from ci about shop" in out
-    assert "scan\tsecurity-scanner scan\tSUCCESS\t1\t38 ms\t" in out
+    assert "Cost      0.03 USD (compute 0.01, tokens 0.02)" in out
+    assert "scan\tsecurity-scanner scan\tSUCCESS\t1\t38 ms\t0.03 USD" in out
 
 
 @pytest.mark.parametrize(

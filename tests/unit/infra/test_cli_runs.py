@@ -57,8 +57,8 @@ async def test_a_run_that_waits_says_for_what_and_how_to_answer(
 ) -> None:
     story = lead(order(), "ann", notes="fine")
     out = await shown(gateway, capsys, story)
-    assert "nap\tsleep\tRUNNING\t1\t\tuntil " in out
-    assert "paid\twait for an event\tRUNNING\t1\t\twaits for payment.received until " in out
+    assert "nap\tsleep\tRUNNING\t1\t\t\tuntil " in out
+    assert "paid\twait for an event\tRUNNING\t1\t\t\twaits for payment.received until " in out
     assert "invoice\trun of invoice\tPENDING\t0" in out
     assert "book waits. The workflow asks for approval by 1 of 2 people with the role lead" in out
     assert "ann approved: fine" in out
@@ -85,7 +85,7 @@ async def test_a_run_with_items_a_pause_and_a_past_says_so(
     assert "by ann (lunch)" in out
     assert "Repeats   run o1 (rerun, wanted by ann)" in out
     assert "Step of   run p1, ship.3" in out
-    assert "nap\tsleep\tSUCCESS\t0\t\tresult of run o1" in out
+    assert "nap\tsleep\tSUCCESS\t0\t\t\tresult of run o1" in out
     assert "approved by ann; approved by bob, inputs edited; approved by ann" in out
     assert "3 items: 1 failed, 1 running, 1 pending" in out
     story.hear(Cancel(run=story.run, reason="x", force=True))

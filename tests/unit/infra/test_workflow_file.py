@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.workflow_file import Document, WorkflowFileError, read, read_text
 from streams.errors import CallerError
+from streams.workflow_file import Document, WorkflowFileError, read, read_text
 
 GOOD = """\
 name: review

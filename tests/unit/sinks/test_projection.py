@@ -1,3 +1,4 @@
+from decimal import Decimal
 from typing import Any
 
 from msgspec import Raw, structs
@@ -7,6 +8,7 @@ from sinks.decision_record import DecisionRecord
 from sinks.known_runs import KnownRuns, Recorded
 from sinks.projection import (
     AGENT_RUN_COLUMNS,
+    COST_COLUMNS,
     EVENT_COLUMNS,
     RUN_COLUMNS,
     Projection,
@@ -15,6 +17,7 @@ from sinks.projection import (
 )
 from streams import codec
 from streams.records import (
+    Cost,
     Decision,
     Event,
     Failure,
@@ -386,3 +389,47 @@ def test_a_run_without_its_beginning_is_recorded_from_where_it_is_seen() -> None
 
 def test_rows_are_handed_over_by_column() -> None:
     assert columns(("a", "b"), [(1, "x"), (2, "y")]) == {"a": (1, 2), "b": ("x", "y")}
+
+
+def test_each_cost_of_an_event_is_a_row_at_its_place() -> None:
+    worked = Cost(
+        kind="compute",
+        source="scanner",
+        quantity=Decimal("1.5"),
+        unit="minute",
+        unit_price=Decimal("0.01"),
+        amount=Decimal("0.015"),
+        price_version="default",
+    )
+    asked = Cost(
+        kind="tokens",
+        source="anthropic",
+        model="m",
+        quantity=Decimal(9),
+        unit="input_token",
+        unit_price=Decimal("0.5"),
+        amount=Decimal("4.5"),
+    )
+    no = Failure(kind="timeout", message="late")
+    record = decided(
+        0,
+        100,
+        STARTED,
+        dispatched("a"),
+        NodeRetrying(node="a", attempt=1, failure=no, retry_at=200, costs=(worked, asked)),
+        NodeCancelled(node="b", attempt=3, item=4, costs=(asked,)),
+        NodeFailed(node="c", attempt=1, failure=no),
+        previous=PENDING,
+    )
+    rows = list(named(COST_COLUMNS, projected(record).costs))
+    assert [(row["seq"], row["entry"], row["kind"], row["amount"]) for row in rows] == [
+        (2, 0, "compute", Decimal("0.015")),
+        (2, 1, "tokens", Decimal("4.5")),
+        (3, 0, "tokens", Decimal("4.5")),
+    ]
+    assert [(r["node"], r["item"], r["attempt"], r["agent"]) for r in rows] == [
+        ("a", -1, 1, "scanner"),
+        ("a", -1, 1, "scanner"),
+        ("b", 4, 3, ""),
+    ]
+    assert {(row["run_started_at"], row["at"], row["run_id"]) for row in rows} == {(100, 100, "r")}

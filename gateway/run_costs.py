@@ -1,0 +1,80 @@
+"""What a run and its steps cost, added up from the run's events.
+
+Sums are exact; an amount is the shortest text of the number, without an exponent.
+"""
+
+from collections.abc import Iterable
+from decimal import Context, Decimal
+from typing import Any, Final
+
+from gateway.run_views import CostTotal, CostView
+from streams.records import Cost
+
+_EXACT: Final = Context(prec=60)
+_KINDS: Final = ("compute", "tokens", "api")
+
+
+class CostSum:
+    """Costs being added up, by currency and kind."""
+
+    __slots__ = ("_amounts",)
+
+    def __init__(self) -> None:
+        self._amounts: dict[str, dict[str, Decimal]] = {}
+
+    def add(self, costs: Iterable[Cost]) -> None:
+        """Count these too."""
+        for cost in costs:
+            kinds = self._amounts.setdefault(cost.currency, dict.fromkeys(_KINDS, Decimal(0)))
+            kinds[cost.kind] = _EXACT.add(kinds[cost.kind], cost.amount)
+
+    def totals(self) -> tuple[CostTotal, ...]:
+        """What it adds up to, a total for each currency."""
+        return tuple(
+            CostTotal(
+                currency=currency,
+                amount=plain(_summed(kinds.values())),
+                **{kind: plain(amount) for kind, amount in kinds.items()},
+            )
+            for currency, kinds in sorted(self._amounts.items())
+        )
+
+
+def costs_of(event: Any) -> tuple[Cost, ...]:
+    """What an event says that its attempt cost."""
+    costs: tuple[Cost, ...] = getattr(event, "costs", ())
+    return costs
+
+
+def cost_views(event: Any) -> list[CostView]:
+    """The entries of an event."""
+    return [
+        CostView(
+            node=event.node,
+            item=event.item,
+            attempt=event.attempt,
+            kind=cost.kind,
+            source=cost.source,
+            model=cost.model or None,
+            quantity=plain(cost.quantity),
+            unit=cost.unit,
+            unit_price=plain(cost.unit_price),
+            amount=plain(cost.amount),
+            currency=cost.currency,
+            price_version=cost.price_version or None,
+        )
+        for cost in costs_of(event)
+    ]
+
+
+def plain(number: Decimal) -> str:
+    """The number as text, exact and without an exponent."""
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _summed(amounts: Iterable[Decimal]) -> Decimal:
+    total = Decimal(0)
+    for amount in amounts:
+        total = _EXACT.add(total, amount)
+    return total
