@@ -16,7 +16,7 @@ from agents.action import (
     OutputT,
     Risk,
 )
-from agents.cost import Number, number
+from agents.cost import RATE_LIMIT, Number, number
 from streams.errors import AgentError
 
 AgentType = Literal["LLM", "RULE", "API", "SCRIPT"]
@@ -71,7 +71,7 @@ class Agent:
         self.type: AgentType = type
         self.version = version
         self.concurrency = concurrency
-        self.rate = None if rate is None else number(rate, f"agent {name!r}: rate")
+        self.rate = None if rate is None else number(rate, f"agent {name!r}: rate", RATE_LIMIT)
         self._actions: dict[str, Action[Any, Any]] = {}
 
     @property

@@ -21,12 +21,12 @@ Number = Decimal | int | str
 CURRENCY: Final = "USD"
 DEFAULT_RATE: Final = Decimal("0.01")
 """Per minute of compute, where neither the agent nor a setting says otherwise."""
+RATE_LIMIT: Final = 1_000_000
+"""A minute costs less than this, so that no time at work is too dear to be written."""
 
 # Of our own: an action may change the context of its thread.
 _EXACT: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _STEP: Final = Decimal(1).scaleb(-COST_DIGITS)
-_NS_PER_MINUTE: Final = Decimal(60_000_000_000)
-_MINUTE_STEP: Final = Decimal("0.000000001")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 
@@ -145,11 +145,18 @@ class Costs:
 
 
 def compute(agent: str, nanoseconds: int, rate: Rate) -> Cost:
-    """The entry for so much time at work."""
-    minutes = _EXACT.divide(Decimal(nanoseconds), _NS_PER_MINUTE).quantize(
-        _MINUTE_STEP, context=_EXACT
+    """The entry for so much time at work; made for every task, so it is made quickly."""
+    minutes = _shortest(Decimal((nanoseconds + 30) // 60).scaleb(-9, _EXACT))
+    amount = _EXACT.multiply(minutes, rate.per_minute).quantize(_STEP, context=_EXACT)
+    return Cost(
+        kind="compute",
+        source=agent,
+        quantity=minutes,
+        unit="minute",
+        unit_price=rate.per_minute,
+        amount=_shortest(amount),
+        price_version=rate.version,
     )
-    return priced("compute", agent, minutes, "minute", rate.per_minute, price_version=rate.version)
 
 
 def priced(
@@ -215,8 +222,8 @@ def _shortest(value: Decimal) -> Decimal:
     return _EXACT.add(value.normalize(_EXACT), Decimal(0))
 
 
-def number(value: Number, what: str) -> Decimal:
-    """An exact number of at least 0. Raises `AgentError` for anything else."""
+def number(value: Number, what: str, limit: int = COST_LIMIT) -> Decimal:
+    """An exact number from 0 to less than the limit. Raises `AgentError` for anything else."""
     if isinstance(value, bool) or not isinstance(value, (Decimal, int, str)):
         raise AgentError(
             f"{what} is {value!r}; give a Decimal, an int or a text as in '0.01' (a float is not"
@@ -226,6 +233,8 @@ def number(value: Number, what: str) -> Decimal:
         found = Decimal(value)
     except InvalidOperation as error:
         raise AgentError(f"{what} is {value!r}; that is no number") from error
-    if not found.is_finite() or not 0 <= found < COST_LIMIT:
-        raise AgentError(f"{what} is {value!r}; it must be from 0 to {COST_LIMIT:,}")
+    if not found.is_finite() or not 0 <= found < limit:
+        raise AgentError(f"{what} is {value!r}; it must be from 0 to {limit:,}")
+    if found != found.quantize(_STEP, context=_EXACT):
+        raise AgentError(f"{what} is {value!r}; it may have {COST_DIGITS} digits after the point")
     return found

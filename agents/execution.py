@@ -116,10 +116,9 @@ class Execution:
             _forget_cancellation()
             if isinstance(outcome, Failure):
                 outcome = _final("cancelled", reason)
-        if (context := attempt.context) is not None:
-            outcome = _without_secrets(context.secrets, outcome)
-            if context.folder.is_made:
-                await asyncio.to_thread(context.folder.remove)
+        if attempt.context is not None and attempt.context.folder.is_made:
+            attempt.end()  # it is done: nobody ends what only tidies up
+            await asyncio.to_thread(attempt.context.folder.remove)
         return self._result(task, started_at, outcome, self._costs(attempt))
 
     def refuse(self, task: Task, order: TaskCancellation) -> Result:
@@ -178,7 +177,7 @@ class Execution:
         except ValidationError as error:
             return _final("invalid_input", explain(error))
         except Exception as error:  # noqa: BLE001 -- a validator of the agent's own may raise anything
-            return _from_exception(error)
+            return _from_exception(error, None)
         try:
             produced = await self._call(action, attempt, inputs, limit, started_at)
         except OverTimeError:
@@ -186,9 +185,9 @@ class Execution:
         except asyncio.CancelledError as error:
             if _is_being_cancelled():
                 raise
-            return _from_exception(error)
+            return _from_exception(error, attempt.context)
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- an agent may raise anything
-            return _from_exception(error)
+            return _from_exception(error, attempt.context)
         finally:
             attempt.end_work()
         output = self._written(action, produced, attempt.context)
@@ -257,9 +256,9 @@ class Execution:
         except ValidationError as error:
             return _final("invalid_output", explain(error))
         except PydanticSerializationError as error:
-            return _final("invalid_output", _shortened(str(error)))
+            return _final("invalid_output", _shortened(_hidden(str(error), context)))
         except Exception as error:  # noqa: BLE001 -- a serializer of the agent's own may raise anything
-            return _from_exception(error)
+            return _from_exception(error, context)
         secret = None if context is None else context.secrets.named_in(output)
         if secret is not None:
             return _final("invalid_output", f"the secret {secret} stands in the output")
@@ -270,21 +269,21 @@ def _final(kind: str, message: str) -> Failure:
     return Failure(kind=kind, message=message, retryable=False)
 
 
-def _without_secrets(secrets: Secrets, outcome: Raw | Failure) -> Raw | Failure:
-    if isinstance(outcome, Failure) and secrets.asked:
-        return replace(outcome, message=secrets.hide(outcome.message))
-    return outcome
-
-
-def _from_exception(error: BaseException) -> Failure:
+def _from_exception(error: BaseException, context: Context | None) -> Failure:
     if isinstance(error, SandboxedError):
-        return error.failure
+        message = _shortened(_hidden(error.failure.message, context))
+        return replace(error.failure, message=message)
     return Failure(
         kind="agent_error",
-        message=_shortened(f"{type(error).__name__}: {error}".rstrip(": ")),
+        message=_shortened(_hidden(f"{type(error).__name__}: {error}".rstrip(": "), context)),
         retryable=not isinstance(error, PermanentError),
         error=type(error).__name__,
     )
+
+
+def _hidden(text: str, context: Context | None) -> str:
+    """The text without secrets; before it is shortened, which could leave half of one."""
+    return text if context is None else context.secrets.hide(text)
 
 
 def _shortened(text: str) -> str:

@@ -111,7 +111,7 @@ class Settings(BaseSettings):
         le=3600,
         description="seconds between a worker's signs of life; after three without one it is gone",
     )
-    secrets: Path | None = Field(
+    secrets: Annotated[Path, AfterValidator(_absolute)] | None = Field(
         default=None, description="folder with a file for each of the agents' secrets"
     )
     outbound_allow: Annotated[str, AfterValidator(_outbound)] = Field(

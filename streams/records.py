@@ -9,7 +9,7 @@ Rules:
 - Statuses are the contract's words; the same words stand in REST, SQL and the UI.
 """
 
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
@@ -22,6 +22,10 @@ COST_DIGITS: Final = 12
 """Digits that a cost's numbers may have after the point."""
 COST_LIMIT: Final = 10**12
 """A cost's numbers are less than this."""
+_COST_STEP: Final = Decimal(1).scaleb(-COST_DIGITS)
+_COST_LIMIT: Final = Decimal(COST_LIMIT)
+_ZERO: Final = Decimal(0)
+_EXACT: Final = Context(prec=60)
 COST_ENTRIES: Final = 100
 """Costs that one result may have."""
 COST_TEXT: Final = 200
@@ -97,17 +101,13 @@ class Cost(_Value, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be added up exactly."""
-        for name, value in (
-            ("quantity", self.quantity),
-            ("unit price", self.unit_price),
-            ("amount", self.amount),
-        ):
-            sign, _, exponent = value.as_tuple()
-            if not isinstance(exponent, int) or (sign and value) or value >= COST_LIMIT:
-                raise ValueError(f"a cost's {name} is {value}; from 0 to {COST_LIMIT:,} it may be")
-            if exponent < -COST_DIGITS:
+        for value in (self.quantity, self.unit_price, self.amount):
+            if not value.is_finite() or not _ZERO <= value < _COST_LIMIT:
+                raise ValueError(f"a cost of {value}: its numbers are from 0 to {COST_LIMIT:,}")
+            if value != value.quantize(_COST_STEP, context=_EXACT):
                 raise ValueError(
-                    f"a cost's {name} is {value}; {COST_DIGITS} digits after the point it may have"
+                    f"a cost of {value}: its numbers have at most {COST_DIGITS} digits after the"
+                    " point"
                 )
 
 

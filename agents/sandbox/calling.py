@@ -34,7 +34,8 @@ from agents.workspace import Workspace
 from streams.errors import AgentError
 from streams.records import Cost
 
-_MESSAGE_LENGTH: Final = 2_000
+_MESSAGE_LENGTH: Final = 100_000
+"""Much more than is kept: the worker first cuts secrets out, and half of one it would not know."""
 _LIMITS: Final[dict[int, FailureKind]] = {
     errno.EFBIG: "file_limit",
     errno.EMFILE: "open_files_limit",

@@ -293,6 +293,8 @@ function aboutRun(run) {
   if (run.paused && view.pause) lines.push(h("p", { className: "soft" }, `Paused since ${timeOf(view.pause.at)} ${view.pause.reason}`));
   if (view.ending && !TERMINAL.has(run.status)) lines.push(h("p", { className: "soft" }, `${view.ending.stage}, then ${view.ending.outcome}`));
   if (view.waitedMs) lines.push(h("p", { className: "soft" }, `Waited ${duration(view.waitedMs)} for approval`));
+  if (view.cost?.length) lines.push(h("p", { className: "soft" }, `Cost ${view.cost.map((total) => `${total.amount} ${total.currency}`).join(", ")}`));
+  if (!TERMINAL.has(run.status)) for (const step of view.steps ?? []) if (step.unserved) lines.push(h("p", { className: "fault" }, `${step.id}: ${step.unserved}`));
   if (view.uncompensated?.length) lines.push(h("p", { className: "fault" }, `Not undone: ${view.uncompensated.join(", ")}`));
   return lines;
 }

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel
 
-from agents import Agent, Blob, Context, PermanentError
+from agents import Agent, Blob, Context, PermanentError, Readable
 
 CEILING_S = 20
 
@@ -27,6 +27,10 @@ class Text(BaseModel):
 
 class Said(BaseModel):
     said: str
+
+
+class Place(BaseModel):
+    path: Annotated[str, Readable()]
 
 
 class Kept(BaseModel):
@@ -77,6 +81,11 @@ def stubborn(inputs: Text, context: Context) -> Said:
 @agent.action(execution="sandbox")
 async def fail(inputs: Text) -> Said:
     raise PermanentError("no way") if inputs.text == "for good" else ValueError("not now")
+
+
+@agent.action(execution="sandbox")
+def look(inputs: Place) -> Said:
+    return Said(said=str(os.listdir(inputs.path)))
 
 
 @agent.action(execution="sandbox")

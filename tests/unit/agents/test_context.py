@@ -51,7 +51,7 @@ async def tell_the_secret(inputs: Asked, context: Context) -> Told:
 async def fail_with_the_secret(inputs: Asked, context: Context) -> Told:
     token = context.secrets["API_TOKEN"]
     await context.progress(1, f"asking with {token}")
-    raise ValueError(f"401 for {token}")
+    raise ValueError(f"401 for {token}{inputs.what}{token}")
 
 
 @agent.action
@@ -174,7 +174,11 @@ async def test_a_secret_is_used_and_leaves_in_no_way(execution: Execution) -> No
     assert told.failure.message == "the secret API_TOKEN stands in the output"
     failed = await execution.execute(task("fail_with_the_secret"))
     assert failed.failure is not None
-    assert failed.failure.message == "ValueError: 401 for ***"
+    assert failed.failure.message == "ValueError: 401 for ******"
+    for length in (1_950, 1_970, 1_980):  # the message is cut there
+        failed = await execution.execute(task("fail_with_the_secret", {"what": "x" * length}))
+        assert failed.failure is not None
+        assert TOKEN[:4] not in failed.failure.message
 
 
 async def test_progress_has_no_secret_in_it() -> None:
@@ -258,7 +262,7 @@ async def test_the_workspace_of_a_tests_context_is_there_to_be_looked_at() -> No
     await work_in_a_folder.test({}, context)
     folder = context.workspace
     assert (folder / "deep" / "file").read_text() == "x"
-    del context
+    context.folder.remove()
     assert not folder.exists()
 
 

@@ -1,5 +1,6 @@
 """Records on the wire: exact bytes, whole round trips, and decoding that never crashes a reader."""
 
+from decimal import Decimal
 from typing import Any, get_args
 
 import msgspec
@@ -406,3 +407,47 @@ def test_decoding_is_total(data: st.DataObject) -> None:
         except UnreadableRecordError:
             continue
         codec.encode(record)
+
+
+COST = (
+    b'{"kind":"api","source":"maps","quantity":"2","unit":"request","unitPrice":"%s","amount":"%s"}'
+)
+RESULT = (
+    b'{"v":1,"type":"result","run":"r","node":"n","attempt":1,"startedAt":1,"finishedAt":2,'
+    b'"costs":[%s]}'
+)
+
+
+def test_costs_are_exact_numbers_written_as_strings() -> None:
+    read = codec.messages.decode(RESULT % (COST % (b"0.000000000001", b"2E-12")))
+    assert isinstance(read, Result)
+    (cost,) = read.costs
+    assert (cost.unit_price, cost.amount) == (Decimal("0.000000000001"), Decimal("0.000000000002"))
+    assert b'"unitPrice":"1E-12"' in codec.encode(read)
+    assert codec.messages.decode(codec.encode(read)) == read
+
+
+@pytest.mark.parametrize(
+    "amount",
+    [
+        b"NaN",
+        b"Infinity",
+        b"-1",
+        b"1e12",
+        b"0.0000000000001",
+        b"much",
+        b"",
+        b"9" * 5_000,
+        b"1e999999",
+    ],
+)
+def test_costs_that_cannot_be_added_up_are_refused(amount: bytes) -> None:
+    with pytest.raises(UnreadableRecordError, match="not an inbox message"):
+        codec.messages.decode(RESULT % (COST % (b"1", amount)))
+
+
+def test_a_result_has_at_most_a_hundred_costs() -> None:
+    entry = COST % (b"1", b"2")
+    assert codec.messages.decode(RESULT % b",".join([entry] * 100))
+    with pytest.raises(UnreadableRecordError):
+        codec.messages.decode(RESULT % b",".join([entry] * 101))

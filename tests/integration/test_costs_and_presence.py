@@ -1,0 +1,195 @@
+"""On the real stack: what runs cost is the same everywhere, and who serves an agent is seen.
+
+A gateway, workers and Kafka are the product's own processes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiokafka import AIOKafkaProducer
+from msgspec import Raw
+from system import System
+
+from gateway.client import GatewayClient
+from infra.verification import through_gateway, verify
+from streams import codec, topics
+from streams.records import AgentRecord
+
+pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
+
+SECRET = "a secret of eleven words"
+BILL = {"agent": "billing", "action": "bill", "inputs": {"fail": "{{ context.fail }}"}}
+WORKFLOW: dict[str, Any] = {
+    "name": "billed",
+    "nodes": [
+        {"id": "first", **BILL, "retry": {"attempts": 2, "initialDelay": "10ms"}},
+        {
+            "id": "each",
+            **BILL,
+            "forEach": "{{ context.list }}",
+            "inputs": {},
+            "dependsOn": ["first"],
+        },
+    ],
+}
+GHOST = {"agent": "ghost", "action": "haunt"}
+
+
+class Stack:
+    def __init__(self, system: System, session: aiohttp.ClientSession) -> None:
+        self.system = system
+        self._session = session
+
+    async def get(self, path: str) -> Any:
+        async with self._session.get(self.system.url + path) as response:
+            assert response.status == 200, await response.text()
+            return await response.json()
+
+    async def post(self, path: str, body: Any) -> Any:
+        async with self._session.post(self.system.url + path, json=body) as response:
+            assert response.status < 300, await response.text()
+            return await response.json()
+
+    async def sql(self, query: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = (await self.post("/api/sql", {"query": query}))["rows"]
+        return rows
+
+    async def until(self, ask: Callable[[], Awaitable[Any]], reached: Callable[[Any], bool]) -> Any:
+        async with asyncio.timeout(60):
+            while not reached(found := await ask()):  # noqa: ASYNC110  # the gateway is asked
+                await asyncio.sleep(0.05)
+            return found
+
+    async def run(self, workflow: str, context: Any) -> str:
+        started = await self.post(f"/api/workflows/{workflow}/trigger", context)
+        run: str = started["workflowRunId"]
+        return run
+
+    async def ended(self, run: str) -> Any:
+        return await self.until(
+            lambda: self.get(f"/api/runs/{run}"), lambda found: found["finishedAt"] is not None
+        )
+
+    async def agent(self, name: str, reached: Callable[[Any], bool]) -> Any:
+        def ask() -> Awaitable[Any]:
+            return self.get("/api/agents")
+
+        def find(answer: Any) -> Any:
+            return next((agent for agent in answer["agents"] if agent["name"] == name), None)
+
+        found = await self.until(ask, lambda answer: bool(find(answer)) and reached(find(answer)))
+        return find(found)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    system = System(
+        tmp_path_factory.mktemp("system"),
+        agents=Path(__file__).parent,
+        env={"COMMANDCENTER_SECRET_BILLING": SECRET, "COMMANDCENTER_HEARTBEAT": "0.2"},
+    )
+    await system.start_kafka()
+    try:
+        await system.start_gateway()
+        await system.worker("billing_agent:billing")
+        async with aiohttp.ClientSession() as session:
+            made = Stack(system, session)
+            await made.agent("billing", lambda agent: agent["alive"])
+            yield made
+    finally:
+        await system.stop()
+
+
+async def test_what_a_run_costs_is_the_same_everywhere(stack: Stack) -> None:
+    await stack.post("/api/workflows", WORKFLOW)
+    run = await stack.run("billed", {"fail": 1, "list": [1, 2]})
+    detail = await stack.ended(run)
+    assert (detail["status"], detail["error"]) == ("SUCCESS", None)
+    (total,) = detail["cost"]
+    assert total["tokens"] == "0.0004"  # two attempts, two items
+    assert Decimal(total["compute"]) > 0
+    assert Decimal(total["amount"]) == Decimal(total["compute"]) + Decimal("0.0004")
+    steps = {step["id"]: step for step in detail["steps"]}
+    assert [steps[name]["cost"][0]["tokens"] for name in ("first", "each")] == ["0.0002", "0.0002"]
+
+    listed = await stack.get(f"/api/runs/{run}/costs")
+    assert listed["totals"] == detail["cost"]
+    compute = [cost for cost in listed["costs"] if cost["kind"] == "compute"]
+    assert {(c["source"], c["unitPrice"], c["priceVersion"]) for c in compute} == {
+        ("billing", "6", "billing@4.2.0")
+    }
+    rows = await stack.sql(
+        "SELECT toString(amount) AS amount, toString(tokens) AS tokens FROM run_costs"
+        f" WHERE run_id = '{run}'"
+    )
+    assert [Decimal(row["amount"]) for row in rows] == [Decimal(total["amount"])]
+    agents = await stack.sql(f"SELECT DISTINCT agent FROM costs WHERE run_id = '{run}'")
+    assert agents == [{"agent": "billing"}]
+    async with GatewayClient(stack.system.url) as client:
+        verdict = await verify(
+            stack.system.bootstrap, through_gateway(client), settled=True, within=20
+        )
+    assert verdict.differences == ()
+    assert verdict.counts["costs"] == 8
+
+    blob = steps["first"]["output"]["report"]
+    async with aiohttp.ClientSession() as session:
+        address = f"{stack.system.url}/api/runs/{run}/payloads/{blob['blob']}"
+        async with session.get(address) as response:
+            assert await response.read() == b"paid"
+    assert steps["first"]["output"]["secret"] == len(SECRET)
+    events = await stack.sql(f"SELECT payload FROM events WHERE run_id = '{run}'")
+    assert SECRET not in str(events)
+    assert "not yet with ***" in str(events)
+
+
+async def test_who_serves_an_agent_is_seen_and_who_is_gone(stack: Stack) -> None:
+    (worker,) = (await stack.agent("billing", lambda agent: agent["alive"]))["workers"]
+    assert (worker["version"], worker["capacity"]) == ("4.2.0", 7)
+    second = await stack.system.worker("billing_agent:billing")
+    both = await stack.agent("billing", lambda agent: len(agent["workers"]) == 2)
+    assert both["capacity"] == 14
+    await stack.system.kill(second)
+    await stack.agent("billing", lambda agent: len(agent["workers"]) == 1)
+    third = await stack.system.worker("billing_agent:billing")
+    await stack.agent("billing", lambda agent: len(agent["workers"]) == 2)
+    await third.stop(20)
+    await stack.agent("billing", lambda agent: len(agent["workers"]) == 1)
+
+
+async def test_a_task_that_nobody_serves_waits_visibly_and_not_for_ever(stack: Stack) -> None:
+    # An agent that was served once: else the definition would be refused.
+    record = AgentRecord(
+        name="ghost",
+        version="1",
+        worker="gone/1",
+        registered_at=1,
+        descriptor=Raw(b'{"name":"ghost","actions":[{"name":"haunt"}]}'),
+    )
+    producer = AIOKafkaProducer(bootstrap_servers=stack.system.bootstrap)
+    await producer.start()
+    await producer.send_and_wait(topics.AGENTS, codec.encode(record), key=b"ghost")
+    await producer.stop()
+    assert not (await stack.agent("ghost", lambda _: True))["alive"]
+
+    node = {"id": "haunt", **GHOST, "startTimeout": "3s"}
+    await stack.post("/api/workflows", {"name": "haunted", "nodes": [node]})
+    run = await stack.run("haunted", {})
+
+    def waits(detail: Any) -> bool:
+        return any(step["status"] == "RUNNING" for step in detail["steps"])
+
+    detail = await stack.until(lambda: stack.get(f"/api/runs/{run}"), waits)
+    (step,) = detail["steps"]
+    assert step["unserved"] == "no worker serves agent 'ghost' now; start one that does"
+    detail = await stack.ended(run)
+    (step,) = detail["steps"]
+    assert (detail["status"], step["error"]["kind"]) == ("FAILED", "not_started")
+    assert step["unserved"] is None
+    assert detail["cost"] == []
