@@ -17,6 +17,7 @@ BUILTIN: Final = (
     "agents.report:report",
     "agents.notifier:notifier",
     "agents.http_request:http",
+    "agents.script_runner:script",
 )
 
 

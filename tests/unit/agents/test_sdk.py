@@ -283,6 +283,7 @@ def test_the_builtin_agents() -> None:
         "report": ["summarize"],
         "notifier": ["send"],
         "http": ["request"],
+        "script": ["run"],
     }
 
 
