@@ -18,6 +18,7 @@ BUILTIN: Final = (
     "agents.notifier:notifier",
     "agents.http_request:http",
     "agents.script_runner:script",
+    "agents.llm:llm",
 )
 
 

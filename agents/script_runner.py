@@ -10,7 +10,6 @@ Rules:
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -99,26 +98,30 @@ class RunOutput(Model):
 def run(inputs: RunInput, context: Context) -> RunOutput:
     """Run a script to its end."""
     command, name = _COMMAND[inputs.language]
-    program = shutil.which(command[0])
-    if program is None:
-        raise PermanentError(f"{command[0]} is not installed on this worker; it runs no {name}")
     folder = context.workspace
     for path, content in inputs.files.items():
         _write(folder / path, content, context)
     (folder / name).write_text(inputs.script, encoding="utf-8", errors="surrogatepass")
-    process = subprocess.Popen(
-        [program, *command[1:], name, *_encodable(inputs.args)],
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    # A file, as the script need not read it.
+    source = folder / ".stdin"
+    source.write_bytes(inputs.stdin.encode(errors="replace"))
+    try:
+        with source.open("rb") as stdin:
+            process = subprocess.Popen(
+                [*command, name, *_encodable(inputs.args)],
+                cwd=folder,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+    except FileNotFoundError as error:
+        text = f"this worker runs no scripts in {inputs.language}: {command[0]} is not installed"
+        raise PermanentError(text) from error
     with process:
         stdout, stderr = (
             _Kept(process.stdout, inputs.max_output),
             _Kept(process.stderr, inputs.max_output),
         )
-        _feed(process.stdin, inputs.stdin.encode(errors="replace"))
         code = process.wait()
         stdout.join()
         stderr.join()
@@ -158,21 +161,6 @@ class _Kept(threading.Thread):
     @property
     def text(self) -> str:
         return self._kept.decode(errors="replace")
-
-
-def _feed(pipe: IO[bytes] | None, content: bytes) -> None:
-    """Give it what it reads, while others read what it writes."""
-
-    def write() -> None:
-        if pipe is None:
-            return
-        try:
-            with pipe:
-                pipe.write(content)
-        except BrokenPipeError:
-            return  # it does not want all of it
-
-    threading.Thread(target=write, daemon=True).start()
 
 
 def _write(path: Path, content: str | Blob, context: Context) -> None:

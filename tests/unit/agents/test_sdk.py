@@ -284,6 +284,7 @@ def test_the_builtin_agents() -> None:
         "notifier": ["send"],
         "http": ["request"],
         "script": ["run"],
+        "llm": ["complete"],
     }
 
 
