@@ -11,6 +11,7 @@ Rules:
 
 from contextlib import AsyncExitStack
 from decimal import Decimal
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -128,7 +129,7 @@ async def complete(inputs: CompleteInput, context: Context) -> CompleteOutput:
 
 async def _asked(inputs: CompleteInput, context: Context, model: Any) -> CompleteOutput:
     from pydantic_ai import Agent as Asker
-    from pydantic_ai import StructuredDict, UsageLimits, capture_run_messages
+    from pydantic_ai import ModelRetry, StructuredDict, UsageLimits, capture_run_messages
     from pydantic_ai.exceptions import UserError
     from pydantic_ai.settings import ModelSettings
 
@@ -156,6 +157,8 @@ async def _asked(inputs: CompleteInput, context: Context, model: Any) -> Complet
                 instructions=inputs.instructions or None,
                 retries=inputs.repetitions,
             )
+            if (judge := _judge(inputs.output_schema)) is not None:
+                asker.output_validator(partial(_checked, judge, ModelRetry))
             history = _history(inputs.messages)
             result = await asker.run(
                 inputs.prompt,
@@ -163,9 +166,11 @@ async def _asked(inputs: CompleteInput, context: Context, model: Any) -> Complet
                 model_settings=settings,
                 usage_limits=limits,
             )
+        except PermanentError:
+            raise
         except UserError as error:
             raise PermanentError(f"the question cannot be asked: {error}") from error
-        except Exception as error:  # noqa: BLE001 -- providers raise what they like; all is told
+        except Exception as error:  # providers raise what they like
             raise _failure(error, context) from error
         finally:
             answers = _answers(messages[len(inputs.messages) :])
@@ -186,6 +191,33 @@ async def _asked(inputs: CompleteInput, context: Context, model: Any) -> Complet
         cost=sum(known, Decimal(0)) if is_known else None,
         price_version=_price_version() if is_known else UNKNOWN,
     )
+
+
+def _judge(schema: dict[str, JsonValue] | None) -> Any:
+    """What tells the faults of an answer; None where it is to be text."""
+    if schema is None:
+        return None
+    import jsonschema
+    from referencing import Registry
+
+    kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise PermanentError(f"schema is no JSON Schema: {error.message[:300]}") from error
+    # A registry of its own: no reference is fetched from elsewhere.
+    return kind(schema, registry=Registry())
+
+
+def _checked(judge: Any, retry: type[Exception], answer: Any) -> Any:
+    """The answer, if it is as the schema says; else the model hears why it is not."""
+    try:
+        faults = [f"{it.json_path}: {it.message[:200]}" for it in judge.iter_errors(dict(answer))]
+    except Exception as error:
+        raise PermanentError(f"schema cannot be used: {str(error)[:300]}") from error
+    if faults:
+        raise retry("the answer is not as the schema says: " + "; ".join(faults[:5]))
+    return answer
 
 
 def _history(turns: list[Message]) -> "list[ModelMessage]":

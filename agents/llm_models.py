@@ -82,9 +82,9 @@ def _model(name: str, secrets: Secrets, clients: AsyncExitStack) -> "Model":
     url = urls().get(provider)
     try:
         if url is not None:
-            known = secrets[key] if key in secrets else None
+            known = secrets[key] if key in secrets else None  # noqa: SIM401 -- it is no mapping
             return OpenAIChatModel(model, provider=_compatible(provider, url, known, clients))
-        return infer_model(name, lambda it: _provider(it, secrets[key], clients))
+        return infer_model(name, lambda it: _provider(it, key, secrets, clients))
     except (UserError, ValueError) as error:
         raise PermanentError(
             f"the model {name} cannot be used: {error}; a server that speaks as OpenAI does can be "
@@ -102,11 +102,11 @@ def _compatible(provider: str, url: str, key: str | None, clients: AsyncExitStac
     )
 
 
-def _provider(provider: str, key: str, clients: AsyncExitStack) -> Any:
+def _provider(provider: str, key: str, secrets: Secrets, clients: AsyncExitStack) -> Any:
     from pydantic_ai.providers import infer_provider_class
 
     make: Any = infer_provider_class(provider)
-    return make(api_key=key, http_client=_client(clients))
+    return make(api_key=secrets[key], http_client=_client(clients))
 
 
 def _client(clients: AsyncExitStack) -> Any:
