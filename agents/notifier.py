@@ -1,32 +1,38 @@
-"""The agent `notifier`: tells people, on the console or through any Apprise URL.
+"""The agent `notifier`: tells people, on the console, in Slack or Discord, or wherever Apprise can.
 
 Rules:
-- An Apprise URL holds tokens and passwords. It is never logged or given back: outputs and errors
-  have its scheme and host as apprise masks them, and apprise's own log, which quotes tokens, is
-  kept to this module.
+- A channel's URL holds tokens and passwords, and inputs are kept in the history. So it can be named
+  by the secret that holds it. It is never logged or given back.
 - The message id is derived from the task id, so a task that is executed again sends the same one;
-  the plain webhooks (json, xml, form) carry it in the header `Idempotency-Key`.
+  webhooks get it in the header `Idempotency-Key`.
+- Who answers that it has too much to do is asked again in a while; see `agents.patient_requests`.
+  What remains undelivered fails the task.
 """
 
 import logging
 import re
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Final, Literal
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import urlsplit
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import Field, JsonValue
 
+from agents import chat_webhook
 from agents.agent import Agent
+from agents.chat_webhook import Level, Service
 from agents.context import Context
 from agents.errors import PermanentError
 from agents.model import Model
+from agents.outbound import guarded, outbound
 from streams.errors import AgentError
 
-CONSOLE: Final = "console"
+if TYPE_CHECKING:
+    from agents.patient_requests import PatientRequests
 
-Level = Literal["info", "success", "warning", "error", "critical"]
+CONSOLE: Final = "console"
+TIME_LIMIT_S: Final = 60.0
 
 # Apprise's kinds of notification, and the log level on the console.
 _APPRISE_TYPE: Final[dict[Level, str]] = {
@@ -43,14 +49,16 @@ _LOG_LEVEL: Final[dict[Level, int]] = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
-_COMPLAINTS: Final = frozenset({"WARNING", "ERROR", "CRITICAL"})
-_SHORTEST_SECRET: Final = 4
+# `slack`, `discord:OTHER_SECRET`, `secret:NAME`; an Apprise URL has a slash after the colon.
+_BY_SECRET: Final = re.compile(r"(slack|discord|secret)(?::([A-Z0-9_]+))?")
+_DEFAULT_SECRET: Final = {"slack": "SLACK_WEBHOOK", "discord": "DISCORD_WEBHOOK"}
+_SPARE_S: Final = 10.0
 
 notifier = Agent(
     "notifier",
-    description="Sends a message to the console or to any service that Apprise knows.",
-    type="RULE",
-    version="1.0.0",
+    description="Sends a message to the console, Slack, Discord or any service of Apprise.",
+    type="API",
+    version="2.0.0",
 )
 
 
@@ -58,13 +66,18 @@ class SendInput(Model):
     """What to tell whom."""
 
     channel: str = Field(
-        default=CONSOLE, min_length=1, description="'console' or an Apprise URL, e.g. json://host/"
+        default=CONSOLE,
+        min_length=1,
+        max_length=8_192,
+        description="'console'; 'slack' or 'discord', whose webhook is in the secret "
+        "SLACK_WEBHOOK or DISCORD_WEBHOOK ('slack:NAME' for another one); an Apprise URL, "
+        "e.g. json://host/; or 'secret:NAME', a secret that holds such a URL",
     )
     message: str = Field(min_length=1, max_length=65_536)
-    title: str = ""
+    title: str = Field(default="", max_length=1_000)
     severity: Level = "info"
     metadata: dict[str, JsonValue] = Field(
-        default_factory=dict, description="added to the message, one line each"
+        default_factory=dict, max_length=100, description="added to the message, one line each"
     )
 
 
@@ -78,7 +91,7 @@ class SendOutput(Model):
     error: str | None = None
 
 
-@notifier.action(timeout=60)
+@notifier.action(timeout=TIME_LIMIT_S)
 def send(inputs: SendInput, context: Context) -> SendOutput:
     """Deliver one message; a failed delivery is tried again."""
     message_id = str(uuid5(NAMESPACE_URL, f"commandcenter:notification:{context.task_id}"))
@@ -93,7 +106,7 @@ def send(inputs: SendInput, context: Context) -> SendOutput:
             **({"metadata": inputs.metadata} if inputs.metadata else {}),
         )
     else:
-        channel = _deliver(inputs, message_id)
+        channel = _deliver(inputs, message_id, context)
     return SendOutput(
         success=True,
         channel=channel,
@@ -102,60 +115,71 @@ def send(inputs: SendInput, context: Context) -> SendOutput:
     )
 
 
-def _deliver(inputs: SendInput, message_id: str) -> str:
-    """Send through Apprise and return the masked channel. Raises `AgentError`."""
-    apprise = _apprise()
-    service = apprise.Apprise.instantiate(inputs.channel)
-    if service is None:
-        scheme = inputs.channel.partition(":")[0] if "://" in inputs.channel else "none"
-        raise PermanentError(
-            f"the channel is neither 'console' nor a valid Apprise URL (its scheme: {scheme}); "
-            "see https://appriseit.com/services/ for how each service writes its URL"
-        )
-    channel = _masked(service.url(privacy=True))
-    service.optional = False  # the URL's "?optional=yes" would make a failure look like success
-    if isinstance(getattr(service, "headers", None), dict):
-        service.headers.setdefault("Idempotency-Key", message_id)
-    services = apprise.Apprise()
-    services.add(service)
+def _deliver(inputs: SendInput, message_id: str, context: Context) -> str:
+    """Send it, and return the channel without what may be secret. Raises `AgentError`."""
+    requests = _patience(context)
+    url = inputs.channel
+    named = _BY_SECRET.fullmatch(inputs.channel)
+    if named is not None:
+        kind, name = named[1], named[2] or _DEFAULT_SECRET.get(named[1])
+        if name is None:
+            raise PermanentError("the channel 'secret' needs a name: secret:NAME")
+        url = context.secrets[name].strip()
+        if kind != "secret" and urlsplit(url).scheme in {"http", "https"}:
+            service = cast("Service", kind)
+            return _post(service, url, name, inputs, message_id, requests)
+    from agents import apprise_channel
+
+    shown = None if named is None else inputs.channel
     lines = [inputs.message, *(f"{key}: {value}" for key, value in inputs.metadata.items())]
-    with services.notify(
-        body="\n".join(lines), title=inputs.title, notify_type=_APPRISE_TYPE[inputs.severity]
-    ) as result:
-        if not result:
-            said = "; ".join(it.message for it in result.logs() if it.level in _COMPLAINTS)
-            reason = _without_parts_of(inputs.channel, said) or "Apprise gives no reason"
-            raise AgentError(f"{channel} did not take the message: {reason}")
-    return channel
+    kind = _APPRISE_TYPE[inputs.severity]
+    message = apprise_channel.Message(inputs.title, "\n".join(lines), kind, message_id)
+    return apprise_channel.send(url, message, requests, shown)
+
+
+def _post(
+    service: Service,
+    url: str,
+    secret: str,
+    inputs: SendInput,
+    message_id: str,
+    requests: "PatientRequests",
+) -> str:
+    """To an incoming webhook; no error names it, as it is a secret."""
+    from agents.patient_requests import asks_to_come_back
+
+    body = chat_webhook.payload(
+        service, inputs.message, inputs.title, inputs.severity, inputs.metadata
+    )
+    channel = f"{service} ({secret})"
+    with guarded(outbound()) as guard:
+        try:
+            answer = requests.post(url, json=body, headers={"Idempotency-Key": message_id})
+        except requests.RequestException as error:
+            if guard.refused:
+                raise guard.refused[0] from None
+            text = f"{channel} cannot be reached: {type(error).__name__}"
+            raise AgentError(text) from None
+    if 200 <= answer.status_code < 300:
+        return channel
+    text = f"{channel} did not take the message: it answers {answer.status_code}"
+    raise AgentError(text) if asks_to_come_back(answer.status_code) else PermanentError(text)
+
+
+def _patience(context: Context) -> "PatientRequests":
+    _hush()
+    from agents.patient_requests import PatientRequests
+
+    return PatientRequests(TIME_LIMIT_S - _SPARE_S, lambda: context.is_cancelled)
 
 
 @cache
-def _apprise() -> Any:
-    """The library, imported when first needed: it takes a second."""
-    log = logging.getLogger("apprise")
-    log.propagate = False
-    log.addHandler(logging.NullHandler())
-    logging.getLogger("urllib3").setLevel(logging.INFO)  # its DEBUG lines hold path and query
+def _hush() -> None:
+    """What sends is imported when first needed; its log would quote path and query."""
     try:
-        import apprise
+        import requests  # noqa: F401 -- to see whether it is there
     except ModuleNotFoundError as error:
         raise PermanentError(
             f"{error.name} is not installed; install the extra: commandcenter[agents]"
         ) from error
-    return apprise
-
-
-def _masked(url: str) -> str:
-    """Scheme and host: a path or query may be a secret that apprise does not know as one."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{re.split('[/?#]', rest)[0]}"
-
-
-def _without_parts_of(url: str, text: str) -> str:
-    """`text` with every part of the URL that could be a secret masked."""
-    _, _, rest = url.partition("://")
-    parts = {*re.split(r"[/?#@:&=+]", rest), *re.split(r"[/?#@:&=+]", unquote(rest))}
-    for part in sorted(parts, key=len, reverse=True):
-        if len(part) >= _SHORTEST_SECRET:
-            text = text.replace(part, "****")
-    return text
+    logging.getLogger("urllib3").setLevel(logging.INFO)

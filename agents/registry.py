@@ -20,6 +20,9 @@ BUILTIN: Final = (
     "agents.patcher:patcher",
     "agents.code_reviewer:reviewer",
     "agents.architecture_diagrammer:diagrammer",
+    "agents.http_request:http",
+    "agents.script_runner:script",
+    "agents.llm:llm",
 )
 
 

@@ -58,6 +58,39 @@ def _loopback(value: str) -> str:
     return value
 
 
+def _outbound(value: str) -> str:
+    if value:
+        from agents.outbound import Outbound  # only who allows something needs it
+
+        try:
+            Outbound(value)
+        except OperatorError as error:
+            raise ValueError(str(error)) from error
+    return value
+
+
+def _llm_models(value: str) -> str:
+    if value:
+        from agents.llm_models import default_models
+
+        try:
+            default_models(value)
+        except OperatorError as error:
+            raise ValueError(str(error)) from error
+    return value
+
+
+def _llm_urls(value: str) -> str:
+    if value:
+        from agents.llm_models import urls
+
+        try:
+            urls(value)
+        except OperatorError as error:
+            raise ValueError(str(error)) from error
+    return value
+
+
 class Settings(BaseSettings):
     """All settings, validated and frozen; make one with `load`."""
 
@@ -102,6 +135,16 @@ class Settings(BaseSettings):
     )
     secrets: Annotated[Path, AfterValidator(_absolute)] | None = Field(
         default=None, description="folder with a file for each of the agents' secrets"
+    )
+    outbound_allow: Annotated[str, AfterValidator(_outbound)] = Field(
+        default="",
+        description="what agents may reach besides public addresses: names, addresses, networks",
+    )
+    llm_models: Annotated[str, AfterValidator(_llm_models)] = Field(
+        default="", description="provider:model for steps that name none; several: fallbacks"
+    )
+    llm_urls: Annotated[str, AfterValidator(_llm_urls)] = Field(
+        default="", description="servers that speak as OpenAI does: name=https://host/v1, …"
     )
     sandbox: Literal["process", "docker", "inline"] = Field(
         default="process", description="where heavy or untrusted actions run; inline: unconfined"

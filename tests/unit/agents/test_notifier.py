@@ -3,17 +3,21 @@
 import io
 import json
 import logging
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from agents import AgentError, Context, PermanentError
+from agents import AgentError, Context, PermanentError, Secrets
+from agents import patient_requests as patience
 from agents.notifier import SendOutput, send
+from agents.outbound import SETTING, BlockedError
 
 # One of Apprise's services imports a module that Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -22,11 +26,12 @@ AT = Context(task_id="task-1", started_at=1_700_000_000_000)
 
 
 class Webhook(ThreadingHTTPServer):
-    """Answers every POST with `status` and remembers what came."""
+    """Answers every POST, with `status` once `answers` are used up, and remembers what came."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status = 200
+        self.answers: list[tuple[int, dict[str, str]]] = []
         self.received: list[tuple[str, dict[str, str], Any]] = []
 
     @property
@@ -40,7 +45,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.received.append((self.path, dict(self.headers), json.loads(body)))
-        self.send_response(self.server.status)
+        status, headers = self.server.status, dict[str, str]()
+        if self.server.answers:
+            status, headers = self.server.answers.pop(0)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -56,6 +66,23 @@ def webhook() -> Iterator[Webhook]:
         yield server
         server.shutdown()
         serving.join()
+
+
+@pytest.fixture(autouse=True)
+def this_machine_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SETTING, "127.0.0.1")
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits between attempts, which take no time here."""
+    waited: list[float] = []
+
+    def sleep(self: patience.PatientRequests, seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(patience.PatientRequests, "_sleep", sleep)
+    return waited
 
 
 @pytest.fixture
@@ -120,7 +147,7 @@ async def test_a_refusal_is_a_retryable_failure_with_its_reason(webhook: Webhook
         with pytest.raises(AgentError, match=r"did not take the message: .*error=500") as raised:
             await send.test({"channel": webhook.url + query, "message": "hi"})
         assert not isinstance(raised.value, PermanentError)
-    assert len(webhook.received) == 2
+    assert len(webhook.received) == 2 * patience.ATTEMPTS
 
 
 async def test_nobody_listening_is_a_retryable_failure(webhook: Webhook) -> None:
@@ -155,6 +182,187 @@ async def test_no_part_of_the_url_that_may_be_secret_is_told(
     captured = capfd.readouterr()
     everything = told + captured.out + captured.err + log.getvalue()
     assert not [secret for secret in secrets if secret in everything]
+
+
+Channel = Callable[[Webhook], dict[str, Any]]
+
+
+def by_apprise(webhook: Webhook) -> dict[str, Any]:
+    return {"channel": webhook.url}
+
+
+def by_slack(webhook: Webhook) -> dict[str, Any]:
+    return {"channel": "slack"}
+
+
+def secrets_of(webhook: Webhook) -> Context:
+    url = f"http://127.0.0.1:{webhook.server_port}/hook/token-of-the-hook"
+    return Context(
+        task_id="task-1",
+        secrets=Secrets(
+            {
+                "SLACK_WEBHOOK": url,
+                "TEAM": url,
+                "DISCORD_WEBHOOK": url,
+                "ANY": f"{webhook.url}path-token",
+            }
+        ),
+    )
+
+
+@pytest.mark.parametrize("channel", [by_apprise, by_slack])
+async def test_who_is_busy_is_asked_again_when_it_says(
+    channel: Channel, webhook: Webhook, waits: list[float]
+) -> None:
+    webhook.answers = [(429, {"Retry-After": "7"}), (503, {}), (500, {"Retry-After": "nonsense"})]
+    await send.test({**channel(webhook), "message": "hi"}, secrets_of(webhook))
+    assert len(webhook.received) == 4
+    assert waits[0] == 7
+    assert 0 < waits[1] <= 2
+    assert waits[1] < waits[2] <= 4
+    keys = {headers["Idempotency-Key"] for _, headers, _ in webhook.received}
+    assert len(keys) == 1
+
+
+async def test_a_date_says_when_as_well(webhook: Webhook, waits: list[float]) -> None:
+    when = datetime.fromtimestamp(datetime.now(UTC).timestamp() + 20, UTC)
+    webhook.answers = [(503, {"Retry-After": format_datetime(when, usegmt=True)})]
+    await send.test({"channel": webhook.url, "message": "hi"})
+    assert 15 < waits[0] <= 20
+
+
+@pytest.mark.parametrize("channel", [by_apprise, by_slack])
+async def test_nobody_waits_longer_than_the_task_has(
+    channel: Channel, webhook: Webhook, waits: list[float]
+) -> None:
+    webhook.answers = [(429, {"Retry-After": "3600"})]
+    with pytest.raises(AgentError, match=r"did not take the message: .*429") as raised:
+        await send.test({**channel(webhook), "message": "hi"}, secrets_of(webhook))
+    assert not isinstance(raised.value, PermanentError)
+    assert (waits, len(webhook.received)) == ([], 1)
+
+
+async def test_who_is_cancelled_waits_for_nobody(webhook: Webhook, waits: list[float]) -> None:
+    context = Context()
+    context.signals.cancel("no longer wanted")
+    webhook.answers = [(429, {"Retry-After": "1"})]
+    with pytest.raises(AgentError):
+        await send.test({"channel": webhook.url, "message": "hi"}, context)
+    assert waits == []
+
+
+@pytest.mark.parametrize("channel", [by_apprise, by_slack])
+@pytest.mark.parametrize("status", [302, 400, 401, 404])
+async def test_a_wrong_request_is_not_repeated(
+    channel: Channel, status: int, webhook: Webhook, waits: list[float]
+) -> None:
+    webhook.answers = [(status, {"Location": "/elsewhere"})]
+    with pytest.raises(PermanentError, match=str(status)):
+        await send.test({**channel(webhook), "message": "hi"}, secrets_of(webhook))
+    assert (waits, len(webhook.received)) == ([], 1)
+
+
+async def test_slack_gets_its_json_with_nothing_in_it_that_passes_for_markup(
+    webhook: Webhook,
+) -> None:
+    output = await send.test(
+        {
+            "channel": "slack:TEAM",
+            "title": "A & B",
+            "message": "<!channel> " + "x" * 5_000,
+            "severity": "error",
+            "metadata": {"run": "r1", **{f"k{n}": n for n in range(20)}},
+        },
+        secrets_of(webhook),
+    )
+    ((path, headers, body),) = webhook.received
+    assert path == "/hook/token-of-the-hook"
+    assert headers["Idempotency-Key"] == output.message_id
+    assert output.channel == "slack (TEAM)"
+    assert body["text"] == "A &amp; B"
+    (attachment,) = body["attachments"]
+    assert attachment["color"] == "#a32037"
+    section, fields = attachment["blocks"]
+    assert section["text"]["text"].startswith("*A &amp; B*\n&lt;!channel&gt; xxx")
+    assert section["text"]["text"].endswith("x…")
+    assert len(section["text"]["text"]) <= 3_000
+    assert len(fields["fields"]) == 10
+    assert fields["fields"][0]["text"] == "*run*\nr1"
+    assert fields["fields"][-1]["text"] == "*…*\nand 12 more"
+
+
+async def test_discord_gets_its_json_and_mentions_nobody(webhook: Webhook) -> None:
+    output = await send.test(
+        {"channel": "discord", "title": "T", "message": "@everyone", "metadata": {"n": [1]}},
+        secrets_of(webhook),
+    )
+    ((_, _, body),) = webhook.received
+    assert output.channel == "discord (DISCORD_WEBHOOK)"
+    assert body["allowed_mentions"] == {"parse": []}
+    (embed,) = body["embeds"]
+    assert (embed["title"], embed["description"]) == ("T", "@everyone")
+    assert embed["fields"] == [{"name": "n", "value": "[1]", "inline": True}]
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_an_apprise_url_can_be_a_secret(status: int, webhook: Webhook) -> None:
+    webhook.status = status
+    try:
+        output = await send.test({"channel": "secret:ANY", "message": "hi"}, secrets_of(webhook))
+        told = output.model_dump_json()
+    except AgentError as error:
+        told = str(error)
+    assert webhook.received[0][0] == "/path-token"
+    assert "secret:ANY" in told
+    assert "path-token" not in told
+
+
+@pytest.mark.parametrize(
+    ("channel", "text"),
+    [
+        ("slack", "there is no secret SLACK_WEBHOOK"),
+        ("discord:OTHER", "there is no secret OTHER"),
+        ("secret:X", "there is no secret X"),
+        ("secret", "needs a name"),
+    ],
+)
+async def test_a_secret_that_is_missing_is_named(channel: str, text: str) -> None:
+    with pytest.raises(AgentError, match=text):
+        await send.test({"channel": channel, "message": "hi"})
+
+
+@pytest.mark.parametrize("channel", [by_apprise, by_slack])
+@pytest.mark.parametrize("allowed", ["", "127.0.0.1:1"])
+async def test_a_private_address_is_not_reached(
+    channel: Channel, allowed: str, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SETTING, allowed)
+    with pytest.raises(BlockedError, match=re.escape(SETTING)):
+        await send.test({**channel(webhook), "message": "hi"}, secrets_of(webhook))
+    assert webhook.received == []
+
+
+async def test_no_protocol_gets_around_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SETTING)
+    with pytest.raises(BlockedError, match=re.escape(SETTING)):
+        await send.test(
+            {"channel": "mailto://me:pw@localhost/?to=a@example.org&mode=insecure", "message": "hi"}
+        )
+
+
+@pytest.mark.parametrize("channel", ["syslog://", "dbus://", "gnome://", "windows://"])
+async def test_the_machine_itself_is_no_channel(channel: str) -> None:
+    with pytest.raises(PermanentError, match="neither 'console' nor a valid Apprise URL"):
+        await send.test({"channel": channel, "message": "hi"})
+
+
+@pytest.mark.parametrize(
+    "path", ["{}", "file://{}", "%2Ftmp%2F..{}", "{}?x=1", "file%253A%252F%252F{}"]
+)
+async def test_no_file_of_the_machine_is_sent(path: str) -> None:
+    url = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/?template=" + path
+    with pytest.raises(PermanentError, match="names a file of this machine"):
+        await send.test({"channel": url.format("/etc/passwd"), "message": "hi"})
 
 
 @pytest.mark.parametrize("channel", ["slack://bogus-token", "nosuch://token-1", "token-2", "://"])

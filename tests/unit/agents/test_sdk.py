@@ -286,6 +286,9 @@ def test_the_builtin_agents() -> None:
         "patcher": ["apply"],
         "code-reviewer": ["review"],
         "architecture-diagrammer": ["diagram"],
+        "http": ["request"],
+        "script": ["run"],
+        "llm": ["complete"],
     }
 
 

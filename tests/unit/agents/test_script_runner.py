@@ -1,0 +1,160 @@
+"""`script run`: what it gives, and what it cannot do in the sandbox that the worker uses."""
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from pydantic import ValidationError
+
+from agents import Context, PermanentError
+from agents.readable import ReadablePaths
+from agents.sandbox import ProcessSandbox
+from agents.sandbox.actions import SandboxedActions, SandboxedError
+from agents.script_runner import RunInput, RunOutput, run
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def sandboxed() -> AsyncIterator[SandboxedActions]:
+    async with ProcessSandbox(["agents.script_runner"]) as sandbox:
+        yield SandboxedActions(sandbox, ReadablePaths())
+
+
+async def executed(
+    sandboxed: SandboxedActions,
+    script: str,
+    context: Context | None = None,
+    *,
+    language: str = "python",
+    limit: float = 30,
+    **inputs: Any,
+) -> RunOutput:
+    given = {"language": language, "script": script, **inputs}
+    made = RunInput.model_validate_json(json.dumps(given))
+    return RunOutput.model_validate(await sandboxed.call(run, context or Context(), made, limit))
+
+
+async def test_a_python_script(sandboxed: SandboxedActions) -> None:
+    output = await executed(
+        sandboxed,
+        "import sys; print(sys.argv[1:], sys.stdin.read()); print('ü', file=sys.stderr); exit(3)",
+        args=["a", "b c", "ü"],
+        stdin="from stdin",
+    )
+    assert output == RunOutput(
+        exit_code=3, stdout="['a', 'b c', 'ü'] from stdin\n", stderr="ü\n", truncated=False,
+        files={}, missing=[],
+    )  # fmt: skip
+
+
+async def test_a_bash_script(sandboxed: SandboxedActions) -> None:
+    output = await executed(sandboxed, 'echo "$1"; cat', language="bash", args=["x"], stdin="y")
+    assert (output.exit_code, output.stdout) == (0, "x\ny")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed here")
+async def test_a_node_script(sandboxed: SandboxedActions) -> None:
+    output = await executed(
+        sandboxed, "console.log(process.argv.slice(2))", language="node", args=["x"]
+    )
+    assert (output.exit_code, output.stdout) == (0, "[ 'x' ]\n")
+
+
+async def test_files_go_in_and_come_out(sandboxed: SandboxedActions) -> None:
+    context = Context()
+    blob = context.blobs.write(b"\x00\xff")
+    output = await executed(
+        sandboxed,
+        "mkdir out; cat in/a.txt b > out/both; ln -s /etc/hostname out/link",
+        context,
+        language="bash",
+        files={"in/a.txt": "a", "b": blob.model_dump(by_alias=True)},
+        outputs=["out/both", "out/link", "out/none"],
+    )
+    assert (output.exit_code, output.missing) == (0, ["out/link", "out/none"])
+    assert context.blobs.read(output.files["out/both"]) == b"a\x00\xff"
+
+
+async def test_output_is_cut_and_the_script_goes_on(sandboxed: SandboxedActions) -> None:
+    output = await executed(sandboxed, "print('x' * 1_000_000); exit(4)", maxOutput=10)
+    assert (output.exit_code, output.stdout, output.truncated) == (4, "x" * 10, True)
+
+
+async def test_a_script_that_reads_nothing_is_not_held_up(sandboxed: SandboxedActions) -> None:
+    assert (await executed(sandboxed, "print(1)", stdin="x" * 1_000_000)).stdout == "1\n"
+
+
+async def test_a_status_can_fail_the_step(sandboxed: SandboxedActions) -> None:
+    with pytest.raises(SandboxedError, match="ended with status 5: the reason") as raised:
+        await executed(
+            sandboxed, "import sys; print('the reason', file=sys.stderr); exit(5)", check=True
+        )
+    assert not raised.value.failure.retryable
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import socket; socket.create_connection(('127.0.0.1', 9))",
+        "open('/etc/shadow').read()",
+        "open('/usr/bin/x', 'w')",
+    ],
+)
+async def test_it_gets_nowhere(script: str, sandboxed: SandboxedActions) -> None:
+    output = await executed(sandboxed, script)
+    assert output.exit_code == 1
+    assert "Error" in output.stderr
+
+
+async def test_it_sees_nothing_of_the_workers_environment(
+    sandboxed: SandboxedActions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMMANDCENTER_SECRET_X", "secret-of-x")
+    output = await executed(sandboxed, "import os; print(dict(os.environ))")
+    assert "COMMANDCENTER" not in output.stdout
+
+
+async def test_it_has_its_time(sandboxed: SandboxedActions) -> None:
+    with pytest.raises(SandboxedError) as raised:
+        await executed(sandboxed, "while True: pass", limit=1)
+    assert raised.value.failure.kind == "timeout"
+
+
+async def test_it_has_its_memory(sandboxed: SandboxedActions) -> None:
+    with pytest.raises(SandboxedError) as raised:
+        await executed(sandboxed, "x = bytearray(550_000_000)\nwhile True: pass")
+    assert raised.value.failure.kind == "out_of_memory"
+
+
+@pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x", "", "a/", "a\0b"])
+async def test_paths_lead_nowhere_else(path: str) -> None:
+    for given in ({"files": {path: "x"}}, {"outputs": [path]}):
+        with pytest.raises(ValidationError):
+            RunInput.model_validate({"language": "bash", "script": "true", **given})
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"script": ""},
+        {"language": "perl"},
+        {"args": "x"},
+        {"files": {"x": 1}},
+        {"maxOutput": -1},
+        {"wrong": 1},
+    ],
+)
+async def test_wrong_inputs_are_refused(inputs: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        RunInput.model_validate({"language": "bash", "script": "true", **inputs})
+
+
+async def test_files_cannot_stand_in_each_others_way(tmp_path: Path) -> None:
+    given = {"language": "bash", "script": "true", "files": {"a": "x", "a/b": "y"}}
+    with pytest.raises(PermanentError, match="stands where a folder has to be"):
+        await run.test(given)
