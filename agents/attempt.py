@@ -7,6 +7,7 @@ before it is closed by force.
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from agents.context import Context
 from agents.reporter import Reporter, Say
@@ -36,6 +37,7 @@ class Attempt:
         "_work",
         "_worker",
         "context",
+        "executed_by",
         "task",
         "worked_ns",
     )
@@ -44,6 +46,8 @@ class Attempt:
         self, task: Task, say: Say, worker: str, grace: float, clock_ns: Callable[[], int]
     ) -> None:
         self.task = task
+        self.executed_by: asyncio.Task[None] | None = None
+        """What executes it; where this is not said, whoever is current when it begins."""
         self.worked_ns: int | None = None
         """How long the action was at work; None while it has not been."""
         self._began_ns = 0
@@ -54,7 +58,7 @@ class Attempt:
         self._worker = worker
         self._grace = grace
         self._reporter: Reporter | None = None
-        self._work: asyncio.Task[object] | None = None
+        self._work: asyncio.Task[Any] | None = None
         self._hard: asyncio.Timeout | None = None
         self._end_timer: asyncio.TimerHandle | None = None
 
@@ -79,8 +83,8 @@ class Attempt:
         return self._reporter
 
     def begin(self) -> None:
-        """Its turn has come: the current asyncio task executes it."""
-        self._work = asyncio.current_task()
+        """Its turn has come: its asyncio task executes it."""
+        self._work = self.executed_by or asyncio.current_task()
 
     def begin_work(self) -> None:
         """The action is called now; waiting for its turn is over, which costs nothing."""

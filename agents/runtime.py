@@ -119,7 +119,7 @@ class AgentRuntime:
                 continue
             attempt = self._execution.attempt(task, self._say)
             self._attempts[task.id] = attempt
-            work = asyncio.create_task(self._run(attempt))
+            work = attempt.executed_by = asyncio.create_task(self._run(attempt))
             self._work.add(work)
             work.add_done_callback(self._ended)
         if len(self._work) > 2 * self._concurrency:

@@ -75,7 +75,7 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
         # As in the worker: what start-up made stays, and records make few cycles.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 20)
+        gc.set_threshold(200_000, 20, 20)
         announce_ready()
         _log.info("gateway ready", url=f"http://{settings.host}:{settings.port}")
         await _until_stopped(stop, work)

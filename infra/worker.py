@@ -156,7 +156,7 @@ async def run_worker(
         # reference counts, and looking for cycles among them costs some 5 % of the worker.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 20)
+        gc.set_threshold(200_000, 20, 20)
         orders = await stack.enter_async_context(OrderReader(bootstrap, _now_ms, obey))
         await orders.ready()
         presence = Presence(

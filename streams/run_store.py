@@ -153,8 +153,10 @@ class RunStore:
         if before is None:
             changes.append((_trigger_key(run), codec.encode(after.trigger)))
         nodes = after.nodes
-        for node in sorted(outcome.touched):
-            changes.append((f"{run}/{node}".encode(), codec.encode(nodes[node])))
+        changes += [
+            (f"{run}/{node}".encode(), codec.encode(nodes[node]))
+            for node in sorted(outcome.touched)
+        ]
         for node in sorted(outcome.listed):
             changes.append((_items_key(run, node), bytes(after.lists[node].raw)))
         return changes

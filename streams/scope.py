@@ -51,10 +51,14 @@ class RunScope:
     def __call__(self, reference: Reference) -> Any:
         """The value referred to; `TemplateError` if there is none."""
         path = reference.path
-        if path[0] == "nodes":
+        root = path[0]
+        if root == "nodes":
             return self._part_of_node(reference)
-        if path[0] == "context" and len(path) > 1:
-            return self._below(self._context(), reference, 1)
+        if root == "context" and len(path) > 1:
+            context = self._decoded.get("", _MISSING)
+            if context is _MISSING:
+                context = self._context()
+            return self._below(context, reference, 1)
         return self._find(reference, _MISSING, 0)
 
     def _below(self, value: Any, reference: Reference, skip: int) -> Any:
