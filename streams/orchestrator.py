@@ -203,6 +203,7 @@ class Orchestrator:
         self._at_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._releasing = False
         self._timers_changed = asyncio.Event()
         self._sleeping_until = float("inf")
 
@@ -218,10 +219,14 @@ class Orchestrator:
         return store.next_offset or 0
 
     async def release(self) -> None:
-        """Finish what is in hand, its writes too, then own nothing."""
-        while self._at_work:
-            await self._idle.wait()
-        self._stores.clear()
+        """Finish what is in hand, its writes too, then own nothing. Nothing more is begun."""
+        self._releasing = True
+        try:
+            while self._at_work:
+                await self._idle.wait()
+            self._stores.clear()
+        finally:
+            self._releasing = False
 
     # --- batches ---
 
@@ -271,12 +276,14 @@ class Orchestrator:
         outputs = Parcel()
         drafts: dict[int, _Draft] = {}
         made: list[Sequence[_Draft]] = []
-        mine = [b for b in batches if b.tp.partition in self._stores]
+        # As of now: the write of an earlier batch may find meanwhile that we are replaced.
+        stores = {} if self._releasing else dict(self._stores)
+        mine = [b for b in batches if b.tp.partition in stores]
         for batch in mine:
             partition = batch.tp.partition
             draft = drafts.get(partition)
             if draft is None:
-                draft = drafts[partition] = _Draft(self._stores[partition])
+                draft = drafts[partition] = _Draft(stores[partition])
             for record in batch.records:
                 if draft.next_offset is not None and record.offset < draft.next_offset:
                     continue  # the state has it already
