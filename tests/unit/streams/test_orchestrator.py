@@ -19,7 +19,7 @@ from streams.lifecycle import RunState, evolve
 from streams.orchestrator import Orchestrator
 from streams.payload import reference_to
 from streams.plan import Plan, parse
-from streams.records import Message, NodeFailed, Result, Start, Trigger
+from streams.records import Message, NodeFailed, Result, Start, Timer, Trigger
 from streams.run_store import OFFSET_KEY, RunStore
 
 PLAN = parse(
@@ -178,6 +178,19 @@ async def test_outputs_go_before_the_state_and_the_offset_goes_with_it(rig: Rig)
     ]
     assert rig.producer.written(topics.STATE)[-1] == (OFFSET_KEY, b"3")
     assert [(d.run, d.seq) for d in rig.decisions()] == [("r1", 0), ("r2", 0), ("r1", 2)]
+
+
+async def test_timers_that_come_early_by_the_brokers_clock_are_said_once(rig: Rig) -> None:
+    await rig.hear(start("r1"))
+    with capture_logs() as logs:
+        await rig.hear(Timer(run="r1", node="", due=2_000), at=1_000)
+        assert logs == []
+        await rig.hear(*2 * (Timer(run="r1", node="", due=8_000),), at=1_000)
+    (line,) = logs
+    assert (line["event"], line["seconds"]) == (
+        "the clock of a worker is ahead of the broker's",
+        7.0,
+    )
 
 
 async def test_what_was_read_before_is_not_decided_again(rig: Rig) -> None:
