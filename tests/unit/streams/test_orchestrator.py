@@ -318,6 +318,37 @@ async def test_a_replaced_owner_writes_no_state_and_goes_on_with_nothing(rig: Ri
     assert rig.producer.written(topics.STATE) == state
 
 
+async def test_what_a_replaced_owner_wrote_that_was_ahead_is_decided_all_the_same(
+    rig: Rig,
+) -> None:
+    """Its last write came after the state was restored, and the shell has read it since."""
+    await rig.hear(start("r1"), start("r2"))
+    await rig.hear(done("r1", "a"))
+    ahead = dict(rig.producer.written(topics.STATE))
+    decided = rig.decisions()
+    table: dict[bytes, bytes] = {}
+    rig.orchestrator.own(0, table)
+    table.update(ahead)
+    rig.offset = 0
+    await rig.hear(start("r1"), start("r2"))
+    await rig.hear(done("r1", "a"))
+    assert rig.letters() == []
+    assert rig.decisions()[len(decided) :] == decided
+    again = rig.producer.written(topics.STATE)[len(rig.producer.written(topics.STATE)) // 2 :]
+    assert dict(again) == ahead
+
+
+async def test_a_run_whose_state_cannot_be_read_is_not_begun_again(rig: Rig) -> None:
+    await rig.hear(start("r1"))
+    table = dict(rig.producer.written(topics.STATE)) | {b"r1/a": b"{}"}
+    decided = rig.decisions()
+    with capture_logs():
+        rig.orchestrator.own(0, table)
+        await rig.hear(start("r1"))
+    assert [(offset, error) for offset, error, _ in rig.letters()] == [(1, "UnreadableRecordError")]
+    assert rig.decisions() == decided
+
+
 async def test_what_a_replaced_owner_wrote_last_is_written_again(rig: Rig) -> None:
     await rig.hear(start("r1"))
     before = dict(rig.producer.written(topics.STATE))
