@@ -71,6 +71,11 @@ class OrderReader:
     async def __aexit__(self, *error: object) -> None:
         await self._reader.__aexit__(*error)
 
+    @property
+    def trouble(self) -> str:
+        """Why orders may be missing; empty while all is well."""
+        return self._reader.trouble
+
     async def failure(self) -> None:
         """Wait until reading ends, and raise by what."""
         await self._reader.failure()

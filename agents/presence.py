@@ -28,6 +28,7 @@ class Presence:
         started_at: when it started, milliseconds since the epoch.
         interval: seconds between signs of life.
         in_hand: how many tasks of an agent it has.
+        trouble: what the worker cannot read now besides its tasks; empty while all is well.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Presence:
         started_at: int,
         interval: float,
         in_hand: Callable[[str], int],
+        trouble: Callable[[], str] = str,
     ) -> None:
         self._outbox = outbox
         self._agents = tuple(registry.agents.values())
@@ -46,6 +48,7 @@ class Presence:
         self._started_at = started_at
         self._interval = interval
         self._in_hand = in_hand
+        self._trouble = trouble
         self._key = worker_key(worker).encode()
         self._told = False
 
@@ -77,6 +80,7 @@ class Presence:
                 )
                 for agent in self._agents
             ),
+            trouble=self._trouble(),
         )
 
     async def _say(self, value: bytes | None) -> None:

@@ -166,6 +166,8 @@ class AgentRuntime:
         if not work.cancelled() and (error := work.exception()) is not None:
             self._fault = self._fault or error
             self._something_finished.set()
+        elif self._held and len(self._work) <= self._concurrency:
+            self._something_finished.set()  # it may have had no result: others wait for its place
 
     def _may_begin(self, attempt: Attempt) -> bool:
         task = attempt.task.id

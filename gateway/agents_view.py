@@ -9,7 +9,7 @@ Rules:
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
@@ -97,15 +97,24 @@ class AgentsView:
 
     def servers(self, agent: str) -> list[Server]:
         """The workers that serve the agent now, by name."""
-        now = self._clock()
         found = [
             Server(heard.record.worker, serving, heard.record.started_at, heard.at)
-            for heard in self._workers.values()
-            if now - heard.at <= SILENT_INTERVALS * heard.record.interval_ms / 1000
+            for heard in self._alive()
             for serving in heard.record.agents
             if serving.name == agent
         ]
         return sorted(found)
+
+    def troubled(self) -> list[str]:
+        """What workers say that they cannot read now, one sentence for each such worker."""
+        records = (heard.record for heard in self._alive())
+        return sorted(f"worker {r.worker}: {r.trouble}" for r in records if r.trouble)
+
+    def _alive(self) -> Iterator[_Heard]:
+        now = self._clock()
+        for heard in self._workers.values():
+            if now - heard.at <= SILENT_INTERVALS * heard.record.interval_ms / 1000:
+                yield heard
 
     def unserved(self, agent: str) -> str:
         """Why nobody does the tasks of this agent now; empty where somebody does, or may."""

@@ -32,7 +32,9 @@ async def ready(request: web.Request) -> web.Response:
     found = await asyncio.gather(*(_state(check) for check in checks.values()))
     parts = dict(zip(checks, found, strict=True))
     parts["workflows"] = request.app[CATALOG].trouble or "ok"
-    parts["agents"] = request.app[AGENTS].trouble or "ok"
+    agents = request.app[AGENTS]
+    parts["agents"] = agents.trouble or "ok"
+    parts["readers"] = "; ".join(agents.troubled()) or "ok"
     is_ready = all(state == "ok" for state in parts.values())
     return answer(Readiness(ready=is_ready, parts=parts), 200 if is_ready else 503)
 

@@ -166,6 +166,7 @@ async def run_worker(
             started_at=_now_ms(),
             interval=settings.heartbeat,
             in_hand=lambda agent: runtimes[agent].in_hand,
+            trouble=lambda: "; ".join(filter(None, (definitions.trouble, orders.trouble))),
         )
         await engine.start()
         engine.actors.start("signs of life", presence.run())

@@ -116,7 +116,7 @@ class Engine:
         self.actors = Actors()
         """What works in this worker; others may add theirs."""
         self.ready = asyncio.Event()
-        """Set while partitions are owned and restored."""
+        """Set while the group is joined and what is owned, if anything is, is restored."""
         self._connect()
 
     def _connect(self) -> None:
@@ -154,6 +154,10 @@ class Engine:
 
     async def _orchestrate(self, batches: list[Batch]) -> None:
         """Decide the batches; their state is written while the next ones are decided."""
+        # One that waited here through a rebalance is read again, from where the state says. Decided
+        # now, it might be ahead of that, and what lies between would count as read.
+        generation = self.app.consumer_generation_id
+        batches = [batch for batch in batches if batch.generation == generation]
         decided = await self._orchestrator.decide(batches)
         before = self._writing
         self._writing = self.actors.start("state writer", self._write(decided, before))

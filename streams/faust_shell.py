@@ -327,7 +327,7 @@ class BatchConsumer(driver.Consumer):
     """Set by the engine: where a partition resumes, None for the group's commit."""
 
     on_resumed: Callable[[], None]
-    """Set by the engine: called when positions are sought and work goes on."""
+    """Set by the engine: called when a rebalance has ended and work goes on, if any is ours."""
 
     on_failed: Callable[[str, BaseException], None]
     """Set by the engine: called with the name and the error of a reader that failed."""
@@ -444,7 +444,6 @@ class BatchConsumer(driver.Consumer):
             if resumed is not None:
                 positions[tp] = resumed
         self._positions = {tp: offset for tp, offset in positions.items() if offset >= 0}
-        self.on_resumed()
         return positions
 
     async def offsets(self) -> dict[Place, Offsets]:
@@ -454,8 +453,11 @@ class BatchConsumer(driver.Consumer):
             KafkaError: the brokers do not answer.
         """
         found: dict[Place, Offsets] = {}
-        for topic, reader in list(self._readers.items()):
-            for partition, (begin, end) in (await reader.bounds()).items():
+        readers = dict(self._readers)
+        # All at once: each may have to wait until a fetch of its reader is answered.
+        answers = await asyncio.gather(*(reader.bounds() for reader in readers.values()))
+        for topic, bounds in zip(readers, answers, strict=True):
+            for partition, (begin, end) in bounds.items():
                 tp = TP(topic, partition)
                 # What the log has dropped is not waiting any more.
                 committed = max(begin, self._committed_offset.get(tp) or 0)
@@ -486,6 +488,7 @@ class BatchConsumer(driver.Consumer):
             )
             self._readers[topic] = reader
             self._reading.append(asyncio.create_task(self._read(reader), name=f"read {topic}"))
+        self.on_resumed()
 
     def stop_reading(self) -> None:
         """Read no more. What is not handed over by now is read again by whoever owns it next."""

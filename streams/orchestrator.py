@@ -69,6 +69,11 @@ _batch_seconds = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
 
+_clock_ahead = Gauge(
+    "commandcenter_clock_ahead_seconds", "How early the last timer came, by the broker's clock."
+)
+
+_CLOCK_AHEAD_S: Final = 1.0
 ERRORS_TO_LETTERS: Final = frozenset({"unknown_run", "unknown_node"})
 _BLOB_AGAIN_S: Final = 1.0
 
@@ -203,8 +208,10 @@ class Orchestrator:
         self._at_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._releasing = False
         self._timers_changed = asyncio.Event()
         self._sleeping_until = float("inf")
+        self._clock_is_ahead = False
 
     # --- ownership ---
 
@@ -218,10 +225,14 @@ class Orchestrator:
         return store.next_offset or 0
 
     async def release(self) -> None:
-        """Finish what is in hand, its writes too, then own nothing."""
-        while self._at_work:
-            await self._idle.wait()
-        self._stores.clear()
+        """Finish what is in hand, its writes too, then own nothing. Nothing more is begun."""
+        self._releasing = True
+        try:
+            while self._at_work:
+                await self._idle.wait()
+            self._stores.clear()
+        finally:
+            self._releasing = False
 
     # --- batches ---
 
@@ -271,12 +282,14 @@ class Orchestrator:
         outputs = Parcel()
         drafts: dict[int, _Draft] = {}
         made: list[Sequence[_Draft]] = []
-        mine = [b for b in batches if b.tp.partition in self._stores]
+        # As of now: the write of an earlier batch may find meanwhile that we are replaced.
+        stores = {} if self._releasing else dict(self._stores)
+        mine = [b for b in batches if b.tp.partition in stores]
         for batch in mine:
             partition = batch.tp.partition
             draft = drafts.get(partition)
             if draft is None:
-                draft = drafts[partition] = _Draft(self._stores[partition])
+                draft = drafts[partition] = _Draft(stores[partition])
             for record in batch.records:
                 if draft.next_offset is not None and record.offset < draft.next_offset:
                     continue  # the state has it already
@@ -337,6 +350,8 @@ class Orchestrator:
     async def _decide_message(
         self, message: RunMessage, record: Any, draft: _Draft, outputs: Parcel
     ) -> None:
+        if type(message) is Timer:
+            self._look_at_clock((message.due - record.timestamp) / 1000)
         before = draft.get(message.run)
         if before is not None:
             known: RunHead | Start = before.head
@@ -351,6 +366,13 @@ class Orchestrator:
         ignored = await self._apply(message, before, plan, record, draft, outputs)
         if ignored in ERRORS_TO_LETTERS:
             raise UnknownRunError(f"run {message.run}: {ignored.replace('_', ' ')}")
+
+    def _look_at_clock(self, ahead: float) -> None:
+        """Say that a timer came early, in seconds by the broker: who sent it has a clock ahead."""
+        _clock_ahead.set(max(0.0, ahead))
+        if ahead > _CLOCK_AHEAD_S and not self._clock_is_ahead:
+            _log.warning("the clock of a worker is ahead of the broker's", seconds=round(ahead, 1))
+        self._clock_is_ahead = ahead > _CLOCK_AHEAD_S
 
     async def _plan_of_run(self, known: RunHead | Start) -> Plan:
         version = (known.project, known.workflow, known.version)

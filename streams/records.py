@@ -830,13 +830,15 @@ class Serving(_Value, frozen=True, kw_only=True):
 class WorkerRecord(_Value, frozen=True, kw_only=True):
     """A worker's sign of life on the agents topic; the next one is due in `interval_ms`.
 
-    Its key is `streams.ids.worker_key`. A tombstone says that the worker has left.
+    Its key is `streams.ids.worker_key`. A tombstone says that the worker has left. `trouble` says
+    what it cannot read at the moment besides its tasks, such as orders; empty while all is well.
     """
 
     worker: str
     started_at: int
     interval_ms: int
     agents: tuple[Serving, ...]
+    trouble: str = ""
     v: Literal[1] = FORMAT
 
 

@@ -59,6 +59,7 @@ class RunStore:
         self._ending: dict[bytes, RunState] = {}
         """Runs that have ended, of which the table does not know yet."""
         self._ended: deque[tuple[int, str]] = deque()
+        self._unreadable: set[str] = set()
         self._waiting: dict[str, set[str]] = {}
         offset = records.get(OFFSET_KEY)
         self.next_offset = None if offset is None else int(offset)
@@ -69,13 +70,13 @@ class RunStore:
         nodes: dict[str, list[bytes]] = {}
         lists: dict[str, dict[str, Items]] = {}
         triggers: dict[str, bytes] = {}
-        heads = []
+        heads: list[tuple[str, bytes]] = []
         for key, value in self._records.items():
             if key == OFFSET_KEY:
                 continue
             run, _, part = key.decode().partition("/")
             if not part:
-                heads.append(value)
+                heads.append((run, value))
             elif part.startswith(_ITEMS):
                 name = part.removeprefix(_ITEMS)
                 lists.setdefault(run, {})[name] = Items(Raw(value))
@@ -84,7 +85,7 @@ class RunStore:
             else:
                 nodes.setdefault(run, []).append(value)
         ended = []
-        for value in heads:
+        for run, value in heads:
             try:
                 head = codec.heads.decode(value)
                 if head.status in TERMINAL:
@@ -94,6 +95,7 @@ class RunStore:
                 states = [codec.nodes.decode(v) for v in nodes.get(head.run, ())]
             except UnreadableRecordError as error:
                 _log.error("a run's state cannot be read", partition=self.partition, why=str(error))
+                self._unreadable.add(run)
                 continue
             state = RunState(
                 head,
@@ -113,14 +115,27 @@ class RunStore:
         return len(self._runs)
 
     def get(self, run: str) -> RunState | None:
-        """The run's state, None where there is no such run."""
+        """The run's state, None where there is no such run.
+
+        Raises:
+            UnreadableRecordError: there is one, but this release cannot read its state.
+        """
         state = self._runs.get(run)
-        if state is None:
-            key = run.encode()
-            state = self._ending.get(key)
-            if state is None and (head := self._records.get(key)) is not None:
-                return RunState(codec.heads.decode(head))
-        return state
+        if state is not None:
+            return state
+        key = run.encode()
+        state = self._ending.get(key)
+        if state is not None or (record := self._records.get(key)) is None:
+            return state
+        if run in self._unreadable:
+            raise UnreadableRecordError(
+                f"the state of run {run} cannot be read by this release; see the worker's log from"
+                " when it took over the partition"
+            )
+        head = codec.heads.decode(record)
+        # One under way that is not known here was written late by a replaced owner, which had read
+        # further: its start is still to be decided, and makes the same.
+        return RunState(head) if head.status in TERMINAL else None
 
     def waiting(self, occurrence: Occurrence) -> list[str]:
         """The runs that wait for an event of this project and type."""

@@ -26,9 +26,14 @@ from streams import topics
 from streams.faust_shell import READS, SESSION_S
 from streams.run import PAYLOAD_LIMIT
 
+PAUSES = [float(pause) for pause in os.environ.get("CHAOS_PAUSES", "").split()] or (
+    [5, 5, 60, 5, 5] if FULL else [SESSION_S + 1.5]
+)
+"""Seconds that a worker is stopped, one after the other."""
+
 pytestmark = [
     pytest.mark.kafka,
-    pytest.mark.timeout(600 if FULL else 120),
+    pytest.mark.timeout(600 if FULL else 120 + sum(PAUSES)),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
@@ -106,7 +111,7 @@ async def test_a_worker_that_joins_and_leaves_again_and_again(stage: Stage) -> N
 async def test_workers_that_are_stopped_for_longer_than_their_session(stage: Stage) -> None:
     case = await stage.case("stopped workers", workers=2)
     async with case.under_load(RATE):
-        for number, pause in enumerate([5, 5, 60, 5, 5] if FULL else [SESSION_S + 1.5]):
+        for number, pause in enumerate(PAUSES):
             victim = python_below(stage.workers[number % 2])
             victim.send_signal(signal.SIGSTOP)
             case.faults["SIGSTOP"] += 1

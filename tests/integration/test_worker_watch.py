@@ -8,11 +8,19 @@ import aiohttp
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from system import System, python_below
+from chaos import Log, Triggers
+from system import System, define, python_below
 
 from streams import topics
+from streams.plan import parse
 
 pytestmark = [pytest.mark.kafka]
+
+WORKFLOW = {
+    "name": "chain",
+    "trigger": {"event": "chaos.began"},
+    "nodes": [{"id": "only", "delay": "10ms"}],
+}
 
 
 async def until_worker_is(session: aiohttp.ClientSession, wanted: str) -> str:
@@ -52,5 +60,25 @@ async def test_readyz_knows_about_workers(tmp_path: Path) -> None:
             await admin.delete_topics([topics.CONTROL])
             await admin.close()
             await until_worker_is(session, f"there is no topic {topics.CONTROL}")
+    finally:
+        await system.stop()
+
+
+async def test_a_worker_for_which_no_partition_is_left_is_ready_and_takes_over(
+    tmp_path: Path,
+) -> None:
+    system = System(tmp_path)
+    await system.start_kafka()
+    try:
+        await define(system.bootstrap, parse(WORKFLOW))
+        # Two partitions each for the first two of them: nothing is left for the last.
+        workers = [await system.worker() for _ in range(3)]
+        log = Log(lambda: system.bootstrap)
+        async with log.followed(), Triggers(system.bootstrap) as triggers:
+            for worker in workers[:2]:
+                await system.kill(worker)
+            await triggers.send(8)
+            await log.until_ended(triggers.accepted)
+        log.check()
     finally:
         await system.stop()

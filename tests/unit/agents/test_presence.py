@@ -44,6 +44,7 @@ def presence(sent: Sent) -> Presence:
         started_at=1,
         interval=0.01,
         in_hand={"a": 2, "b": 0}.__getitem__,
+        trouble=lambda: "orders cannot be read",
     )
 
 
@@ -65,6 +66,7 @@ async def test_it_says_what_it_serves_again_and_again_until_it_leaves() -> None:
             Serving(name="a", version="2.0.0", capacity=3, in_hand=2),
             Serving(name="b", version="1.0.0", capacity=64),
         ),
+        trouble="orders cannot be read",
     )
     assert sent.records[-1] == (place, key, None)
 

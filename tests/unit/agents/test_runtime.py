@@ -130,6 +130,7 @@ class Log:
         self._arrived = asyncio.Event()
         self.taking = asyncio.Event()
         self.taking.set()
+        self.held: set[TP] = set()
 
     async def deliver(self, parcel: Parcel) -> None:
         await self.taking.wait()
@@ -149,10 +150,11 @@ class Log:
         return ()
 
     def hold(self, tp: TP) -> None:
-        """Nothing is fetched here anyway."""
+        self.held.add(tp)
 
     def release(self, tp: TP) -> None:
-        """Nothing is fetched here anyway."""
+        self.held.discard(tp)
+        self._arrived.set()
 
     async def until(self, reached: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -478,6 +480,18 @@ async def test_a_task_revoked_while_it_waits_is_left_to_its_next_owner(worker: W
     await worker.give(task("late", "echo", "late"), generation=2, first=2)
     await worker.log.until(lambda: worker.log.committed == 3)
     assert stage.begun[-1] == "late"
+
+
+async def test_tasks_that_are_left_to_others_make_room_too(worker: Worker) -> None:
+    """The last of them has no result to publish: fetching goes on all the same."""
+    tasks = [task(f"t{n}", "wait") for n in range(20 * CONCURRENCY)]
+    await worker.give(*tasks)
+    assert worker.log.held == {TP(TOPIC, 0)}
+    await until(lambda: len(stage.begun) == CONCURRENCY)
+    worker.log.app.consumer_generation_id = 2
+    stage.go.set()
+    await worker.log.until(lambda: not worker.log.held)
+    assert len(worker.log.results) == CONCURRENCY
 
 
 async def test_at_the_stop_even_an_action_that_ignores_its_cancellation_is_given_up(

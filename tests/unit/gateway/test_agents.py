@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Raw
 from story import Story
@@ -108,6 +109,22 @@ def served(gateway: Any) -> Any:
     )
     gateway.agents.apply(worker_key("a/1").encode(), codec.encode(record))
     return gateway
+
+
+async def test_readyz_says_what_a_worker_cannot_read(served: Any) -> None:
+    record = WorkerRecord(
+        worker="a/1", started_at=1, interval_ms=60_000, agents=(), trouble="control: no answer"
+    )
+    key = worker_key("a/1").encode()
+    served.agents.apply(key, codec.encode(record))
+    response = await served.client.get("/readyz")
+    parts = (await response.json())["parts"]
+    assert (response.status, parts["readers"]) == (503, "worker a/1: control: no answer")
+    served.agents.apply(key, codec.encode(msgspec.structs.replace(record, trouble="")))
+    assert (await served.client.get("/readyz")).status == 200
+    served.agents.apply(key, codec.encode(record))
+    served.agents.apply(key, None)  # who is gone has no trouble
+    assert (await served.client.get("/readyz")).status == 200
 
 
 async def test_an_agent_says_who_serves_it(served: Any) -> None:

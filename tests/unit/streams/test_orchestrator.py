@@ -19,7 +19,7 @@ from streams.lifecycle import RunState, evolve
 from streams.orchestrator import Orchestrator
 from streams.payload import reference_to
 from streams.plan import Plan, parse
-from streams.records import Message, NodeFailed, Result, Start, Trigger
+from streams.records import Message, NodeFailed, Result, Start, Timer, Trigger
 from streams.run_store import OFFSET_KEY, RunStore
 
 PLAN = parse(
@@ -180,6 +180,19 @@ async def test_outputs_go_before_the_state_and_the_offset_goes_with_it(rig: Rig)
     assert [(d.run, d.seq) for d in rig.decisions()] == [("r1", 0), ("r2", 0), ("r1", 2)]
 
 
+async def test_timers_that_come_early_by_the_brokers_clock_are_said_once(rig: Rig) -> None:
+    await rig.hear(start("r1"))
+    with capture_logs() as logs:
+        await rig.hear(Timer(run="r1", node="", due=2_000), at=1_000)
+        assert logs == []
+        await rig.hear(*2 * (Timer(run="r1", node="", due=8_000),), at=1_000)
+    (line,) = logs
+    assert (line["event"], line["seconds"]) == (
+        "the clock of a worker is ahead of the broker's",
+        7.0,
+    )
+
+
 async def test_what_was_read_before_is_not_decided_again(rig: Rig) -> None:
     await rig.hear(start("r1"), done("r1", "a"))
     sent = list(rig.producer.sent)
@@ -303,6 +316,37 @@ async def test_a_replaced_owner_writes_no_state_and_goes_on_with_nothing(rig: Ri
     rig.orchestrator.changelog = Changelog()
     assert list(await rig.process(batch)) == []  # it owns nothing until it is given again
     assert rig.producer.written(topics.STATE) == state
+
+
+async def test_what_a_replaced_owner_wrote_that_was_ahead_is_decided_all_the_same(
+    rig: Rig,
+) -> None:
+    """Its last write came after the state was restored, and the shell has read it since."""
+    await rig.hear(start("r1"), start("r2"))
+    await rig.hear(done("r1", "a"))
+    ahead = dict(rig.producer.written(topics.STATE))
+    decided = rig.decisions()
+    table: dict[bytes, bytes] = {}
+    rig.orchestrator.own(0, table)
+    table.update(ahead)
+    rig.offset = 0
+    await rig.hear(start("r1"), start("r2"))
+    await rig.hear(done("r1", "a"))
+    assert rig.letters() == []
+    assert rig.decisions()[len(decided) :] == decided
+    again = rig.producer.written(topics.STATE)[len(rig.producer.written(topics.STATE)) // 2 :]
+    assert dict(again) == ahead
+
+
+async def test_a_run_whose_state_cannot_be_read_is_not_begun_again(rig: Rig) -> None:
+    await rig.hear(start("r1"))
+    table = dict(rig.producer.written(topics.STATE)) | {b"r1/a": b"{}"}
+    decided = rig.decisions()
+    with capture_logs():
+        rig.orchestrator.own(0, table)
+        await rig.hear(start("r1"))
+    assert [(offset, error) for offset, error, _ in rig.letters()] == [(1, "UnreadableRecordError")]
+    assert rig.decisions() == decided
 
 
 async def test_what_a_replaced_owner_wrote_last_is_written_again(rig: Rig) -> None:

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 from faust.types import TP
 from msgspec import Raw
+from structlog.testing import capture_logs
 
 from streams import codec, topics
+from streams.engine import Engine
 from streams.faust_shell import Batch
 from streams.orchestrator import Decided, Orchestrator
 from streams.outbox import Parcel
@@ -42,30 +45,51 @@ class Rig:
         self.broker: Any = Broker()
         blobs: Any = None
         self.orchestrator = Orchestrator(
-            self.broker, self.broker, 1, self._plan_of, self._prepare, blobs
+            self.broker, self.broker, 2, self._plan_of, self._prepare, blobs
         )
         self.orchestrator.own(0, {})
         self.read = 0
+        self.published = asyncio.Event()
+        self.published.set()
 
     async def _plan_of(self, *_: object) -> Plan:
+        await self.published.wait()
         return PLAN
 
     async def _prepare(self, _agent: str) -> None:
         pass
 
     async def decide(self, *messages: Message) -> Decided:
-        records = [
-            SimpleNamespace(
-                topic=topics.INBOX, partition=0, offset=self.read + n, timestamp=1, key=b"k",
-                value=codec.encode(message), headers=(),
-            )
-            for n, message in enumerate(messages)
-        ]  # fmt: skip
-        self.read += len(records)
-        return await self.orchestrator.decide([Batch(TP(topics.INBOX, 0), 1, records)])
+        batch = inbox(0, self.read, *messages)
+        self.read += len(messages)
+        return await self.orchestrator.decide([batch])
 
     def decided(self) -> Sequence[int]:
         return [codec.decisions.decode(value).seq for value in self.broker.events]
+
+
+def inbox(partition: int, offset: int, *messages: Message, generation: int = 1) -> Batch:
+    records = [
+        SimpleNamespace(
+            topic=topics.INBOX, partition=partition, offset=offset + n, timestamp=1, key=b"k",
+            value=codec.encode(message), headers=(),
+        )
+        for n, message in enumerate(messages)
+    ]  # fmt: skip
+    return Batch(TP(topics.INBOX, partition), generation, records)
+
+
+class Replaced:
+    """Says of the changelog that it is somebody else's by now."""
+
+    async def may_write(self) -> bool:
+        return False
+
+    def to_mend(self, _partition: int) -> set[bytes]:
+        return set()
+
+    def written(self, *_: object) -> None:
+        raise AssertionError("nothing is to be written")
 
 
 START = Start(
@@ -108,3 +132,56 @@ async def test_a_write_that_is_given_up_holds_nobody() -> None:
     rig = Rig()
     rig.orchestrator.give_up(await rig.decide(START))
     await rig.orchestrator.release()
+
+
+async def test_nothing_is_begun_while_partitions_are_let_go() -> None:
+    """Else a backlog would hold up the whole group's rebalance."""
+    rig = Rig()
+    writing = asyncio.create_task(rig.orchestrator.write(await rig.decide(START)))
+    letting_go = asyncio.create_task(rig.orchestrator.release())
+    await asyncio.sleep(0)
+    late = await rig.decide(DONE)
+    assert (len(late.batches), rig.decided()) == (0, [0])
+    rig.broker.open.set()
+    assert await rig.orchestrator.write(late) == []
+    await letting_go
+    assert writing.done()
+    rig.orchestrator.own(0, {OFFSET_KEY: b"1"})
+    assert len((await rig.decide(DONE)).batches) == 1
+
+
+async def test_who_learns_while_deciding_that_it_is_replaced_ends_that_in_order() -> None:
+    rig = Rig()
+    rig.orchestrator.own(1, {})
+    rig.broker.open.set()
+    first = await rig.decide(START)
+    rig.orchestrator.changelog = Replaced()
+    rig.published.clear()
+    other = msgspec.structs.replace(START, run="r2", version=2)
+    second = asyncio.create_task(
+        rig.orchestrator.decide([inbox(0, 1, other), inbox(1, 0, msgspec.structs.replace(START))])
+    )
+    await asyncio.sleep(0)
+    with capture_logs():
+        assert await rig.orchestrator.write(first) == ()
+        rig.published.set()
+        assert await rig.orchestrator.write(await second) == ()
+    await rig.orchestrator.release()
+    assert rig.broker.state == []
+
+
+async def test_what_waited_through_a_rebalance_is_not_decided() -> None:
+    """It may be ahead of the state by now, and what lies between would count as read."""
+    rig = Rig()
+    rig.broker.open.set()
+    engine = Engine(
+        "127.0.0.1:1", 2, cast("Any", None), rig.orchestrator, lambda _app: {}, group="unit"
+    )
+    engine.app.consumer_generation_id = 7
+    rig.orchestrator.own(0, {OFFSET_KEY: b"0"})
+    ahead, next_one = inbox(0, 5, DONE, generation=6), inbox(0, 0, START, generation=7)
+    # Only Faust calls it otherwise, and that wants a broker.
+    await engine._orchestrate([ahead, next_one])
+    await rig.orchestrator.release()
+    assert [written[OFFSET_KEY] for written in rig.broker.state] == [b"1"]
+    await engine.actors.stop()
