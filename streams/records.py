@@ -357,7 +357,10 @@ class RunRequest(_Value, frozen=True, kw_only=True):
 
 
 class RunStarted(_Value, tag_field="type", tag="run.started", frozen=True, kw_only=True):
-    """The run exists, with `nodes` nodes to do. `deadline` is when it times out."""
+    """The run exists, with `nodes` nodes to do. `deadline` is when it times out.
+
+    `tags` are those of its workflow's version.
+    """
 
     trigger: Trigger
     nodes: int
@@ -365,6 +368,7 @@ class RunStarted(_Value, tag_field="type", tag="run.started", frozen=True, kw_on
     depth: int = 0
     parent: Parent | None = None
     origin: Origin | None = None
+    tags: tuple[str, ...] = ()
 
 
 class NodeReused(_Value, tag_field="type", tag="node.reused", frozen=True, kw_only=True):

@@ -19,8 +19,11 @@ from streams.retry import RetryPolicy
 
 NodeId = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]{0,63}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,127}$")]
+TAG: Final = r"[A-Za-z0-9][A-Za-z0-9_.:=/@+\-]{0,63}"
+Tag = Annotated[str, Field(pattern=f"^{TAG}$")]
 
 MAX_NODES: Final = 1_000
+MAX_TAGS: Final = 20
 TASK_TIMEOUT: Final = 600_000
 RUN_TIMEOUT: Final = 7 * 86_400_000
 """Far beyond the deadline of an approval: a run outlives what its people leave unanswered."""
@@ -222,6 +225,12 @@ class WorkflowSpec(_Model):
     name: Name
     description: str = ""
     project: Name = "default"
+    tags: tuple[Tag, ...] = Field(
+        default=(),
+        max_length=MAX_TAGS,
+        description="What its runs and their costs are told apart by, beside its name.",
+        examples=[["team:payments", "nightly"]],
+    )
     trigger: TriggerSpec = TriggerSpec()
     timeout: Duration = Field(default=RUN_TIMEOUT, description="The whole run; then TIMED_OUT.")
     cancel_grace: Duration = Field(
@@ -241,6 +250,12 @@ class WorkflowSpec(_Model):
         max_length=MAX_NODES,
         description="Nodes that are done after the run has failed or timed out.",
     )
+
+    @model_validator(mode="after")
+    def _each_tag_once(self) -> "WorkflowSpec":
+        if twice := [tag for tag in dict.fromkeys(self.tags) if self.tags.count(tag) > 1]:
+            raise ValueError(f"tags has {twice[0]!r} twice: a tag stands there once")
+        return self
 
     def actions(self) -> Iterator[tuple[tuple[str | int, ...], str, str, dict[str, Any]]]:
         """Every action that it uses: the path of the field, agent, action and inputs."""
