@@ -7,7 +7,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.requests import answer
-from gateway.services import AGENTS, CATALOG, FOLLOWER, SERVICES, WRITER, Check
+from gateway.services import AGENTS, BUDGETS, CATALOG, FOLLOWER, SERVICES, WRITER, Check
 from gateway.views import Health, Readiness
 from streams.errors import OperatorError
 
@@ -33,6 +33,7 @@ async def ready(request: web.Request) -> web.Response:
     parts = dict(zip(checks, found, strict=True))
     parts["workflows"] = request.app[CATALOG].trouble or "ok"
     parts["agents"] = request.app[AGENTS].trouble or "ok"
+    parts["budgets"] = request.app[BUDGETS].trouble or "ok"
     is_ready = all(state == "ok" for state in parts.values())
     return answer(Readiness(ready=is_ready, parts=parts), 200 if is_ready else 503)
 

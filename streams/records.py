@@ -811,6 +811,28 @@ class Retirement(_Value, tag_field="type", tag="retirement", frozen=True, kw_onl
 CatalogRecord = Definition | Retirement
 
 
+class Budget(_Value, frozen=True, kw_only=True):
+    """What may be spent in a month, UTC: by one `workflow`, by those with a `tag`, or by a project.
+
+    Its key is `project/name`; the newest record counts, and a tombstone takes the budget away.
+    """
+
+    project: str
+    name: str
+    amount: Decimal
+    currency: str
+    set_at: int
+    set_by: str = ""
+    workflow: str | None = None
+    tag: str | None = None
+    v: Literal[1] = FORMAT
+
+    def __post_init__(self) -> None:
+        """Refuse an amount that no cost could have."""
+        if problem := _problem(self.amount):
+            raise ValueError(problem)
+
+
 class AgentRecord(_Value, frozen=True, kw_only=True):
     """An agent that some worker serves: `descriptor` has its actions and their JSON Schemas."""
 

@@ -18,7 +18,8 @@ from streams.duration import Duration
 from streams.retry import RetryPolicy
 
 NodeId = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]{0,63}$")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,127}$")]
+NAME: Final = r"[a-z0-9][a-z0-9_.\-]{0,127}"
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 TAG: Final = r"[A-Za-z0-9][A-Za-z0-9_.:=/@+\-]{0,63}"
 Tag = Annotated[str, Field(pattern=f"^{TAG}$")]
 
