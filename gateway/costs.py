@@ -68,7 +68,7 @@ async def _export(
     request: web.Request, wanted: CostFilter, pages: AsyncGenerator[Sequence[Row], None]
 ) -> web.StreamResponse:
     # A store that is away is said so with a status; later there is no place for one any more.
-    first = await anext(pages, ())
+    first: Sequence[Row] = await anext(pages, [])
     name = f"costs-{moment(wanted.begin):%Y-%m-%d}.csv"
     response = web.StreamResponse(
         headers={
