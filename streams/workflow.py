@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from streams import pattern
@@ -252,11 +252,12 @@ class WorkflowSpec(_Model):
         description="Nodes that are done after the run has failed or timed out.",
     )
 
-    @model_validator(mode="after")
-    def _each_tag_once(self) -> "WorkflowSpec":
-        if twice := [tag for tag in dict.fromkeys(self.tags) if self.tags.count(tag) > 1]:
-            raise ValueError(f"tags has {twice[0]!r} twice: a tag stands there once")
-        return self
+    @field_validator("tags")
+    @classmethod
+    def _each_once(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := [tag for tag in dict.fromkeys(tags) if tags.count(tag) > 1]:
+            raise ValueError(f"the tag {twice[0]!r} stands there twice: leave one out")
+        return tags
 
     def actions(self) -> Iterator[tuple[tuple[str | int, ...], str, str, dict[str, Any]]]:
         """Every action that it uses: the path of the field, agent, action and inputs."""
