@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gateway import asyncapi, dead_letters, openapi
 from gateway.agents_view import AgentsView
+from gateway.budget_reader import BudgetReader
 from gateway.letter_reader import LetterReader
 from gateway.log_follower import LogFollower
 from gateway.log_writer import LogWriter
@@ -15,7 +16,9 @@ from gateway.recent_starts import RecentStarts
 from gateway.routes import add_routes
 from gateway.services import (
     AGENTS,
+    BUDGETS,
     CATALOG,
+    COSTS,
     FOLLOWER,
     LETTERS,
     READS,
@@ -25,6 +28,7 @@ from gateway.services import (
     Services,
 )
 from gateway.stream import SOCKETS, close_all
+from sinks.costs import Costs
 from sinks.history import History
 from streams.publishing import CatalogReader
 
@@ -33,7 +37,8 @@ def create_app(services: Services) -> web.Application:
     """The gateway as an aiohttp application; it serves what it can while Kafka is away."""
     app = new_app(services)
     app[READS] = StoreReads(History(services.store), services.recorded)
-    app.cleanup_ctx.extend([_writer, _catalog, _agents, _letters])
+    app[COSTS] = Costs(services.store)
+    app.cleanup_ctx.extend([_writer, _catalog, _agents, _budgets, _letters])
     if services.follow_log:
         app.cleanup_ctx.append(_follower)
     return app
@@ -65,6 +70,11 @@ async def _catalog(app: web.Application) -> AsyncIterator[None]:
 
 async def _agents(app: web.Application) -> AsyncIterator[None]:
     async with AgentsView(app[SERVICES].bootstrap) as app[AGENTS]:
+        yield
+
+
+async def _budgets(app: web.Application) -> AsyncIterator[None]:
+    async with BudgetReader(app[SERVICES].bootstrap) as app[BUDGETS]:
         yield
 
 

@@ -29,7 +29,7 @@ from streams.topics import Topic
 
 _JSON: Final = "application/json"
 _BINDING: Final = "0.5.0"
-_TRIGGERS, _INBOX, _EVENTS, _, _, _AGENTS, _CONTROL, _LETTERS = topics.TOPICS
+_TRIGGERS, _INBOX, _EVENTS, _, _, _AGENTS, _CONTROL, _LETTERS, _ = topics.TOPICS
 _AGENT: Final = "{agent}"
 
 _MESSAGES: Final[dict[str, tuple[type[msgspec.Struct], str, str]]] = {

@@ -7,7 +7,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, Self
 from urllib.parse import quote
 
@@ -29,6 +29,7 @@ MAX_SUBSCRIPTIONS: Final = 32
 
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 90.0
+_DOWNLOAD: Final = aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=_ANSWER_S)
 _RETRY_S: Final = 0.25
 _RETRY_MAX_S: Final = 4.0
 _GIVE_UP_S: Final = 60.0
@@ -88,6 +89,42 @@ class GatewayClient:
     ) -> Answer:
         """Send a JSON body; errors as for `get`."""
         return await self._request("POST", path, query, msgspec.json.encode(body), headers)
+
+    async def put(self, path: str, body: Json, **query: str) -> Answer:
+        """Put a JSON body there; errors as for `get`."""
+        return await self._request("PUT", path, query, msgspec.json.encode(body))
+
+    async def delete(self, path: str, **query: str) -> Answer:
+        """Take away what is there; errors as for `get`."""
+        return await self._request("DELETE", path, query)
+
+    async def download(
+        self, path: str, take: Callable[[bytes], object], **parameters: str | None
+    ) -> None:
+        """Hand what the gateway has at `path` to `take`, a part at a time, however big it is.
+
+        Raises:
+            OperatorError: It was cut off; what `take` was given is not all.
+            GatewayUnreachableError: As for `get`; likewise the others.
+        """
+        query = {name: value for name, value in parameters.items() if value is not None}
+        begun = False
+        try:
+            async with self._open().get(
+                self.url + path, params=query, timeout=_DOWNLOAD
+            ) as response:
+                if response.status >= 400:
+                    _refuse(response.status, await response.read(), self.url)
+                async for part in response.content.iter_any():
+                    begun = True
+                    take(part)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if begun:
+                raise OperatorError(
+                    f"The answer of {self.url}{path} was cut off ({_reason(error)}): what has come"
+                    " is not all of it. Try again; the gateway's log says why."
+                ) from error
+            raise _unreachable(self.url, error) from error
 
     async def readiness(self) -> dict[str, str]:
         """What the gateway needs: part → `ok`, or what is missing. Errors as for `get`."""

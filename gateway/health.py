@@ -7,7 +7,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.requests import answer
-from gateway.services import AGENTS, CATALOG, FOLLOWER, SERVICES, WRITER, Check
+from gateway.services import AGENTS, BUDGETS, CATALOG, FOLLOWER, SERVICES, WRITER, Check
 from gateway.views import Health, Readiness
 from streams.errors import OperatorError
 
@@ -35,6 +35,7 @@ async def ready(request: web.Request) -> web.Response:
     agents = request.app[AGENTS]
     parts["agents"] = agents.trouble or "ok"
     parts["readers"] = "; ".join(agents.troubled()) or "ok"
+    parts["budgets"] = request.app[BUDGETS].trouble or "ok"
     is_ready = all(state == "ok" for state in parts.values())
     return answer(Readiness(ready=is_ready, parts=parts), 200 if is_ready else 503)
 

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.approvals import STATES
+from gateway.costs import DIMENSIONS, KINDS, MAX_GROUPS
 from gateway.problem import MEDIA_TYPE, Problem
 from gateway.requests import MAX_PAGE
 from gateway.routes import JSON, ROUTES, Route
@@ -40,6 +41,17 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     ),
     "cursor": ("Where to go on: a `next` or `cursor` of an earlier answer.", _TEXT),
     "subject": ("A pattern of event types: `*` is one segment, `>` the rest.", _TEXT),
+    "groupBy": (f"Names with commas between them: {', '.join(DIMENSIONS)}.", _TEXT),
+    "run": ("Only of this run.", _TEXT),
+    "agent": ("Only of this agent.", _TEXT),
+    "model": ("Only of this language model.", _TEXT),
+    "kind": ("Only of this kind.", {"type": "string", "enum": list(KINDS)}),
+    "tag": ("Only of workflows with this tag.", _TEXT),
+}
+_OF_COSTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "from": ("A date or time, which is included; the beginning of the month if unsaid.", _TEXT),
+    "to": ("A date or time, which is not included; the end of today if unsaid.", _TEXT),
+    "limit": ("How many groups.", {"type": "integer", "minimum": 1, "maximum": MAX_GROUPS}),
 }
 
 
@@ -103,6 +115,8 @@ def _operation(route: Route, by_type: dict[Any, Any]) -> dict[str, Any]:
 
 def _query(route: Route, name: str) -> tuple[str, dict[str, Any]]:
     """What a query parameter means there, and what it may be."""
+    if route.path.startswith("/api/costs") and name in _OF_COSTS:
+        return _OF_COSTS[name]
     description, schema = _PARAMETERS[name]
     if name != "status":
         return description, schema

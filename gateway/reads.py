@@ -289,6 +289,7 @@ def _run(row: Mapping[str, Any]) -> RunView:
         duration_ms=row["duration_ms"],
         deadline=row["deadline"],
         nodes=row["nodes"],
+        tags=tuple(row["tags"]),
         error=_failure(row, row["error_node"]),
         trace_id=row["trace_id"] or None,
         paused=row["paused"],

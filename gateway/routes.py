@@ -13,7 +13,10 @@ from aiohttp import web
 from gateway import (
     agents,
     approvals,
+    budgets,
     control,
+    cost_views,
+    costs,
     dead_letters,
     events,
     feed,
@@ -55,6 +58,7 @@ class Route(NamedTuple):
 
 
 _PAGE: Final = ("limit", "cursor")
+_TIMES: Final = ("from", "to")
 
 
 _TEXT: Final = {"type": "string"}
@@ -200,6 +204,40 @@ ROUTES: Final = (
     ),
     Route("GET", "/api/events/stream", feed.event_feed, query=("subject", "project", "cursor")),
     Route("GET", "/api/stream", stream.stream),
+    Route(
+        "GET",
+        "/api/costs",
+        costs.sum_costs,
+        cost_views.CostSumsView,
+        query=("groupBy", *_TIMES, *costs.FILTERS, "limit"),
+    ),
+    Route("GET", "/api/costs/export", costs.export_costs, query=(*_TIMES, *costs.FILTERS)),
+    Route("GET", "/api/budgets", budgets.list_budgets, cost_views.BudgetList, query=("project",)),
+    Route(
+        "GET", "/api/budgets/{name}", budgets.get_budget, cost_views.BudgetView, query=("project",)
+    ),
+    Route(
+        "PUT",
+        "/api/budgets/{name}",
+        budgets.set_budget,
+        cost_views.BudgetView,
+        takes=(JSON,),
+        query=("project",),
+        fields={
+            "amount": {**_TEXT, "description": 'Of a month, as "250.00".'},
+            "currency": {**_TEXT, "default": "USD"},
+            "workflow": _TEXT,
+            "tag": _TEXT,
+            "setBy": _TEXT,
+        },
+    ),
+    Route(
+        "DELETE",
+        "/api/budgets/{name}",
+        budgets.remove_budget,
+        cost_views.BudgetRemoved,
+        query=("project",),
+    ),
     Route("POST", "/api/sql", sql.ask, views.SqlAnswer, takes=(JSON,)),
     Route(
         "GET",

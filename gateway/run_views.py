@@ -38,8 +38,8 @@ class FailureView(View, frozen=True, kw_only=True):
 class RunView(View, frozen=True, kw_only=True):
     """A run as lists show it. `seq` is the sequence number of an event that it includes.
 
-    `depth` counts the runs above it. `parentRun` is the run that it is a step of, `originRun` the
-    one that it repeats.
+    `tags` are those of its workflow's version. `depth` counts the runs above it. `parentRun` is the
+    run that it is a step of, `originRun` the one that it repeats.
     """
 
     id: str
@@ -53,6 +53,7 @@ class RunView(View, frozen=True, kw_only=True):
     duration_ms: int | None = None
     deadline: datetime | None = None
     nodes: int | None = None
+    tags: tuple[str, ...] = ()
     error: FailureView | None = None
     trace_id: str | None = None
     paused: bool = False

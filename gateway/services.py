@@ -8,12 +8,14 @@ from typing import Final
 from aiohttp import web
 
 from gateway.agents_view import AgentsView
+from gateway.budget_reader import BudgetReader
 from gateway.letter_reader import LetterReader
 from gateway.live import LiveTail
 from gateway.log_follower import LogFollower
 from gateway.log_writer import LogWriter
 from gateway.reads import Reads
 from gateway.recent_starts import RecentStarts
+from sinks.costs import Costs
 from sinks.store import Store
 from streams.blob_store import BlobStore
 from streams.publishing import CatalogReader
@@ -66,5 +68,7 @@ CATALOG: Final = web.AppKey("catalog", CatalogReader)
 AGENTS: Final = web.AppKey("agents", AgentsView)
 READS: Final = web.AppKey[Reads]("reads", Reads)
 STARTS: Final = web.AppKey("starts", RecentStarts)
+BUDGETS: Final = web.AppKey("budgets", BudgetReader)
+COSTS: Final = web.AppKey("costs", Costs)
 LETTERS: Final = web.AppKey("letters", LetterReader)
 FOLLOWER: Final = web.AppKey("follower", LogFollower)

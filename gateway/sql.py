@@ -25,7 +25,8 @@ _FIELDS: Final = ("query", "parameters", "format")
 async def ask(request: web.Request) -> web.Response:
     """The answer to one SELECT over the tables that are public.
 
-    These are `events`, `runs`, `agent_runs`, `approvals`, `costs` and `run_costs`.
+    These are `events`, `runs`, `agent_runs`, `approvals`, `costs`, `run_costs` and
+    `workflow_tags`.
 
     `parameters` fill `{name:Type}` in the query; `format` asks for one of ClickHouse's formats
     instead of JSON rows.

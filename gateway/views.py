@@ -85,6 +85,7 @@ class WorkflowView(View, frozen=True, kw_only=True):
     event: str | None
     filter: str | None
     nodes: int
+    tags: tuple[str, ...] = ()
     published_at: datetime
     digest: str
     problem: str | None = None

@@ -262,6 +262,7 @@ def _view(published: catalog.Published) -> WorkflowView:
         event=None if spec is None else spec.trigger.event,
         filter=None if spec is None else spec.trigger.filter,
         nodes=0 if spec is None else len(spec.nodes),
+        tags=() if spec is None else spec.tags,
         published_at=moment(record.published_at),
         digest=record.digest,
         problem=problem,

@@ -20,6 +20,7 @@ import typer
 from infra.commands import (
     agents,
     approvals,
+    costs,
     dead_letters,
     demo,
     doctor,
@@ -71,6 +72,7 @@ runs.app.command()(orders.retry)
 runs.app.command()(orders.rerun)
 app.add_typer(approvals.app, name="approvals")
 app.command()(sql.sql)
+app.add_typer(costs.app, name="costs")
 app.add_typer(agents.app, name="agents")
 app.add_typer(dead_letters.app, name="dead-letters")
 

@@ -15,7 +15,7 @@ from sqlglot.errors import SqlglotError
 from streams.errors import CallerError
 
 PUBLIC_TABLES: Final = frozenset(
-    {"events", "runs", "agent_runs", "approvals", "costs", "run_costs"}
+    {"events", "runs", "agent_runs", "approvals", "costs", "run_costs", "workflow_tags"}
 )
 PUBLIC_TABLE_FUNCTIONS: Final = frozenset({"numbers", "generateseries", "generate_series"})
 

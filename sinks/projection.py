@@ -79,6 +79,7 @@ RUN_COLUMNS: Final = (
     "parent_run",
     "origin_run",
     "origin_kind",
+    "tags",
     "latest",
     "pause",
 )
@@ -156,7 +157,7 @@ Charged = NodeSucceeded | NodeRetrying | NodeFailed | NodeCancelled
 """Events that tell what an attempt cost."""
 
 _ATTEMPTS: Final = get_args(Attempt)
-_NO_START: Final[Row] = (0, 0, "", "", "", "", "", 0, "", "", "")
+_NO_START: Final[Row] = (0, 0, "", "", "", "", "", 0, "", "", "", ())
 _SAME_STATUS: Final[Row] = (0, "", 0, "", "", "")
 _NOT_SENT: Final[Row] = ("", "", "", "", 0, 0)
 """Task, agent, action, child run, time of dispatch and deadline, in parts of other events."""
@@ -317,6 +318,7 @@ def _start(event: RunStarted, traceparent: str | None) -> Row:
         "" if event.parent is None else event.parent.run,
         "" if event.origin is None else event.origin.run,
         "" if event.origin is None else event.origin.kind,
+        event.tags,
     )
 
 

@@ -13,6 +13,7 @@ from streams.errors import UnreadableRecordError
 from streams.records import (
     FORMAT,
     AgentRecord,
+    Budget,
     CatalogRecord,
     DeadLetter,
     Decision,
@@ -72,6 +73,7 @@ triggers: Final = Reader[Trigger](Trigger, "a run's trigger")
 nodes: Final = Reader[NodeState](NodeState, "a node's state")
 catalog: Final = Reader[CatalogRecord](CatalogRecord, "a workflow definition")
 agents: Final = Reader[AgentRecord](AgentRecord, "an agent's registration")
+budgets: Final = Reader[Budget](Budget, "a budget")
 workers: Final = Reader[WorkerRecord](WorkerRecord, "a worker's sign of life")
 cancellations: Final = Reader[TaskCancellation](TaskCancellation, "an order to end a task")
 dead_letters: Final = Reader[DeadLetter](DeadLetter, "a dead letter")

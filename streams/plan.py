@@ -326,7 +326,8 @@ def _plain(message: str, kind: str, last: int | str) -> str:
     if kind == "string_pattern_mismatch":
         return (
             "not a name: letters, digits, '-' and '_', at most 64, a letter first for a node;"
-            " for others lower case, also '.', at most 128"
+            " for others lower case, also '.', at most 128; for a tag letters, digits and any of"
+            " _ . : = / @ + -, at most 64"
         )
     if kind == "too_long":
         return message.replace("Tuple", "the list").replace(" after validation", "")

@@ -357,7 +357,10 @@ class RunRequest(_Value, frozen=True, kw_only=True):
 
 
 class RunStarted(_Value, tag_field="type", tag="run.started", frozen=True, kw_only=True):
-    """The run exists, with `nodes` nodes to do. `deadline` is when it times out."""
+    """The run exists, with `nodes` nodes to do. `deadline` is when it times out.
+
+    `tags` are those of its workflow's version.
+    """
 
     trigger: Trigger
     nodes: int
@@ -365,6 +368,7 @@ class RunStarted(_Value, tag_field="type", tag="run.started", frozen=True, kw_on
     depth: int = 0
     parent: Parent | None = None
     origin: Origin | None = None
+    tags: tuple[str, ...] = ()
 
 
 class NodeReused(_Value, tag_field="type", tag="node.reused", frozen=True, kw_only=True):
@@ -805,6 +809,28 @@ class Retirement(_Value, tag_field="type", tag="retirement", frozen=True, kw_onl
 
 
 CatalogRecord = Definition | Retirement
+
+
+class Budget(_Value, frozen=True, kw_only=True):
+    """What may be spent in a month, UTC: by one `workflow`, by those with a `tag`, or by a project.
+
+    Its key is `project/name`; the newest record counts, and a tombstone takes the budget away.
+    """
+
+    project: str
+    name: str
+    amount: Decimal
+    currency: str
+    set_at: int
+    set_by: str = ""
+    workflow: str | None = None
+    tag: str | None = None
+    v: Literal[1] = FORMAT
+
+    def __post_init__(self) -> None:
+        """Refuse an amount that no cost could have."""
+        if problem := _problem(self.amount):
+            raise ValueError(problem)
 
 
 class AgentRecord(_Value, frozen=True, kw_only=True):

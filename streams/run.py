@@ -129,6 +129,7 @@ def _start(
         depth=message.depth,
         parent=message.parent,
         origin=message.origin,
+        tags=plan.spec.tags,
     )
     pending = RunState(
         RunHead(

@@ -29,6 +29,7 @@ STATE: Final = PREFIX + "state"
 WORKFLOWS: Final = PREFIX + "workflows"
 AGENTS: Final = PREFIX + "agents"
 DEAD_LETTERS: Final = PREFIX + "dead-letters"
+BUDGETS: Final = PREFIX + "budgets"
 CONTROL: Final = PREFIX + "control"
 TASKS_PREFIX: Final = PREFIX + "tasks."
 
@@ -41,6 +42,7 @@ TOPICS: Final = (
     Topic(AGENTS, "name", "agents, their actions and schemas; workers", "compact", -1, True),
     Topic(CONTROL, "task id", "orders to all workers: end a task", "delete", DAY_MS, True),
     Topic(DEAD_LETTERS, "as the original", "what could not be processed", "delete", -1),
+    Topic(BUDGETS, "project/name", "what may be spent in a month", "compact", -1, True),
 )
 
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from streams import pattern
@@ -18,9 +18,13 @@ from streams.duration import Duration
 from streams.retry import RetryPolicy
 
 NodeId = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_\-]{0,63}$")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,127}$")]
+NAME: Final = r"[a-z0-9][a-z0-9_.\-]{0,127}"
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+TAG: Final = r"[A-Za-z0-9][A-Za-z0-9_.:=/@+\-]{0,63}"
+Tag = Annotated[str, Field(pattern=f"^{TAG}$")]
 
 MAX_NODES: Final = 1_000
+MAX_TAGS: Final = 20
 TASK_TIMEOUT: Final = 600_000
 RUN_TIMEOUT: Final = 7 * 86_400_000
 """Far beyond the deadline of an approval: a run outlives what its people leave unanswered."""
@@ -222,6 +226,12 @@ class WorkflowSpec(_Model):
     name: Name
     description: str = ""
     project: Name = "default"
+    tags: tuple[Tag, ...] = Field(
+        default=(),
+        max_length=MAX_TAGS,
+        description="What its runs and their costs are told apart by, beside its name.",
+        examples=[["team:payments", "nightly"]],
+    )
     trigger: TriggerSpec = TriggerSpec()
     timeout: Duration = Field(default=RUN_TIMEOUT, description="The whole run; then TIMED_OUT.")
     cancel_grace: Duration = Field(
@@ -241,6 +251,13 @@ class WorkflowSpec(_Model):
         max_length=MAX_NODES,
         description="Nodes that are done after the run has failed or timed out.",
     )
+
+    @field_validator("tags")
+    @classmethod
+    def _each_once(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := [tag for tag in dict.fromkeys(tags) if tags.count(tag) > 1]:
+            raise ValueError(f"the tag {twice[0]!r} stands there twice: leave one out")
+        return tags
 
     def actions(self) -> Iterator[tuple[tuple[str | int, ...], str, str, dict[str, Any]]]:
         """Every action that it uses: the path of the field, agent, action and inputs."""

@@ -4,6 +4,8 @@ A gateway, workers and Kafka are the product's own processes.
 """
 
 import asyncio
+import csv
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +29,7 @@ SECRET = "a secret of eleven words"
 BILL = {"agent": "billing", "action": "bill", "inputs": {"fail": "{{ context.fail }}"}}
 WORKFLOW: dict[str, Any] = {
     "name": "billed",
+    "tags": ["team:a", "nightly"],
     "nodes": [
         {"id": "first", **BILL, "retry": {"attempts": 2, "initialDelay": "10ms"}},
         {
@@ -131,7 +134,23 @@ async def test_what_a_run_costs_is_the_same_everywhere(stack: Stack) -> None:
     assert [Decimal(row["amount"]) for row in rows] == [Decimal(total["amount"])]
     agents = await stack.sql(f"SELECT DISTINCT agent FROM costs WHERE run_id = '{run}'")
     assert agents == [{"agent": "billing"}]
+    assert detail["tags"] == ["team:a", "nightly"]
     async with GatewayClient(stack.system.url) as client:
+        asked = {"groupBy": "run,tag", "run": run}
+        by_tag = await client.get("/api/costs", **asked)
+        assert {group["key"]["tag"] for group in by_tag["groups"]} == {"team:a", "nightly"}
+        assert {group["amount"] for group in by_tag["groups"]} == {total["amount"]}
+        assert by_tag["totals"] == detail["cost"]
+        exported: list[bytes] = []
+        await client.download("/api/costs/export", exported.append, run=run)
+        lines = list(csv.DictReader(io.StringIO(b"".join(exported).decode(), newline="")))
+        assert len(lines) == 8
+        assert sum(Decimal(line["BilledCost"]) for line in lines) == Decimal(total["amount"])
+        made = (await client.put("/api/budgets/mine", {"amount": "9", "tag": "nightly"})).value
+        assert made["monthToDate"] == total["amount"]
+        assert (await client.get("/api/budgets"))["budgets"] == [made]
+        await client.delete("/api/budgets/mine")
+        assert (await client.get("/api/budgets"))["budgets"] == []
         verdict = await verify(
             stack.system.bootstrap, through_gateway(client), settled=True, within=20
         )

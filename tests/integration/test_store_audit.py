@@ -183,6 +183,14 @@ LATER = "FROM events WHERE run_id = '{run}' AND events.seq = 1"
             ),
             "store.costsDiffer",
         ),
+        *(
+            (
+                f"ALTER TABLE costs_log UPDATE {change} WHERE run_id = '{{run}}' AND attempt = 2",
+                "store.costsDiffer",
+            )
+            for change in ("model = 'large'", "agent = 'scan'", "at = at + 86400", "quantity = 0")
+        ),
+        ("ALTER TABLE runs_log UPDATE tags = ['day'] WHERE run_id = '{run}'", "store.runDiffers"),
         (
             (
                 "INSERT INTO costs_log SELECT * REPLACE (entry + 9 AS entry) FROM costs_log "

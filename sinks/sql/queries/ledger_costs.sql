@@ -1,10 +1,15 @@
--- Asked by the ledger about some runs: what do their costs add up to?
+-- Asked by the ledger about some runs: what do their costs add up to, and
+-- what is all that they say?
 SELECT
     run_id,
     currency,
     count() AS entries,
-    toString(sum(amount)) AS amount
-FROM costs
+    toString(sum(c.amount)) AS amount,
+    sum(halfMD5(concatWithSeparator('\x1f', toString(seq), toString(entry),
+        toString(toUnixTimestamp64Milli(at)), project, workflow, toString(version), node,
+        toString(item), toString(attempt), agent, kind, source, model, toString(quantity), unit,
+        toString(unit_price), toString(c.amount), price_version))) AS digest
+FROM costs AS c
 WHERE run_started_at BETWEEN fromUnixTimestamp64Milli({started_from:Int64}, 'UTC')
         AND fromUnixTimestamp64Milli({started_to:Int64}, 'UTC')
     AND run_id IN (

@@ -3,6 +3,7 @@ SELECT
     run_id,
     status,
     version,
+    tags,
     toUnixTimestamp64Milli(started_at) AS started_ms,
     ifNull(toUnixTimestamp64Milli(finished_at), 0) AS finished_ms
 FROM runs

@@ -1,7 +1,7 @@
 """A gateway over fakes: what is asked of Kafka is kept in lists, what is recorded is given."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.agents_view import AgentsView
 from gateway.app import new_app
+from gateway.budget_reader import BudgetReader
 from gateway.log_writer import Place
 from gateway.reads import (
     ApprovalQuery,
@@ -22,7 +23,8 @@ from gateway.reads import (
 )
 from gateway.run_detail import EventRow
 from gateway.run_views import AgentRunView, ApprovalView, RunView
-from gateway.services import AGENTS, CATALOG, READS, WRITER, Services
+from gateway.services import AGENTS, BUDGETS, CATALOG, COSTS, READS, WRITER, Services
+from sinks.costs import CostFilter, CostSums, Dimension
 from streams import codec
 from streams.blob_store import BlobStore
 from streams.catalog import Catalog
@@ -135,6 +137,7 @@ class FakeWriter:
         self.written: list[tuple[str, str, bytes, list[tuple[str, bytes]]]] = []
         self.fake_producer = FakeProducer()
         self.is_away = False
+        self.on_put: Callable[[bytes | None, bytes | None], None] = lambda _key, _value: None
 
     async def producer(self) -> FakeProducer:
         return self.fake_producer
@@ -145,6 +148,13 @@ class FakeWriter:
         await self.ping()
         self.written.append((topic, key, value, list(headers)))
         return Place(topic, 0, len(self.written) - 1)
+
+    async def put(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None
+    ) -> Place:
+        await self.ping()
+        self.on_put(key, value)
+        return Place(topic, partition, 0)
 
     async def ping(self) -> None:
         if self.is_away:
@@ -168,6 +178,36 @@ class FakeCatalogReader:
 
 class FakeAgents(AgentsView):
     """The agents view without its topic."""
+
+    trouble = ""
+
+    async def caught_up(self) -> None:
+        await asyncio.sleep(0)
+
+
+class FakeCosts:
+    """Costs as a test says that they are in the store."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.found: dict[Any, CostSums] = {}
+        self.pages: list[list[dict[str, Any]]] = []
+        self.fault: OperatorError | None = None
+
+    async def sums(self, wanted: CostFilter, by: Sequence[Dimension], limit: int) -> CostSums:
+        self.asked.append((wanted, tuple(by), limit))
+        return self.found.get(tuple(by), CostSums([], [], more=False))
+
+    async def entries(self, wanted: CostFilter) -> AsyncGenerator[Sequence[dict[str, Any]], None]:
+        self.asked.append((wanted,))
+        for page in self.pages:
+            yield page
+        if self.fault is not None:
+            raise self.fault
+
+
+class FakeBudgets(BudgetReader):
+    """The budgets without their topic."""
 
     trouble = ""
 
@@ -203,11 +243,16 @@ class Gateway:
         self.catalog = FakeCatalogReader()
         self.writer.fake_producer.on_send = self.catalog.take
         self.agents = FakeAgents("nowhere:1")
+        self.budgets = FakeBudgets("nowhere:1")
+        self.writer.on_put = self.budgets.apply
+        self.costs = FakeCosts()
         app = self.app = new_app(self.services)
         app[READS] = self.reads
         app[WRITER] = self.writer  # type: ignore[misc]  # a fake
         app[CATALOG] = self.catalog  # type: ignore[misc]  # a fake
         app[AGENTS] = self.agents
+        app[BUDGETS] = self.budgets
+        app[COSTS] = self.costs  # type: ignore[misc]  # a fake
         self.client: TestClient[Any, Any] = TestClient(TestServer(app))
 
     def serve_agent(self, name: str, *actions: str, **fields: Any) -> None:

@@ -648,6 +648,7 @@ async def test_while_kafka_is_away_nothing_is_accepted_and_readyz_says_so(gatewa
             "workflows": "ok",
             "agents": "ok",
             "readers": "ok",
+            "budgets": "ok",
         },
     }
     assert (await gateway.client.get("/api/health")).status == 200

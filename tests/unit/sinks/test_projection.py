@@ -156,6 +156,7 @@ def test_the_start_of_a_run_is_a_part_of_it() -> None:
         "parent_run": "",
         "origin_run": "",
         "origin_kind": "",
+        "tags": (),
         "latest": (1, "RUNNING", 0, "", "", ""),
         "pause": (0, 0),
     }

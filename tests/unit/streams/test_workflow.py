@@ -479,6 +479,7 @@ def test_defaults() -> None:
         "name": "w",
         "description": "",
         "project": "default",
+        "tags": [],
         "trigger": {"event": None, "filter": None},
         "timeout": "7d",
         "cancelGrace": "10s",
@@ -712,3 +713,20 @@ def test_a_filter_that_looks_at_what_no_event_has_is_refused() -> None:
 def test_what_only_looks_like_a_reference_is_none(when: str) -> None:
     node = {"id": "b", **DO, "dependsOn": ["a"], "when": when}
     parse({"name": "w", "nodes": [{"id": "a", "delay": "1s"}, node]})
+
+
+@pytest.mark.parametrize(
+    ("tags", "text"),
+    [
+        (["nightly", "nightly"], "twice"),
+        (["two words"], "tags.0: not a name"),
+        (["x" * 65], "for a tag letters"),
+        ([f"t{n}" for n in range(21)], "20"),
+    ],
+)
+def test_tags_that_tell_nothing_apart_are_refused(tags: list[str], text: str) -> None:
+    node = {"id": "a", "agent": "scanner", "action": "scan"}
+    parse({"name": "tagged", "tags": ["team:payments", "nightly"], "nodes": [node]})
+    with pytest.raises(DefinitionError) as refused:
+        parse({"name": "tagged", "tags": tags, "nodes": [node]})
+    assert text in str(refused.value)
