@@ -3,8 +3,10 @@
 import json
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from judged_run import PARENT, SMALL, T0, JudgedRun, start
 from msgspec import Raw
@@ -14,11 +16,13 @@ from streams.plan import parse
 from streams.records import (
     Approval,
     Cancel,
+    Cost,
     Edit,
     Failure,
     NodeApprovalRequested,
     NodeFailed,
     NodeReused,
+    NodeSucceeded,
     Occurrence,
     Pause,
     Progress,
@@ -463,6 +467,22 @@ def test_a_run_that_is_a_step_carries_on_the_trace() -> None:
     run = life({"id": "c", "workflow": "w2"})
     run.hear(start(traceparent="00-t"))
     assert [r.traceparent for r in run.outcomes[-1].requests] == ["00-t"]
+
+
+@pytest.mark.parametrize("size", [10, 70_000, 200_000], ids=["inline", "by reference", "too large"])
+def test_what_an_attempt_cost_is_told_whatever_becomes_of_its_output(size: int) -> None:
+    cost = Cost(
+        kind="compute", source="x", quantity=Decimal(1), unit="minute",
+        unit_price=Decimal("0.01"), amount=Decimal("0.01"),
+    )  # fmt: skip
+    content = Raw(json.dumps("x" * size).encode())
+    outputs = [content, Raw(reference_to(bytes(content)).encode())]
+    for output in outputs:
+        run = started(task("a"), limits=DEFAULT_LIMITS._replace(payload=100_000))
+        run.blobs[reference_to(bytes(content)).digest] = bytes(content)
+        run.hear(msgspec.structs.replace(done("a"), output=output, costs=(cost,)))
+        (end,) = [e for e in run.events if isinstance(e, NodeSucceeded | NodeFailed)]
+        assert end.costs == (cost,)
 
 
 # --- approvals ------------------------------------------------------------------------------------
