@@ -536,6 +536,10 @@ class Orchestrator:
             return
         if self.changelog is not None and not await self.changelog.may_write():
             raise ReplacedError
+        # What was decided behind a write that was refused lacks it: without a trace, were it written
+        # once the group has taken us back.
+        if any(self._stores.get(d.store.partition) is not d.store for d in drafts):
+            raise ReplacedError
         firsts = await self._changelog.deliver(parcel, whole=True)
         for (draft, changes), first in zip(written, firsts, strict=True):
             if self.changelog is not None:

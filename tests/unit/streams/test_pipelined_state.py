@@ -128,6 +128,40 @@ async def test_partitions_are_let_go_only_when_what_is_decided_is_written() -> N
     assert len((await rig.decide(DONE)).batches) == 0
 
 
+class Group:
+    """What the shell knows of the group: whether it still counts this worker in."""
+
+    ours = False
+
+    async def may_write(self) -> bool:
+        return self.ours
+
+    def to_mend(self, _partition: int) -> set[bytes]:
+        return set()
+
+    def written(self, *_: object) -> None:
+        pass
+
+
+async def test_what_was_decided_behind_a_refused_write_is_never_written() -> None:
+    """It lacks what that write had, although the group may have taken the worker back."""
+    rig = Rig()
+    rig.broker.open.set()
+    rig.orchestrator.changelog = group = Group()
+    first = await rig.decide(START)
+    second = await rig.decide(DONE)
+    with capture_logs():
+        assert list(await rig.orchestrator.write(first)) == []
+        group.ours = True
+        rig.orchestrator.own(0, {})
+        assert list(await rig.orchestrator.write(second)) == []
+    assert rig.broker.state == []
+    rig.read = 0
+    decided = await rig.decide(START, DONE)
+    assert await rig.orchestrator.write(decided) == decided.batches
+    assert [written[OFFSET_KEY] for written in rig.broker.state] == [b"2"]
+
+
 async def test_a_write_that_is_given_up_holds_nobody() -> None:
     rig = Rig()
     rig.orchestrator.give_up(await rig.decide(START))
