@@ -252,6 +252,10 @@ class Orchestrator:
         """Write the state of what was decided, in the order of that; gives the batches now done."""
         try:
             for drafts in decided.drafts:
+                # What was decided behind a refused write lacks it. It must not be written, not even
+                # when the group has taken this worker back by now.
+                if any(self._stores.get(d.store.partition) is not d.store for d in drafts):
+                    return ()
                 await self._write(drafts)
         except ReplacedError:
             _log.warning("another worker has the partitions: nothing more is written")
@@ -535,10 +539,6 @@ class Orchestrator:
         if not written:
             return
         if self.changelog is not None and not await self.changelog.may_write():
-            raise ReplacedError
-        # What was decided behind a write that was refused lacks it: without a trace, were it written
-        # once the group has taken us back.
-        if any(self._stores.get(d.store.partition) is not d.store for d in drafts):
             raise ReplacedError
         firsts = await self._changelog.deliver(parcel, whole=True)
         for (draft, changes), first in zip(written, firsts, strict=True):
