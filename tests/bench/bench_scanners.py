@@ -31,7 +31,7 @@ import json, os, sys
 from pathlib import Path
 from agents.scanning import patterns, python_code
 from agents.scanning.secrets import Secrets, prepared
-from agents.scanning.source_tree import SourceTree
+from agents.repository.source_tree import SourceTree
 tree = SourceTree(Path(sys.argv[2]))
 os.chdir(tree.root)
 tool = {"bandit": python_code, "semgrep": patterns}[sys.argv[1]]

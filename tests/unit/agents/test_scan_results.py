@@ -14,7 +14,7 @@ import yaml
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema
 
 from agents import AgentError, Context, PermanentError
-from agents.scanning.checkout import clone
+from agents.repository.checkout import clone
 from agents.security_scanner import ScanOutput, scan
 
 ROOT = Path(__file__).parents[3]
