@@ -7,6 +7,7 @@ of that is anybody else's. Elsewhere, as in tests, scans wait for each other.
 
 import logging
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ def _silence() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable()
     try:
-        yield
+        with warnings.catch_warnings():
+            # Of the scanners' own code, and of the code that they parse.
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)
