@@ -151,10 +151,9 @@ async def measured(
 
 
 async def patched() -> dict[str, Any]:
-    """A text looked for in every file, in this process: the patcher is not executed in a sandbox."""
-    change = {"kind": "replace", "find": "tests/bench/builtin_agents.py [--json]"}
-    change |= {"replace": "", "expectedCount": 1}
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True)
+    """A text looked for in every file, in this process: the patcher is not sandboxed."""
+    only_once = "commandcenter = " + '"infra.cli:main"'
+    change = {"kind": "replace", "find": only_once, "replace": "x", "expectedCount": 1}
     inputs = {
         "patchType": "simple-refactor",
         "target": {"repositoryPath": str(ROOT)},
@@ -164,7 +163,12 @@ async def patched() -> dict[str, Any]:
     began = time.perf_counter()
     await apply.test(inputs)
     seconds = time.perf_counter() - began
-    return row("patcher, a text replaced", len(tracked.stdout.splitlines()), seconds, None)
+    return row("patcher, a text replaced", tracked(), seconds, None)
+
+
+def tracked() -> int:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True)
+    return len(listed.stdout.splitlines())
 
 
 def row(name: str, files: int, seconds: float, memory: int | None) -> dict[str, Any]:
