@@ -101,7 +101,12 @@ class CheckOutput(Model):
     sbom: Blob | None = Field(description="the packages, as CycloneDX 1.6; with the licences")
 
 
-@checker.action(timeout=300, execution="sandbox", memory="2GiB", preload=("agents.scanning.check",))
+@checker.action(
+    timeout=300,
+    execution="sandbox",
+    memory="2GiB",
+    preload=("agents.scanning.check", "detect_secrets.core.scan", "license_expression"),
+)
 def check(inputs: CheckInput, context: Context) -> CheckOutput:
     """Check a repository's licences, security headers and secrets."""
     began = time.monotonic()

@@ -91,7 +91,13 @@ class ScanOutput(Model):
     timeout=300,
     execution="sandbox",
     memory="2GiB",
-    preload=("agents.scanning.scan", "bandit.core.manager"),
+    preload=(
+        "agents.scanning.scan",
+        "bandit.core.config",
+        "bandit.core.manager",
+        "detect_secrets.core.plugins.util",
+        "detect_secrets.core.scan",
+    ),
 )
 def scan(inputs: ScanInput, context: Context) -> ScanOutput:
     """Scan a repository for secrets, insecure code and vulnerable packages."""
