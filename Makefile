@@ -61,8 +61,8 @@ bench: setup bench-sandbox ## Measure throughput and latency through the real st
 bench-sandbox: setup ## Measure how quickly a sandbox starts, and its memory
 	$(PY) tests/bench/sandbox.py
 
-bench-agents: setup ## Measure what the scanners find of what is planted, and how fast
-	$(PY) tests/bench/bench_scanners.py
+bench-agents: setup ## Measure what the scanners find of what is planted, and how fast agents are
+	$(PY) tests/bench/builtin_agents.py
 
 bench-rebalance: setup ## Measure what a worker that joins, leaves or dies costs
 	$(PY) tests/bench/rebalance.py

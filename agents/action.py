@@ -9,7 +9,7 @@ Rules:
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, Literal, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
@@ -60,6 +60,7 @@ class Action(Generic[InputT, OutputT]):
         "name",
         "output",
         "output_schema",
+        "preload",
         "risk",
         "takes_context",
         "timeout",
@@ -76,6 +77,7 @@ class Action(Generic[InputT, OutputT]):
         risk: Risk = "AUTO",
         memory: int | str = DEFAULT_MEMORY,
         execution: ExecutionKind = "light",
+        preload: Sequence[str] = (),
     ) -> None:
         self.agent = agent
         self.function = function
@@ -97,6 +99,7 @@ class Action(Generic[InputT, OutputT]):
                 raise AgentError(f"{where}: {what} is {given!r}; it must be {known}")
         self.memory = _bytes(where, memory)
         self.execution: ExecutionKind = execution
+        self.preload = tuple(preload)
         self.timeout = timeout
         self.risk: Risk = risk
         self.description = description or (inspect.getdoc(function) or "").partition("\n")[0]

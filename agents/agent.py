@@ -1,6 +1,6 @@
 """An agent: a name, a version, and the actions registered on it by decorator."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, get_args, overload
 
@@ -97,6 +97,7 @@ class Agent:
         risk: Risk = "AUTO",
         memory: int | str = DEFAULT_MEMORY,
         execution: ExecutionKind = "light",
+        preload: Sequence[str] = (),
     ) -> _Decorator: ...
     def action(
         self,
@@ -108,6 +109,7 @@ class Agent:
         risk: Risk = "AUTO",
         memory: int | str = DEFAULT_MEMORY,
         execution: ExecutionKind = "light",
+        preload: Sequence[str] = (),
     ) -> Any:
         """Register a function as an action: `@agent.action` or `@agent.action(timeout=300)`.
 
@@ -121,6 +123,8 @@ class Agent:
             execution: `light` in the worker itself, an async function in its loop and any other in
                 a thread; `sandbox` for what is heavy or not to be trusted. The function is the
                 same.
+            preload: modules that the sandbox imports before the first task comes, and the worker
+                does not: slow libraries that the function imports itself.
             risk: `APPROVAL_REQUIRED` for what a person has to agree to first. A workflow can ask
                 for approval of any action; it cannot do without where the action wants it.
 
@@ -138,6 +142,7 @@ class Agent:
                 risk=risk,
                 memory=memory,
                 execution=execution,
+                preload=preload,
             )
             if made.name in self._actions:
                 raise AgentError(f"agent {self.name!r} has two actions called {made.name!r}")

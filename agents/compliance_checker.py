@@ -1,22 +1,22 @@
 """The agent `compliance-checker`: licences, security headers and secrets of a repository.
 
-The work is done by `agents/scanning/`, in a process of its own. What it finds is a result: a
+The work is done by `agents/scanning/`, which only the sandbox imports. What it finds is a result: a
 repository that breaks the rules does not make the step fail.
 """
 
-import asyncio
 import time
-from typing import Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
 from agents.agent import Agent
 from agents.blob import Blob
 from agents.context import Context
+from agents.errors import needing_extra
 from agents.finding import Severity, Summary
 from agents.model import Model
-from agents.scanned_repository import Repository
-from agents.scanning import child
+from agents.readable import Readable
+from agents.repository.named import NamedRepository, folder_of
 
 Rule = Literal["licenses", "security-headers", "secrets", "all"]
 
@@ -32,7 +32,7 @@ checker = Agent(
 )
 
 
-class CheckInput(Repository):
+class CheckInput(NamedRepository):
     """What to check, and how strictly."""
 
     rules: list[Rule] = Field(
@@ -43,7 +43,7 @@ class CheckInput(Repository):
         description="what cannot be judged is a violation too: unknown licences, headers that are "
         "only advised, secrets that are only likely",
     )
-    policy: str = Field(
+    policy: Annotated[str, Readable(or_within=True)] = Field(
         default="",
         description="the licence policy, a YAML file in the repository or an absolute path on the "
         "worker's machine; empty: the one that comes along",
@@ -101,23 +101,29 @@ class CheckOutput(Model):
     sbom: Blob | None = Field(description="the packages, as CycloneDX 1.6; with the licences")
 
 
-@checker.action(timeout=300, memory="2GiB")
-async def check(inputs: CheckInput, context: Context) -> CheckOutput:
+@checker.action(
+    timeout=300,
+    execution="sandbox",
+    memory="2GiB",
+    preload=("agents.scanning.check", "detect_secrets.core.scan", "license_expression"),
+)
+def check(inputs: CheckInput, context: Context) -> CheckOutput:
     """Check a repository's licences, security headers and secrets."""
     began = time.monotonic()
-    question: dict[str, Any] = {
-        "work": "check",
-        "version": checker.version,
-        **inputs.model_dump(by_alias=True, exclude=set(Repository.model_fields)),
-        **inputs.question(context),
-    }
-    answer = await child.ask(question, context)
+    with needing_extra():
+        from agents.scanning import check as checking
+
+        answer = checking.check(
+            {
+                **inputs.model_dump(by_alias=True),
+                "path": str(folder_of(inputs, context)),
+                "version": checker.version,
+            },
+            context.report_progress,
+        )
     if answer["sbom"] is not None:
-        answer["sbom"] = await asyncio.to_thread(
-            context.blobs.write,
-            answer["sbom"].encode(),
-            media_type=_CYCLONEDX,
-            name="sbom.cdx.json",
+        answer["sbom"] = context.blobs.write(
+            answer["sbom"].encode(), media_type=_CYCLONEDX, name="sbom.cdx.json"
         )
     return CheckOutput.model_validate(
         {

@@ -56,7 +56,6 @@ class Limits(Model):
     input_tokens: int | None = Field(default=None, ge=1)
     output_tokens: int | None = Field(default=None, ge=1)
     total_tokens: int | None = Field(default=None, ge=1)
-    tool_calls: int | None = Field(default=None, ge=0)
 
 
 class CompleteInput(Model):
@@ -144,7 +143,6 @@ async def _asked(inputs: CompleteInput, context: Context, model: Any) -> Complet
         input_tokens_limit=allowed.input_tokens,
         output_tokens_limit=allowed.output_tokens,
         total_tokens_limit=allowed.total_tokens,
-        tool_calls_limit=allowed.tool_calls,
     )
     with capture_run_messages() as messages:
         try:

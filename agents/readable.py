@@ -3,7 +3,8 @@
     repository_path: Annotated[str, Readable()]
 
 An input so marked is the absolute path of a file or folder; what it holds is read-only in the
-sandbox. A URL is passed over, and so is a path where there is nothing: the action says so better.
+sandbox. A URL is passed over, and so is an empty text, and a path where there is nothing: the
+action says so better. Of a git worktree the repository that it belongs to may be read as well.
 """
 
 import os
@@ -17,11 +18,18 @@ from streams.errors import AgentError
 
 # Where machines and people keep what is nobody's source code.
 _PRIVATE: Final = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/var/lib", "/var/log")
+_LONGEST_LINK: Final = 8_192
 _PRIVATE_AT_HOME: Final = (".aws", ".config", ".docker", ".gnupg", ".kube", ".netrc", ".ssh")
 
 
 class Readable:
-    """Marks an input: what this path names may be read in a sandbox."""
+    """Marks an input: what this path names may be read in a sandbox.
+
+    `or_within`: it may also be relative, to something else that may be read.
+    """
+
+    def __init__(self, *, or_within: bool = False) -> None:
+        self.or_within = or_within
 
 
 class UnreadableError(AgentError):
@@ -43,14 +51,19 @@ class ReadablePaths:
 
     def of(self, inputs: BaseModel) -> tuple[Path, ...]:
         """What these inputs name, with links resolved. Raises `UnreadableError`."""
-        return tuple(
-            path
-            for name, text in _marked(inputs)
-            if (path := self._checked(name, text)) is not None
-        )
+        found = (self.checked(name, text) for name, text in _marked(inputs))
+        return tuple(path for paths in found for path in paths)
+
+    def checked(self, name: str, text: str) -> tuple[Path, ...]:
+        """What the path that `name` gives leads to. Raises `UnreadableError`."""
+        path = self._checked(name, text)
+        if path is None:
+            return ()
+        git = _repository_of_worktree(path)
+        return (path,) if git is None else (path, *self.checked(f"{name} (its worktree)", git))
 
     def _checked(self, name: str, text: str) -> Path | None:
-        if "://" in text:
+        if not text or "://" in text:
             return None
         path = Path(text)
         if "\0" in text or not path.is_absolute():
@@ -71,8 +84,29 @@ class ReadablePaths:
 
 def _marked(inputs: BaseModel) -> Iterator[tuple[str, str]]:
     for name, field in type(inputs).model_fields.items():
-        if any(isinstance(each, Readable) for each in field.metadata):
+        for mark in field.metadata:
+            if not isinstance(mark, Readable):
+                continue
             value = getattr(inputs, name)
             for each in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(each, str | os.PathLike):
+                if not isinstance(each, str | os.PathLike):
+                    continue
+                if Path(each).is_absolute() or not mark.or_within:
                     yield field.alias or name, os.fspath(each)
+
+
+def _repository_of_worktree(folder: Path) -> str | None:
+    """The git folder that a worktree belongs to, where that one says so too.
+
+    What stands in `.git` is the repository's own word: by itself it could name anybody's.
+    """
+    link = folder / ".git"
+    try:
+        if link.is_symlink() or not link.is_file() or link.stat().st_size > _LONGEST_LINK:
+            return None
+        registered = Path(link.read_text().removeprefix("gitdir:").strip())
+        if Path((registered / "gitdir").read_text().strip()) != link:
+            return None
+        return str((registered / (registered / "commondir").read_text().strip()).resolve())
+    except (OSError, ValueError):
+        return None

@@ -1,21 +1,22 @@
 """The agent `security-scanner`: insecure code, secrets and vulnerable packages in a repository.
 
-The work is done by `agents/scanning/`, in a process of its own.
+The work is done by `agents/scanning/`, which only the sandbox imports.
 """
 
-import asyncio
+import os
 import time
-from typing import Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from agents.agent import Agent
 from agents.blob import Blob
 from agents.context import Context
+from agents.errors import needing_extra
 from agents.finding import Confidence, Finding, Severity, Summary
 from agents.model import Model
-from agents.scanned_repository import Repository
-from agents.scanning import child
+from agents.readable import Readable
+from agents.repository.named import NamedRepository, folder_of
 
 ScanType = Literal["secrets", "sql-injection", "xss", "dependencies", "python", "all"]
 
@@ -31,7 +32,12 @@ scanner = Agent(
 )
 
 
-class ScanInput(Repository):
+def _or_the_workers(advisories: str) -> str:
+    """What the worker's setting says where a workflow says nothing."""
+    return advisories or os.environ.get("COMMANDCENTER_ADVISORIES", "")
+
+
+class ScanInput(NamedRepository):
     """What to scan, and what to tell of it."""
 
     scan_type: ScanType = "all"
@@ -46,8 +52,9 @@ class ScanInput(Repository):
         description="known findings, only counted: their fingerprints, or a JSON file in the "
         "repository with them (an earlier output, or its SARIF)",
     )
-    advisories: str = Field(
+    advisories: Annotated[str, Readable(), AfterValidator(_or_the_workers)] = Field(
         default="",
+        validate_default=True,
         description="a folder or zip of OSV advisories on the worker's machine; empty: "
         "COMMANDCENTER_ADVISORIES, or else the sample that comes along",
     )
@@ -80,22 +87,34 @@ class ScanOutput(Model):
     sarif: Blob = Field(description="every finding in the summary, as SARIF 2.1.0")
 
 
-@scanner.action(timeout=300, memory="2GiB")
-async def scan(inputs: ScanInput, context: Context) -> ScanOutput:
+@scanner.action(
+    timeout=300,
+    execution="sandbox",
+    memory="2GiB",
+    preload=(
+        "agents.scanning.scan",
+        "bandit.core.config",
+        "bandit.core.manager",
+        "detect_secrets.core.plugins.util",
+        "detect_secrets.core.scan",
+    ),
+)
+def scan(inputs: ScanInput, context: Context) -> ScanOutput:
     """Scan a repository for secrets, insecure code and vulnerable packages."""
     began = time.monotonic()
-    question: dict[str, Any] = {
-        "work": "scan",
-        "version": scanner.version,
-        **inputs.model_dump(by_alias=True, exclude=set(Repository.model_fields)),
-        **inputs.question(context),
-    }
-    answer = await child.ask(question, context)
-    sarif = await asyncio.to_thread(
-        context.blobs.write,
-        answer.pop("sarif").encode(),
-        media_type=_SARIF,
-        name="security-scan.sarif",
+    with needing_extra():
+        from agents.scanning import scan as scanning
+
+        answer = scanning.scan(
+            {
+                **inputs.model_dump(by_alias=True),
+                "path": str(folder_of(inputs, context)),
+                "version": scanner.version,
+            },
+            context.report_progress,
+        )
+    sarif = context.blobs.write(
+        answer.pop("sarif").encode(), media_type=_SARIF, name="security-scan.sarif"
     )
     return ScanOutput.model_validate(
         {

@@ -30,7 +30,8 @@ async def sandboxed_actions(
     ]
     if not asking:
         return None
-    sandbox = await stack.enter_async_context(_chosen(settings, check(asking)))
+    preload = dict.fromkeys(module for action in asking for module in action.preload)
+    sandbox = await stack.enter_async_context(_chosen(settings, check(asking), list(preload)))
     within = [Path(each) for each in settings.sandbox_readable.split(os.pathsep) if each]
     own = [settings.data, sandbox.folder]
     own += [] if settings.secrets is None else [settings.secrets]
@@ -39,10 +40,10 @@ async def sandboxed_actions(
     return SandboxedActions(sandbox, paths, settings.payload_limit)
 
 
-def _chosen(settings: Settings, modules: list[str]) -> Sandbox:
+def _chosen(settings: Settings, modules: list[str], preload: list[str]) -> Sandbox:
     match settings.sandbox:
         case "process":
-            return ProcessSandbox(modules)
+            return ProcessSandbox(modules, preload=preload)
         case "docker":
             return DockerSandbox(modules, image=settings.sandbox_image or IMAGE)
         case "inline":

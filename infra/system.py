@@ -133,7 +133,8 @@ def _processes(settings: Settings) -> tuple[str, ...]:
 
 def _child(name: str, settings: Settings, bootstrap: str, output: Path | None) -> ChildSpec:
     """A process of ours, with every setting said: it must not find others than we did."""
-    env = {PREFIX + key.upper(): str(value) for key, value in settings.model_dump().items()}
+    given = settings.model_dump(exclude_none=True)
+    env = {PREFIX + key.upper(): str(value) for key, value in given.items()}
     env[PREFIX + "KAFKA"] = bootstrap
     # -P: the working directory may hold packages with the names of ours.
     command = (sys.executable, "-P", "-m", "infra", name)

@@ -6,7 +6,9 @@ from pydantic import Field
 
 from agents.agent import Agent
 from agents.context import Context
+from agents.errors import needing_extra
 from agents.model import Model
+from agents.repository.named import NamedRepository
 
 Level = Literal["module", "folder"]
 
@@ -19,15 +21,9 @@ diagrammer = Agent(
 )
 
 
-class DiagramInput(Model):
+class DiagramInput(NamedRepository):
     """What to draw."""
 
-    repository_path: str = Field(
-        min_length=1,
-        pattern=r"^[^\x00-\x1f]+$",
-        description="a folder on the worker's machine; in a git repository only "
-        "what git does not ignore is read",
-    )
     paths: tuple[str, ...] = Field(
         default=(), max_length=1000, description="files, folders and patterns; none means all"
     )
@@ -89,9 +85,23 @@ class DiagramOutput(Model):
     warnings: tuple[str, ...]
 
 
-@diagrammer.action(timeout=300)
+@diagrammer.action(
+    timeout=300,
+    execution="sandbox",
+    memory="1GiB",
+    preload=(
+        "agents.architecture_diagrammer.drawing",
+        "tree_sitter",
+        "tree_sitter_go",
+        "tree_sitter_java",
+        "tree_sitter_javascript",
+        "tree_sitter_python",
+        "tree_sitter_typescript",
+    ),
+)
 def diagram(inputs: DiagramInput, context: Context) -> DiagramOutput:
     """Draw the modules of a folder and their imports."""
-    from agents.architecture_diagrammer.drawing import drawn
+    with needing_extra():
+        from agents.architecture_diagrammer.drawing import drawn
 
-    return drawn(inputs, context)
+        return drawn(inputs, context)

@@ -19,8 +19,9 @@ from agents.architecture_diagrammer.mermaid import MAX_TEXT, flowchart
 from agents.architecture_diagrammer.modules import Modules
 from agents.architecture_diagrammer.source import MAX_FILE_BYTES, Source, language, read
 from agents.context import Context
-from agents.repository import asked
-from agents.scanning.source_tree import SourceTree
+from agents.repository.git import asked
+from agents.repository.named import folder_of
+from agents.repository.source_tree import SourceTree
 from streams.errors import AgentError
 
 _MAX_WARNINGS: Final = 50
@@ -35,7 +36,7 @@ Edges = Counter[tuple[str, str]]
 
 def drawn(inputs: DiagramInput, context: Context) -> DiagramOutput:
     """Draw the folder. Raises `AgentError`."""
-    root = Path(inputs.repository_path).absolute()
+    root = folder_of(inputs, context)
     tree = SourceTree(root, inputs.paths)
     warnings = list(tree.warnings)
     sources = _sources(tree, context, warnings)

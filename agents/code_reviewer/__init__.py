@@ -4,14 +4,16 @@ ruff judges Python, radon measures it, lizard measures the other languages. With
 only lines that are new since then are judged.
 """
 
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agents.agent import Agent
 from agents.context import Context
+from agents.errors import needing_extra
 from agents.finding import Severity
 from agents.model import Model
+from agents.repository.named import NamedRepository
 
 ReviewType = Literal["quality", "security", "performance", "all"]
 IssueType = Literal["quality", "security", "performance"]
@@ -27,15 +29,9 @@ reviewer = Agent(
 )
 
 
-class ReviewInput(Model):
+class ReviewInput(NamedRepository):
     """What to review."""
 
-    repository_path: str = Field(
-        min_length=1,
-        pattern=r"^[^\x00-\x1f]+$",
-        description="a folder on the worker's machine; in a git repository only "
-        "what git does not ignore is read",
-    )
     review_type: ReviewType = "all"
     base_revision: str | None = Field(
         default=None,
@@ -54,6 +50,14 @@ class ReviewInput(Model):
     max_issues: int = Field(
         default=500, ge=1, le=5_000, description="the most severe ones; all are counted"
     )
+
+    @model_validator(mode="after")
+    def _has_a_history(self) -> Self:
+        if self.base_revision is not None and self.repository_url:
+            raise ValueError(
+                "baseRevision goes with repositoryPath: a URL is cloned without its history"
+            )
+        return self
 
 
 class Issue(Model):
@@ -96,9 +100,15 @@ class ReviewOutput(Model):
     review_duration_ms: int
 
 
-@reviewer.action(timeout=300)
+@reviewer.action(
+    timeout=300,
+    execution="sandbox",
+    memory="1GiB",
+    preload=("agents.code_reviewer.reviewing", "radon.complexity", "radon.metrics", "lizard"),
+)
 def review(inputs: ReviewInput, context: Context) -> ReviewOutput:
     """Review a folder for quality, security and performance."""
-    from agents.code_reviewer.review import reviewed
+    with needing_extra():
+        from agents.code_reviewer.reviewing import reviewed
 
-    return reviewed(inputs, context)
+        return reviewed(inputs, context)

@@ -2,7 +2,7 @@
 
 Rules:
 - The patch is a commit on a new branch, named by the task. The user's branch, index and work tree
-  stay as they are, byte for byte; see `repository.py`.
+  stay as they are, byte for byte; see `agents/repository/history.py`.
 - A patch that does not fit is a failure, and nothing is written.
 - The same task gives the same branch, commit and answer, also when it is executed again after the
   user has committed something else.

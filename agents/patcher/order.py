@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, RootModel
 
 from agents.model import Model
-from agents.repository import Action
+from agents.repository.history import Action
 
 _MAX_DIFF: Final = 10_000_000
 

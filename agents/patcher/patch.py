@@ -20,7 +20,7 @@ from agents.patcher.order import (
     SecurityPatch,
     SimpleRefactor,
 )
-from agents.repository import Difference, Entry, Repository, opened
+from agents.repository.history import Difference, Entry, Repository, opened
 
 _BRANCHES: Final = "commandcenter"
 _MAX_REFACTORED_BYTES: Final = 200_000_000
@@ -29,7 +29,7 @@ _MAX_REFACTORED_BYTES: Final = 200_000_000
 def made(inputs: PatchInput, task: str) -> PatchOutput:
     """Make the patch. Raises `PermanentError` where it does not fit."""
     order = inputs.root
-    with opened(order.target.repository_path) as repository:
+    with opened(order.target.repository_path, to_write=True) as repository:
         branch = _branch(repository, task)
         digest = hashlib.sha256(json.dumps(inputs.inputs, sort_keys=True).encode()).hexdigest()
         trailers = f"CommandCenter-Task: {task}\nCommandCenter-Inputs: {digest}"

@@ -1,11 +1,16 @@
 """Actions with `execution="sandbox"`: called there as they would be called in the worker.
 
 What the action tells and asks through its `Context` is told to, and asked of, the worker's own.
+What its inputs want to have cloned (a property `checkout`) is cloned before it begins, by a job of
+its own.
 """
 
 import asyncio
 import json
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -14,12 +19,15 @@ from agents.action import Action
 from agents.blob import Blob
 from agents.context import Context
 from agents.readable import ReadablePaths, UnreadableError
+from agents.repository.checkout import TIME_LIMIT_S as CLONE_S
+from agents.repository.checkout import Checkout, checked_out, surroundings
 from agents.sandbox.calling import resolve
 from agents.sandbox.job import Call, Job, Limits, Problem
 from agents.sandbox.sandbox import Sandbox
 from streams.errors import AgentError, CallerError, CommandCenterError
 from streams.records import Cost, Failure
 
+_CLONE: Final = f"{checked_out.__module__}:{checked_out.__qualname__}"
 _LEVELS: Final = frozenset({"debug", "info", "warning", "error", "critical"})
 _OWN_KEYS: Final = frozenset(
     {"action", "attempt", "event", "level", "logger", "node", "run", "self", "task", "timestamp"}
@@ -62,27 +70,70 @@ class SandboxedActions:
         try:
             readable = self._paths.of(inputs)
         except UnreadableError as error:
-            failure = Failure(kind="invalid_input", message=str(error), retryable=False)
-            raise SandboxedError(failure) from error
+            raise _refused(error) from error
+        async with AsyncExitStack() as stack:
+            workspace = None
+            checkout = getattr(inputs, "checkout", None)
+            if isinstance(checkout, Checkout):
+                began = time.monotonic()
+                workspace = await stack.enter_async_context(self._sandbox.workspace())
+                await self._clone(checkout, workspace, context, limit)
+                limit = max(0.1, limit - (time.monotonic() - began))
+            outcome = await self._sandbox.run(
+                Job(
+                    work=Call(
+                        target=target(action),
+                        inputs=inputs.model_dump_json(by_alias=True).encode(),
+                        context={name: getattr(context, name) for name in _TOLD},
+                    ),
+                    # An attempt that is called off is cancelled after the workflow's grace.
+                    limits=Limits(
+                        memory=action.memory, wall=limit, grace=None, result=self._result_limit
+                    ),
+                    readable=readable,
+                    workspace=workspace,
+                ),
+                ContextAttendant(context),
+                context.cancelled,
+            )
+        if outcome.failure is not None:
+            raise SandboxedError(_failure(outcome.failure))
+        return json.loads(outcome.output or b"null")
+
+    async def _clone(
+        self, checkout: Checkout, workspace: Path, context: Context, limit: float
+    ) -> None:
+        """Put a repository into the workspace; this job alone has the network."""
+        context.report_progress(0, "cloning")
+        around = surroundings()
+        certificates = [Path(around["SSL_CERT_FILE"])] if "SSL_CERT_FILE" in around else []
+        try:
+            readable = self._paths.checked("repositoryUrl", checkout.path)
+        except UnreadableError as error:
+            raise _refused(error) from error
+        order = {
+            "url": checkout.url,
+            "revision": checkout.revision,
+            "surroundings": around,
+            "timeLimit": min(CLONE_S, limit),
+        }
         outcome = await self._sandbox.run(
             Job(
-                work=Call(
-                    target=target(action),
-                    inputs=inputs.model_dump_json(by_alias=True).encode(),
-                    context={name: getattr(context, name) for name in _TOLD},
-                ),
-                # An attempt that is called off is cancelled after the workflow's grace.
-                limits=Limits(
-                    memory=action.memory, wall=limit, grace=None, result=self._result_limit
-                ),
-                readable=readable,
+                work=Call(target=_CLONE, inputs=msgspec.json.encode(order)),
+                limits=Limits(wall=limit),
+                readable=(*readable, *certificates),
+                workspace=workspace,
+                network=True,
             ),
             ContextAttendant(context),
             context.cancelled,
         )
         if outcome.failure is not None:
             raise SandboxedError(_failure(outcome.failure))
-        return json.loads(outcome.output or b"null")
+
+
+def _refused(error: UnreadableError) -> SandboxedError:
+    return SandboxedError(Failure(kind="invalid_input", message=str(error), retryable=False))
 
 
 def target(action: Action[Any, Any]) -> str:

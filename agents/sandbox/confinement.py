@@ -19,6 +19,7 @@ import resource
 import struct
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from errno import EACCES, ENOSYS, EPERM
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,8 @@ _PR_SET_SECCOMP: Final = 22
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
+_PR_SET_SECUREBITS: Final = 28
+_NO_SETUID_FIXUP: Final = 1 << 2
 _CAP_DAC_READ_SEARCH: Final = 2
 _CLONE_NEWUSER: Final = 0x1000_0000
 
@@ -121,6 +124,9 @@ def become(user: int, *, reads_as_root: bool) -> None:
     """
     if reads_as_root:
         _prctl(_PR_SET_KEEPCAPS, 1)
+        # access(2) otherwise leaves the right out for whoever is not root, and git believes it.
+        with suppress(OSError):
+            _prctl(_PR_SET_SECUREBITS, _NO_SETUID_FIXUP)
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)

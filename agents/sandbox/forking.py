@@ -46,6 +46,7 @@ class Forking:
         modules: Iterable[str],
         environment: Mapping[str, str],
         wrap: Sequence[str] = (),
+        preload: Iterable[str] = (),
     ) -> Self:
         """Start one, with `wrap` before its command line. Raises `SandboxError`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -55,7 +56,7 @@ class Forking:
             # the thread that started it.
             process = await asyncio.create_subprocess_exec(
                 *wrap, sys.executable, "-X", "utf8", "-P", "-c", _BOOT,
-                str(theirs.fileno()), *modules,
+                str(theirs.fileno()), *modules, "--", *preload,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),

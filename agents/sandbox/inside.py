@@ -26,6 +26,7 @@ _DEVICES: Final = tuple(
     Path("/dev", name) for name in ("null", "zero", "full", "random", "urandom", "tty")
 )
 _NOT_STARTED: Final = 125
+_NICE: Final = 5
 
 
 def enter(order: Order, channel: socket.socket, out: int, err: int, keeper: int) -> NoReturn:
@@ -56,6 +57,8 @@ def _arrange(order: Order, channel: socket.socket, out: int, err: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o077)
+    with suppress(OSError):
+        os.nice(_NICE)  # the worker's loop goes first
     os.environ.clear()
     os.environ.update(order.environment)
     tempfile.tempdir = None

@@ -44,6 +44,7 @@ class ProcessSandbox:
 
     Args:
         modules: what the jobs will need; imported before the first job comes.
+        preload: the same, but not by the worker, and nobody waits for it before there is a job.
         folder: where workspaces are made; by default where temporary files go.
         use_landlock: False does without, even where the kernel has it.
         use_bubblewrap: False does without, even where it is installed.
@@ -58,8 +59,10 @@ class ProcessSandbox:
         folder: Path | None = None,
         use_landlock: bool = True,
         use_bubblewrap: bool = True,
+        preload: Iterable[str] = (),
     ) -> None:
         self._modules = tuple(modules)
+        self._preload = tuple(preload)
         self._landlock = use_landlock and confinement.LANDLOCK > 0
         self._bubblewrap, no_bubblewrap = (
             bubblewrap.usable() if use_bubblewrap else (None, "bubblewrap is switched off")
@@ -178,7 +181,12 @@ class ProcessSandbox:
                 wrap = bubblewrap.wrapped(
                     self._bubblewrap, (), writable=(self._folders.root,), network=network
                 )
-            made = await Forking.start(self._modules, environment(Path("/nonexistent")), wrap)
+            made = await Forking.start(
+                self._modules,
+                environment(Path("/nonexistent")),
+                wrap,
+                () if network else self._preload,  # with the network repositories are fetched
+            )
             self._forking[network] = made
             return made
 

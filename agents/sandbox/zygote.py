@@ -4,7 +4,10 @@ One a worker, and one more where jobs may use the network. It has one thread, no
 empty environment; it takes an `Order` with four descriptors at a time, forks a `keeper` for it, and
 ends when its worker does.
 
-    python -c "from agents.sandbox.zygote import main; main()" SOCKET MODULE...
+    python -c "from agents.sandbox.zygote import main; main()" SOCKET MODULE... -- MODULE...
+
+The modules after `--` are imported once the worker knows that this process is there: whoever comes
+earlier waits for them.
 """
 
 import gc
@@ -31,16 +34,20 @@ def main() -> None:
     worker.set_inheritable(False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's matter
     faults: dict[str, str] = {}
-    for module in sys.argv[2:]:
+    end = sys.argv.index("--")
+    for module in sys.argv[2:end]:
         try:
             import_module(module)
         except BaseException as error:  # noqa: BLE001 -- an agent's module may do anything
             faults[module] = f"{type(error).__name__}: {error}"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
-    gc.collect()
-    gc.freeze()  # what is shared with the forks stays shared
     threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208 -- a number is wanted
     worker.sendall(encode(Ready(faults=faults, threads=threads, memory=_resident())))
+    for module in sys.argv[end + 1 :]:
+        with suppress(Exception):  # what needs it says that it is missing
+            import_module(module)
+    gc.collect()
+    gc.freeze()  # what is shared with the forks stays shared
     while True:
         message, descriptors, _, _ = socket.recv_fds(worker, ORDER_LIMIT, DESCRIPTORS)
         if not message:

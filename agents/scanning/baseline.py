@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from agents.errors import PermanentError
-from agents.scanning.source_tree import read_regular
+from agents.repository.source_tree import read_regular
 
 _MAX_BYTES: Final = 64_000_000
 _LEVELS: Final = 12

@@ -1,9 +1,5 @@
-"""One compliance check of a folder: licences, security headers, secrets.
+"""One compliance check of a folder: licences, security headers, secrets."""
 
-Like `scan.py` it changes the working directory: run it in a process of its own.
-"""
-
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,13 +7,14 @@ from typing import Any, Final, get_args
 
 from agents.errors import PermanentError
 from agents.finding import SEVERITIES, Severity
+from agents.repository.source_tree import SourceTree
 from agents.scanning import nginx, patterns, sbom
+from agents.scanning.alone import alone
 from agents.scanning.inventory import packages
 from agents.scanning.licences import Licences, Verdict, distinct, policy
 from agents.scanning.package import Package
 from agents.scanning.scan import shortened
-from agents.scanning.secrets import Secrets, prepared
-from agents.scanning.source_tree import SourceTree
+from agents.scanning.secrets import Secrets
 
 RULES: Final = ("licenses", "security-headers", "secrets")
 
@@ -38,7 +35,6 @@ def check(question: dict[str, Any], progress: Progress) -> dict[str, Any]:
     tree = SourceTree(Path(question["path"]), question["paths"])
     rules = [rule for rule in RULES if rule in question["rules"] or "all" in question["rules"]]
     strict = question["strictMode"]
-    os.chdir(tree.root)
     violations: list[Violation] = []
     answer: dict[str, Any] = {"licenses": None, "sbom": None}
     if "licenses" in rules:
@@ -46,7 +42,7 @@ def check(question: dict[str, Any], progress: Progress) -> dict[str, Any]:
         named, counts, bom = _licences(tree, question)
         violations += named
         answer |= {"licenses": counts, "sbom": bom}
-    with prepared():
+    with alone(tree.root):
         secrets = Secrets(tree)
         if "security-headers" in rules:
             progress(30, "looking at headers")

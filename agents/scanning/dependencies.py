@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from agents.repository.source_tree import SourceTree
 from agents.scanning.advisories import SAMPLE, Advisories
 from agents.scanning.found import Found
 from agents.scanning.inventory import packages
 from agents.scanning.secrets import Secrets
-from agents.scanning.source_tree import SourceTree
 
 
 def found(tree: SourceTree, secrets: Secrets, database: Path | None) -> Iterator[Found]:

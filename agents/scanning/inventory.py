@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from typing import Final, NamedTuple
 
+from agents.repository.source_tree import SourceTree
 from agents.scanning.manifests import go, maven, npm, python
 from agents.scanning.package import Ecosystem, Package, Parser, UnreadableManifestError
-from agents.scanning.source_tree import SourceTree
 
 
 class _Kind(NamedTuple):

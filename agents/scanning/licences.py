@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agents.errors import PermanentError
+from agents.repository.source_tree import MAX_LOCK_BYTES, read_regular
 from agents.scanning.package import PURL_TYPES, Package
-from agents.scanning.source_tree import MAX_LOCK_BYTES, read_regular
 
 POLICY: Final = Path(__file__).with_name("licence_policy.yaml")
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 import crossplane
 
 from agents.finding import Severity
+from agents.repository.source_tree import SourceTree
 from agents.scanning.found import Found
-from agents.scanning.source_tree import SourceTree
 
 _PATTERNS: Final = (
     "*nginx*.conf",

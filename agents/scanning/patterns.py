@@ -16,9 +16,10 @@ from typing import Any, Final
 
 import yaml
 
+from agents.repository.source_tree import SourceTree
 from agents.scanning.found import Found, type_of
 from agents.scanning.secrets import Secrets
-from agents.scanning.source_tree import SourceTree
+from streams.errors import AgentError
 
 RULES: Final = Path(__file__).with_name("rules")
 INSTALL: Final = "install its program with: pip install --no-deps semgrep"
@@ -42,7 +43,7 @@ class MissingProgramError(Exception):
     """semgrep is not installed; the text says how to mend that."""
 
 
-class SemgrepFailedError(Exception):
+class SemgrepFailedError(AgentError):
     """semgrep ended without an answer; the text is what it said."""
 
 

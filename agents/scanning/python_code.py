@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from agents.repository.source_tree import SourceTree
 from agents.scanning.found import Found, type_of
 from agents.scanning.secrets import MASK, Secrets
-from agents.scanning.source_tree import SourceTree
 
 PASSWORD_RULES: Final = frozenset({"bandit.B105", "bandit.B106", "bandit.B107"})
 # Where bandit's own word for the weakness is too wide, or is another than everybody else's.

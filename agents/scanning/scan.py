@@ -1,10 +1,5 @@
-"""One security scan of a folder: which scanners run, and what becomes of what they find.
+"""One security scan of a folder: which scanners run, and what becomes of what they find."""
 
-It changes the working directory and keeps settings of detect-secrets and bandit in globals: run it
-in a process of its own.
-"""
-
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -13,11 +8,12 @@ from typing import Any, Final
 
 from agents.errors import PermanentError
 from agents.finding import SEVERITIES, Confidence
+from agents.repository.source_tree import SourceTree
 from agents.scanning import baseline, dependencies, patterns, python_code, sarif
+from agents.scanning.alone import alone
 from agents.scanning.found import Found, fingerprinted, told
 from agents.scanning.python_code import PASSWORD_RULES
-from agents.scanning.secrets import Secrets, prepared
-from agents.scanning.source_tree import SourceTree
+from agents.scanning.secrets import Secrets
 
 MAX_WARNINGS: Final = 50
 
@@ -30,8 +26,7 @@ def scan(question: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """What `agents/security_scanner.py` makes its output of. Raises `AgentError`."""
     tree = SourceTree(Path(question["path"]), question["paths"])
     known = _known(tree.root, question["baseline"])
-    os.chdir(tree.root)  # the scanners judge by the name they are given: a relative one
-    with prepared():
+    with alone(tree.root):
         found = list(_found(tree, question, progress))
     floor = SEVERITIES.index(question["severityFloor"])
     every = fingerprinted(found)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from agents.finding import Confidence, Severity
+from agents.repository.source_tree import SourceTree
 from agents.scanning.found import Found, secret_identity
-from agents.scanning.source_tree import SourceTree
 
 MAX_CODE_LENGTH: Final = 160
 MASK: Final = "****"

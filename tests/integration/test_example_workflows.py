@@ -1,6 +1,7 @@
 """Every example of docs/workflows.md does on the real stack what its head says."""
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from system import System
 from watching import end_of, get
 
+from infra.kafka_broker import free_port
 from streams.ids import child_run_id, run_id
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
@@ -24,7 +26,12 @@ UNREACHABLE = "json://127.0.0.1:9"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    system = System(tmp_path_factory.mktemp("examples"))
+    port = free_port()
+    system = System(
+        tmp_path_factory.mktemp("examples"),
+        env={"COMMANDCENTER_OUTBOUND_ALLOW": f"127.0.0.1:{port}"},
+    )
+    system.port = port
     await system.start_kafka()
     await asyncio.gather(system.worker(), system.start("gateway"))
     yield system
@@ -139,14 +146,20 @@ async def test_a_saga_and_the_event_of_its_end(session: aiohttp.ClientSession) -
     assert [each["id"] for each in others["runs"]] == [follower]
 
 
-async def test_two_people_have_to_agree(session: aiohttp.ClientSession) -> None:
-    data = {"service": "checkout", "version": "1.2.3"}
-    waiting = await begin(session, "deployment", data)
-    await until(session, waiting, lambda e: e["type"] == "node.approvalRequested")
+async def asked_for(session: aiohttp.ClientSession) -> dict[str, Any]:
+    """The one approval that is waited for."""
     pending: list[dict[str, Any]] = []
     while not pending:  # the store is behind the log for a moment
         pending = (await get(session, "/api/approvals", status="pending"))["approvals"]
     (asked,) = pending
+    return asked
+
+
+async def test_two_people_have_to_agree(session: aiohttp.ClientSession) -> None:
+    data = {"service": "checkout", "version": "1.2.3"}
+    waiting = await begin(session, "deployment", data)
+    await until(session, waiting, lambda e: e["type"] == "node.approvalRequested")
+    asked = await asked_for(session)
     assert (await get(session, f"/api/runs/{waiting}"))["status"] == "WAITING_APPROVAL"
     for person in ("ann", "bob"):
         async with session.post(
@@ -212,3 +225,55 @@ async def test_the_other_examples(session: aiohttp.ClientSession) -> None:
     await publish(session, "alert.fired", data, "alert")
     alert = run_id("default", "alert-notification", "/test", "alert")
     assert (await end_of(session, alert))["status"] == "SUCCESS"
+
+
+async def test_a_service_a_script_and_a_model(
+    session: aiohttp.ClientSession, system: System
+) -> None:
+    url = f"{system.url}/api/health"
+    detail = await run(session, "status-report", {"url": url})
+    assert detail["status"] == "SUCCESS", detail
+    assert detail["output"]["line"].startswith(f"{url} answered HTTP 200 after about ")
+    assert detail["output"]["report"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    settings = ("-c", "user.name=t", "-c", "user.email=t@localhost")
+    done = subprocess.run(
+        ["git", *settings, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+async def test_a_patch_that_a_person_has_agreed_to_is_there(
+    session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    (tmp_path / "requirements.txt").write_text("requests==2.31.0\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "first")
+    branches = git(tmp_path, "branch")
+    waiting = await begin(
+        session,
+        "dependency-bump",
+        {
+            "path": str(tmp_path),
+            "manifest": "requirements.txt",
+            "package": "requests",
+            "version": "2.32.4",
+        },
+    )
+    await until(session, waiting, lambda e: e["type"] == "node.approvalRequested")
+    asked = await asked_for(session)
+    assert git(tmp_path, "branch") == branches
+    async with session.post(
+        f"/api/approvals/{asked['id']}/decision",
+        json={"decision": "approve", "respondedBy": "ann"},
+    ) as response:
+        assert response.status == 202, await response.text()
+    detail = await end_of(session, waiting)
+    assert detail["status"] == "SUCCESS", detail
+    branch = detail["output"]["branch"]
+    assert git(tmp_path, "show", f"{branch}:requirements.txt") == "requests==2.32.4\n"
+    assert (tmp_path / "requirements.txt").read_text() == "requests==2.31.0\n"
+    assert git(tmp_path, "status", "--porcelain") == ""

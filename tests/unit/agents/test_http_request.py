@@ -4,6 +4,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,9 @@ from agents.http_request import BusyError, RefusedError, RequestOutput, request
 from agents.outbound import SETTING, BlockedError
 
 TOKEN = "token-of-somebody"
+# Made with: openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500
+#   -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1
+SELF_SIGNED = Path(__file__).parents[2] / "support" / "self_signed.pem"
 
 
 class Service:
@@ -371,12 +375,19 @@ async def test_a_server_out_of_reach_is_a_retryable_failure(
     assert not isinstance(raised.value, PermanentError)
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_final(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(AgentError, match=r"127\.0\.0\.1"):
-        await request.test({"url": service.url.replace("http:", "https:")})
-    assert ssl.create_default_context().check_hostname
+async def test_a_certificate_that_nobody_vouches_for_is_final(service: Service) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(SELF_SIGNED)
+    runner = web.ServerRunner(web.Server(service.answer))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        url = f"https://127.0.0.1:{runner.addresses[0][1]}/"
+        with pytest.raises(PermanentError, match=r"of 127\.0\.0\.1 is not accepted"):
+            await request.test({"url": url})
+    finally:
+        await runner.cleanup()
+    assert service.came == []
 
 
 async def test_a_price_is_a_cost(service: Service) -> None:

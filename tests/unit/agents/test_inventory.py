@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from agents.repository.source_tree import SourceTree
 from agents.scanning.advisories import SAMPLE, Advisories
 from agents.scanning.inventory import packages
 from agents.scanning.package import Ecosystem, Package
-from agents.scanning.source_tree import SourceTree
 
 Row = tuple[str, str, int, bool]
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import pytest
 import pytest_asyncio
 import sandboxed
-from msgspec import Raw
+from msgspec import Raw, structs
 from pydantic import BaseModel
 from structlog.testing import capture_logs
 
@@ -22,6 +23,7 @@ from agents.readable import ReadablePaths, UnreadableError
 from agents.sandbox import ProcessSandbox
 from agents.sandbox.actions import ContextAttendant, SandboxedActions, check
 from agents.secrets import GivenSecrets
+from agents.security_scanner import scanner
 from streams.blob_store import BlobStore
 from streams.records import Progress, Result, Task, TaskCancellation
 
@@ -196,5 +198,90 @@ def test_inputs_cannot_name_anything(tree: Path, text: str, why: str) -> None:
         paths.of(Scan(repository=text.format(tree=tree)))
 
 
-def test_a_url_is_no_path(tree: Path) -> None:
-    assert ReadablePaths().of(Scan(repository="https://example.org/x.git")) == ()
+@pytest.mark.parametrize("text", ["https://example.org/x.git", ""])
+def test_a_url_is_no_path(tree: Path, text: str) -> None:
+    assert ReadablePaths().of(Scan(repository=text)) == ()
+
+
+class Judge(BaseModel):
+    policy: Annotated[str, Readable(or_within=True)]
+
+
+def test_a_path_may_lead_into_something_else(tree: Path) -> None:
+    assert ReadablePaths().of(Judge(policy="policy.yaml")) == ()
+    assert ReadablePaths().of(Judge(policy=f"{tree}/code")) == (tree / "code",)
+
+
+def git(folder: Path, *arguments: str) -> None:
+    settings = ("-c", "user.name=t", "-c", "user.email=t@localhost")
+    subprocess.run(["git", *settings, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    made = tmp_path / "repository"
+    made.mkdir()
+    git(made, "init")
+    (made / ".gitignore").write_text("ignored.py\n")
+    for name in ("a.py", "ignored.py"):
+        (made / name).write_text("eval('1')\n")
+    git(made, "add", ".")
+    git(made, "commit", "-m", "first")
+    return made
+
+
+def test_a_worktree_is_read_with_its_repository(repository: Path, tmp_path: Path) -> None:
+    worktree = tmp_path / "worktree"
+    git(repository, "worktree", "add", str(worktree))
+    found = ReadablePaths().of(Scan(repository=str(worktree)))
+    assert found == (worktree, repository / ".git")
+    with pytest.raises(UnreadableError, match=r"worktree.*private"):
+        ReadablePaths(private=[repository]).of(Scan(repository=str(worktree)))
+
+
+def test_a_folder_cannot_make_itself_anybodys_worktree(repository: Path, tmp_path: Path) -> None:
+    git(repository, "worktree", "add", str(tmp_path / "worktree"))
+    posing = tmp_path / "posing"
+    posing.mkdir()
+    (posing / ".git").write_text((tmp_path / "worktree" / ".git").read_text())
+    assert ReadablePaths().of(Scan(repository=str(posing))) == (posing,)
+
+
+@pytest.mark.parametrize("kind", ["folder", "worktree", "url"])
+async def test_a_repository_is_read_as_git_sees_it(
+    repository: Path, tmp_path: Path, kind: str
+) -> None:
+    inputs = {"repositoryPath": str(repository)}
+    if kind == "worktree":
+        git(repository, "worktree", "add", str(tmp_path / "worktree"))
+        (tmp_path / "worktree" / "ignored.py").write_text("eval('1')\n")
+        inputs = {"repositoryPath": str(tmp_path / "worktree")}
+    elif kind == "url":
+        inputs = {"repositoryUrl": repository.as_uri()}
+    result = await scanned(tmp_path, inputs)
+    assert [it["file"] for it in output(result)["findings"]] == ["a.py"]
+    assert output(result)["scannedFiles"] == 1
+
+
+async def test_a_url_that_leads_to_private_folders_is_not_cloned(
+    repository: Path, tmp_path: Path
+) -> None:
+    result = await scanned(tmp_path, {"repositoryUrl": repository.as_uri()}, private=[repository])
+    assert result.failure is not None
+    assert (result.failure.kind, result.failure.retryable) == ("invalid_input", False)
+    assert "private" in result.failure.message
+
+
+async def scanned(folder: Path, inputs: dict[str, Any], private: Sequence[Path] = ()) -> Result:
+    (action,) = scanner.actions.values()
+    async with ProcessSandbox(check([action]), folder=folder, preload=action.preload) as sandbox:
+        blobs = BlobStore(str(folder / "blobs"), 1_000_000)
+        execution = Execution(
+            AgentRegistry([scanner]),
+            Payloads(blobs),
+            now_ms=lambda: 0,
+            blobs=blobs,
+            sandboxed=SandboxedActions(sandbox, ReadablePaths(private=private)),
+        )
+        given = task("scan", 60_000, scanType="python", **inputs)
+        return await execution.execute(structs.replace(given, agent="security-scanner"))

@@ -1,7 +1,9 @@
 """What becomes of findings: fingerprints, baselines, floors, SARIF; what is planted is found."""
 
+import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import zipfile
@@ -14,7 +16,7 @@ import yaml
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema
 
 from agents import AgentError, Context, PermanentError
-from agents.scanning.checkout import clone
+from agents.repository.checkout import clone
 from agents.security_scanner import ScanOutput, scan
 
 ROOT = Path(__file__).parents[3]
@@ -330,15 +332,15 @@ async def test_a_path_that_is_none_is_told(path: str) -> None:
 async def test_without_semgrep_python_is_looked_at_and_the_rest_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hiding = tmp_path / "hiding"
-    hiding.mkdir()
-    (hiding / "sitecustomize.py").write_text(
-        "import importlib.util as util, shutil\n"
-        "find, which = util.find_spec, shutil.which\n"
-        "util.find_spec = lambda name, *more: None if name == 'semgrep' else find(name, *more)\n"
-        "shutil.which = lambda name, *more: None if 'semgrep' in name else which(name, *more)\n"
+    find, which = importlib.util.find_spec, shutil.which
+    monkeypatch.setattr(
+        "agents.scanning.patterns.importlib.util.find_spec",
+        lambda name, *more: None if name == "semgrep" else find(name, *more),
     )
-    monkeypatch.setenv("PYTHONPATH", str(hiding))
+    monkeypatch.setattr(
+        "agents.scanning.patterns.shutil.which",
+        lambda name, *more: None if "semgrep" in name else which(name, *more),
+    )
     code = tmp_path / "code"
     code.mkdir()
     (code / "a.py").write_text("eval('1')\n")

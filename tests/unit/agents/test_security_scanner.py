@@ -1,19 +1,15 @@
 """The security scanner against real folders; its secrets are put together here, not written."""
 
-import asyncio
 import json
 import os
 import re
-import signal
 import subprocess
-import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
-from agents import AgentError, Context, PermanentError
-from agents.security_scanner import ScanInput, ScanOutput, scan
+from agents import Context, PermanentError
+from agents.security_scanner import ScanOutput, scan
 
 ROOT = Path(__file__).parents[3]
 VULNERABLE_APP = ROOT / "examples" / "vulnerable-app"
@@ -240,76 +236,3 @@ async def test_an_unreadable_folder_is_named(tmp_path: Path) -> None:
     locked.mkdir(mode=0)
     with pytest.raises(PermanentError, match=r"locked cannot be read: Permission denied"):
         await scanned(locked)
-
-
-async def test_a_scan_process_that_dies_is_a_retryable_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dying = tmp_path / "dying.py"
-    dying.write_text("raise SystemExit('out of luck')\n")
-    monkeypatch.setattr("agents.scanning.child._INTERPRETER", (sys.executable, str(dying)))
-    with pytest.raises(AgentError, match="ended with status 1: out of luck") as raised:
-        await scanned(tmp_path)
-    assert not isinstance(raised.value, PermanentError)
-
-
-async def test_a_scan_out_of_time_leaves_no_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pids = tmp_path / "pids"
-    endless = tmp_path / "endless.py"
-    endless.write_text(
-        "import os, pathlib, subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-        f"new = pathlib.Path({str(pids)!r} + '.new')\n"
-        "new.write_text(f'{os.getpid()} {child.pid}')\n"
-        f"new.rename({str(pids)!r})\n"
-        "child.wait()\n"
-    )
-    monkeypatch.setattr("agents.scanning.child._INTERPRETER", (sys.executable, str(endless)))
-    working = asyncio.ensure_future(scanned(tmp_path))
-    async with asyncio.timeout(20):
-        while not pids.exists():  # noqa: ASYNC110 -- another process makes it
-            await asyncio.sleep(0.01)
-    processes = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
-    working.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await working
-    async with asyncio.timeout(20):
-        while any(map(is_alive, processes)):  # noqa: ASYNC110 -- nobody tells when it died
-            await asyncio.sleep(0.01)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-async def test_the_scan_process_ends_with_its_worker() -> None:
-    inputs = ScanInput(repository_path=str(ROOT))
-    question = {
-        "work": "scan",
-        "version": "1",
-        **inputs.question(Context()),
-        **inputs.model_dump(by_alias=True),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "agents.scanning.process",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    # Stopped until its stdin ends, so that it cannot have finished before.
-    process.send_signal(signal.SIGSTOP)
-    process.stdin.write(json.dumps(question).encode() + b"\n")
-    await process.stdin.drain()
-    process.stdin.close()
-    await process.stdin.wait_closed()
-    process.send_signal(signal.SIGCONT)
-    said, _ = await process.communicate()
-    assert (await process.wait(), said) == (1, b"")

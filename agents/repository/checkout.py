@@ -10,13 +10,15 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from agents.errors import PermanentError
 from streams.errors import AgentError
 
 TIME_LIMIT_S: Final = 180
+FOLDER: Final = "repository"
+"""Where a clone is, in a workspace."""
 _REVISION: Final = re.compile(r"[A-Za-z0-9][\w./+-]{0,199}")
 _SETTINGS: Final = (
     "protocol.allow=never",
@@ -41,13 +43,40 @@ _ENVIRONMENT: Final = {
     "GIT_LFS_SKIP_SMUDGE": "1",
     "LC_ALL": "C.UTF-8",
 }
-_INHERITED: Final = ("PATH", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE")
+_INHERITED: Final = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE")
 # Whose words mean that another attempt may be luckier.
 _PASSING: Final = re.compile(
     r"could not resolve|failed to connect|couldn't connect|connection (refused|reset)|timed out"
     r"|RPC failed|early EOF|network is unreachable|unable to access.*(5\d\d|429)",
     re.IGNORECASE,
 )
+
+
+class Checkout(NamedTuple):
+    """What is to be cloned."""
+
+    url: str
+    revision: str
+
+    @property
+    def path(self) -> str:
+        """The folder that a file:// URL names; empty for any other."""
+        parts = urlsplit(self.url)
+        return unquote(parts.path) if parts.scheme == "file" else ""
+
+
+def surroundings() -> dict[str, str]:
+    """What git needs to know of this machine to reach another: proxies and certificates."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
+def checked_out(order: dict[str, Any]) -> None:
+    """Clone in a sandbox: `url` and `revision` to `FOLDER` of the folder that this starts in.
+
+    `surroundings` and `timeLimit` (seconds) are the worker's to say.
+    """
+    os.environ.update(order["surroundings"])
+    clone(order["url"], order["revision"], Path(FOLDER).absolute(), order["timeLimit"])
 
 
 def checked_url(url: str) -> str:
@@ -81,14 +110,17 @@ def clone(url: str, revision: str, target: Path, time_limit: float = TIME_LIMIT_
         "git",
         *(word for setting in _SETTINGS for word in ("-c", setting)),
         "clone", "--quiet", "--depth=1", "--single-branch", "--no-tags",
-        "--no-recurse-submodules", "--template=", *(["--branch", revision] if revision else []),
+        "--no-recurse-submodules", "--template=",
+        # A repository of this machine may belong to another user.
+        "--upload-pack=git -c safe.directory=* -c core.hooksPath=/dev/null upload-pack",
+        *(["--branch", revision] if revision else []),
         "--", url, str(target),
     ]  # fmt: skip
-    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    path = {"PATH": os.environ["PATH"]} if "PATH" in os.environ else {}
     try:
         subprocess.run(
             command,
-            env={**environment, **_ENVIRONMENT, "HOME": str(target.parent)},
+            env={**path, **surroundings(), **_ENVIRONMENT, "HOME": str(target.parent)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=True,

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
 from agents.errors import PermanentError
-from streams.errors import AgentError
+from agents.repository.git import complaint, environment, run_git
 
 Action = Literal["created", "modified", "deleted"]
 
@@ -31,8 +31,6 @@ MAX_FILE_BYTES: Final = 5_000_000
 AUTHOR: Final = "CommandCenter"
 EMAIL: Final = "commandcenter@localhost"
 
-_GIT_SECONDS: Final = 120
-_UNTRUSTED: Final = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 _FILE: Final = 0o100644
 _SYMLINK: Final = 0o120000
 _SUBMODULE: Final = 0o160000
@@ -84,7 +82,7 @@ class Repository:
         self.folder = folder
         self._quarantine = quarantine
         self._format = object_format
-        self._environment = _environment()
+        self._environment = environment()
         self._alone = self._environment | {
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
@@ -214,10 +212,10 @@ class Repository:
         """The tree with a unified diff applied. Raises `PermanentError` where it does not apply."""
         self._within("read-tree", tree)
         done = self._run(
-            "apply", "--cached", "--whitespace=nowarn", "-", data=diff, environment=self._alone
+            "apply", "--cached", "--whitespace=nowarn", "-", data=diff, within=self._alone
         )
         if done.returncode != 0:
-            raise PermanentError(f"the patch does not apply: {_complaint(done)}")
+            raise PermanentError(f"the patch does not apply: {complaint(done)}")
         changed = self._within("write-tree", "--missing-ok").decode().strip()
         self._check_links(tree, changed)
         return changed
@@ -294,7 +292,7 @@ class Repository:
             self._run(
                 "-c", "commit.gpgSign=false", "-c", "i18n.commitEncoding=UTF-8",
                 "commit-tree", tree, "-p", parent,
-                data=message.encode(errors="replace"), environment=self._alone | identity,
+                data=message.encode(errors="replace"), within=self._alone | identity,
             )
         ).decode().strip()  # fmt: skip
 
@@ -308,48 +306,44 @@ class Repository:
             stored = self._run("unpack-objects", "-q", data=pack)
             if stored.returncode != 0:
                 raise PermanentError(
-                    f"{self.folder}: the new commit cannot be stored: {_complaint(stored)}"
+                    f"{self.folder}: the new commit cannot be stored: {complaint(stored)}"
                 )
         # All zeros: the branch must not exist, should somebody have made it since.
         made = self._run("update-ref", f"refs/heads/{branch}", commit, "0" * len(commit))
         if made.returncode != 0:
             raise PermanentError(
-                f"{self.folder}: the branch {branch} cannot be made: {_complaint(made)}"
+                f"{self.folder}: the branch {branch} cannot be made: {complaint(made)}"
             )
 
     # --- git --------------------------------------------------------------------------------------
 
     def _within(self, *arguments: str, data: bytes = b"") -> bytes:
         """A git command in the quarantine, which has to succeed."""
-        return self._checked(self._run(*arguments, data=data, environment=self._alone))
+        return self._checked(self._run(*arguments, data=data, within=self._alone))
 
     def _run(
-        self, *arguments: str, data: bytes = b"", environment: Mapping[str, str] | None = None
+        self, *arguments: str, data: bytes = b"", within: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
-        """A git command; in the real repository unless `environment` says otherwise."""
-        folder = self.folder if environment is None else self._quarantine
-        return run_git(arguments, folder, environment or self._environment, data)
+        """A git command; in the real repository unless `within` says otherwise."""
+        folder = self.folder if within is None else self._quarantine
+        return run_git(arguments, folder, within or self._environment, data)
 
     def _checked(self, done: subprocess.CompletedProcess[bytes]) -> bytes:
         if done.returncode != 0:
-            raise PermanentError(f"{self.folder}: git could not go on: {_complaint(done)}")
+            raise PermanentError(f"{self.folder}: git could not go on: {complaint(done)}")
         return done.stdout
 
 
 _ACTIONS: Final[Mapping[bytes, Action]] = {b"A": "created", b"D": "deleted"}
-_QUIET: Final = {
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_NO_LAZY_FETCH": "1",
-    "GIT_ALLOW_PROTOCOL": "none",
-    "GIT_LITERAL_PATHSPECS": "1",
-    "LC_ALL": "C",
-}
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Repository]:
-    """The repository whose top folder (or bare folder) is `path`. Raises `PermanentError`."""
+def opened(path: str, *, to_write: bool = False) -> Iterator[Repository]:
+    """The repository whose top folder (or bare folder) is `path`.
+
+    `to_write`: it has to belong to this user, or to be named in git's `safe.directory`; else what
+    is written there would be out of its owner's hands. Raises `PermanentError`.
+    """
     folder = Path(path).absolute()
     try:
         if not folder.is_dir():
@@ -359,64 +353,23 @@ def opened(path: str) -> Iterator[Repository]:
         os.scandir(folder).close()
     except OSError as error:
         raise PermanentError(f"{folder} cannot be read: {error.strerror}") from error
-    environment = _environment()
+    quiet = environment()
     asked = ("rev-parse", "--is-bare-repository", "--absolute-git-dir", "--show-object-format")
-    done = run_git(asked, folder, environment)
+    done = run_git(asked, folder, quiet, of_anybody=not to_write)
     if done.returncode != 0:
         raise PermanentError(
-            f"{folder} is not a git repository that can be used: {_complaint(done)}"
+            f"{folder} is not a git repository that can be used: {complaint(done)}"
         )
     bare, top, object_format = os.fsdecode(done.stdout).strip().split("\n")
     if bare == "false":
-        done = run_git(("rev-parse", "--show-toplevel"), folder, environment)
+        done = run_git(("rev-parse", "--show-toplevel"), folder, quiet)
         top = os.fsdecode(done.stdout).strip() or str(Path(top).parent)
     if Path(top).resolve() != folder.resolve():
         raise PermanentError(f"{folder} is inside a git repository; give its top folder, {top}")
     place = ("rev-parse", "--path-format=absolute", "--git-path", "objects")
-    objects = Path(os.fsdecode(run_git(place, folder, environment).stdout).rstrip("\n"))
+    objects = Path(os.fsdecode(run_git(place, folder, quiet).stdout).rstrip("\n"))
     with TemporaryDirectory(prefix="commandcenter-git-") as quarantine:
         yield Repository(folder, objects, object_format, Path(quarantine))
-
-
-def _environment() -> dict[str, str]:
-    """What git is told: nothing of the worker's own git settings."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    return kept | _QUIET
-
-
-def asked(folder: Path, *arguments: str) -> str:
-    """What git answers about a folder; empty where it has no answer."""
-    done = run_git(arguments, folder, _environment())
-    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
-
-
-def run_git(
-    arguments: tuple[str, ...], folder: Path, environment: Mapping[str, str], data: bytes = b""
-) -> subprocess.CompletedProcess[bytes]:
-    """One git command, with no hook, no prompt and no network."""
-    try:
-        return subprocess.run(
-            ("git", *_UNTRUSTED, *arguments),  # noqa: S607 -- the git that the worker's PATH names
-            cwd=folder,
-            env=dict(environment),
-            input=data,
-            capture_output=True,
-            check=False,
-            timeout=_GIT_SECONDS,
-        )
-    except FileNotFoundError as error:
-        raise PermanentError("git is not installed where this worker runs") from error
-    except subprocess.TimeoutExpired as error:
-        raise AgentError(
-            f"{folder}: git {arguments[0]} did not end within {_GIT_SECONDS} s"
-        ) from error
-
-
-def _complaint(done: subprocess.CompletedProcess[bytes]) -> str:
-    """What git says, on one line."""
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    said = "; ".join(line.removeprefix("error: ").removeprefix("fatal: ") for line in lines[:5])
-    return said or f"git ended with status {done.returncode}"
 
 
 def _split(diff: bytes) -> list[bytes]:

@@ -1,15 +1,16 @@
-"""What the scanners find of what is planted, and how fast: recall, precision, files per second.
+"""What the built-in agents that look at repositories are worth, and what they take.
 
-On the folders of tests/fixtures/planted, compared with bandit alone and with semgrep and our rules
-alone. (semgrep's own rules are in a registry on the network, so they are not compared with.)
+Recall and precision of the scanners on the folders of tests/fixtures/planted, compared with bandit
+alone and with semgrep and our rules alone. (semgrep's own rules are in a registry on the network,
+so they are not compared with.) Then files per second and memory of each agent on this repository,
+in the sandbox, one after the other.
 
-    python tests/bench/bench_scanners.py [--json]
+    python tests/bench/builtin_agents.py [--json]
 """
 
 import argparse
 import asyncio
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -19,7 +20,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from agents import Action, Context
+from agents.architecture_diagrammer import diagram
+from agents.code_reviewer import review
 from agents.compliance_checker import check
+from agents.patcher import apply
+from agents.readable import ReadablePaths
+from agents.sandbox import Call, Job, Limits, ProcessSandbox
+from agents.sandbox.actions import ContextAttendant, target
+from agents.sandbox.actions import check as checked
 from agents.security_scanner import scan
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +40,7 @@ import json, os, sys
 from pathlib import Path
 from agents.scanning import patterns, python_code
 from agents.scanning.secrets import Secrets, prepared
-from agents.scanning.source_tree import SourceTree
+from agents.repository.source_tree import SourceTree
 tree = SourceTree(Path(sys.argv[2]))
 os.chdir(tree.root)
 tool = {"bandit": python_code, "semgrep": patterns}[sys.argv[1]]
@@ -102,39 +111,74 @@ async def scores() -> dict[str, dict[str, Score]]:
     return found
 
 
-def memory_mb() -> float:
-    """The most that any process used that has ended, of those started here."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+WORK: tuple[tuple[str, Action[Any, Any], dict[str, Any]], ...] = (
+    ("security-scanner, secrets", scan, {"scanType": "secrets"}),
+    ("security-scanner, sql-injection", scan, {"scanType": "sql-injection"}),
+    ("security-scanner, dependencies", scan, {"scanType": "dependencies"}),
+    ("security-scanner, all", scan, {"scanType": "all"}),
+    ("compliance-checker, all", check, {}),
+    ("code-reviewer, all", review, {}),
+    ("code-reviewer, of one commit", review, {"baseRevision": "HEAD~1"}),
+    ("architecture-diagrammer", diagram, {}),
+)
 
 
 async def speed() -> list[dict[str, Any]]:
-    rows = []
-    for name, action, inputs in (
-        ("security-scanner, secrets", scan, {"scanType": "secrets"}),
-        ("security-scanner, sql-injection", scan, {"scanType": "sql-injection"}),
-        ("security-scanner, dependencies", scan, {"scanType": "dependencies"}),
-        ("security-scanner, all", scan, {"scanType": "all"}),
-        ("compliance-checker, all", check, {}),
-    ):
-        began = time.perf_counter()
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        output = await action.test({"repositoryPath": str(ROOT), **inputs})
-        seconds = time.perf_counter() - began
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        files = getattr(output, "scanned_files", None) or getattr(output, "checked_files", 0)
-        rows.append(
-            {
-                "work": name,
-                "files": files,
-                "seconds": round(seconds, 2),
-                "cpu_seconds": round(
-                    after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2
-                ),
-                "files_per_second": round(files / seconds, 1),
-                "most_mb_so_far": round(memory_mb()),
-            }
-        )
-    return rows
+    actions = [action for _, action, _ in WORK]
+    preload = {module for action in actions for module in action.preload}
+    async with ProcessSandbox(dict.fromkeys(checked(actions)), preload=preload) as sandbox:
+        rows = [await measured(sandbox, *each) for each in WORK]
+    return [*rows, await patched()]
+
+
+async def measured(
+    sandbox: ProcessSandbox, name: str, action: Action[Any, Any], more: dict[str, Any]
+) -> dict[str, Any]:
+    inputs = action.input.model_validate({"repositoryPath": str(ROOT), **more})
+    outcome = await sandbox.run(
+        Job(
+            work=Call(target=target(action), inputs=inputs.model_dump_json(by_alias=True).encode()),
+            limits=Limits(memory=action.memory, wall=600),
+            readable=ReadablePaths().of(inputs),
+        ),
+        ContextAttendant(Context()),
+    )
+    assert outcome.output is not None, outcome.failure
+    output = json.loads(outcome.output)
+    names = ("scannedFiles", "checkedFiles", "reviewedFiles")
+    files = next(output[each] for each in names if each in output)
+    return row(name, files, outcome.wall, outcome.memory)
+
+
+async def patched() -> dict[str, Any]:
+    """A text looked for in every file, in this process: the patcher is not sandboxed."""
+    only_once = "commandcenter = " + '"infra.cli:main"'
+    change = {"kind": "replace", "find": only_once, "replace": "x", "expectedCount": 1}
+    inputs = {
+        "patchType": "simple-refactor",
+        "target": {"repositoryPath": str(ROOT)},
+        "changes": [change],
+        "dryRun": True,
+    }
+    began = time.perf_counter()
+    await apply.test(inputs)
+    seconds = time.perf_counter() - began
+    return row("patcher, a text replaced", tracked(), seconds, None)
+
+
+def tracked() -> int:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True)
+    return len(listed.stdout.splitlines())
+
+
+def row(name: str, files: int, seconds: float, memory: int | None) -> dict[str, Any]:
+    return {
+        "work": name,
+        "files": files,
+        "seconds": round(seconds, 2),
+        "files_per_second": round(files / seconds, 1),
+        "most_mb": None if memory is None else round(memory / 1e6),
+    }
 
 
 async def main() -> None:
@@ -142,7 +186,7 @@ async def main() -> None:
     arguments.add_argument("--json", action="store_true")
     as_json = arguments.parse_args().json
     found = await scores()
-    measured = await speed()
+    measurements = await speed()
     if as_json:
         print(
             json.dumps(
@@ -158,7 +202,7 @@ async def main() -> None:
                         }
                         for language, tools in found.items()
                     },
-                    "speed": measured,
+                    "speed": measurements,
                 },
                 indent=2,
             )
@@ -173,12 +217,12 @@ async def main() -> None:
             print(line(language, tool, it))
     for tool, it in totals.items():
         print(line("all", tool, it))
-    print(f"\nOn this repository:\n{'work':<34}{'files':>6}{'s':>8}{'CPU s':>8}", end="")
-    print(f"{'files/s':>9}{'peak MB':>9}")
-    for row in measured:
+    print(f"\nOn this repository:\n{'work':<34}{'files':>6}{'s':>8}{'files/s':>9}{'MB':>6}")
+    for each in measurements:
+        memory = "" if each["most_mb"] is None else each["most_mb"]
         print(
-            f"{row['work']:<34}{row['files']:>6}{row['seconds']:>8}{row['cpu_seconds']:>8}"
-            f"{row['files_per_second']:>9}{row['most_mb_so_far']:>9}"
+            f"{each['work']:<34}{each['files']:>6}{each['seconds']:>8}"
+            f"{each['files_per_second']:>9}{memory:>6}"
         )
 
 

@@ -10,13 +10,14 @@ import fnmatch
 import os
 import re
 import stat
-import subprocess
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from agents.errors import PermanentError
+from agents.repository.git import environment, run_git
+from streams.errors import AgentError
 
 MAX_FILE_BYTES: Final = 1_000_000
 MAX_LOCK_BYTES: Final = 32_000_000  # lock files are big, and their formats are known
@@ -25,10 +26,7 @@ SKIPPED_FOLDERS: Final = frozenset({
     ".mypy_cache", ".ruff_cache", ".pytest_cache",
 })  # fmt: skip
 _KEPT_TEXTS: Final = 64
-_GIT_LIST: Final = (
-    "git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null",
-    "ls-files", "-z", "--cached", "--others", "--exclude-standard",
-)  # fmt: skip
+_GIT_LIST: Final = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
 
 
 class SourceTree:
@@ -148,12 +146,9 @@ def _listed(root: Path) -> list[str]:
 
 def _git_files(root: Path) -> list[str] | None:
     """What git tracks or would track below `root`; `None` where git cannot say."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
-        done = subprocess.run(
-            _GIT_LIST, cwd=root, env=environment, capture_output=True, check=False
-        )
-    except FileNotFoundError:
+        done = run_git(_GIT_LIST, root, environment())
+    except AgentError:
         return None
     if done.returncode != 0:
         return None

@@ -12,8 +12,9 @@ from agents.code_reviewer.remark import Measured, Remark
 from agents.code_reviewer.ruff_rules import judged
 from agents.context import Context
 from agents.finding import SEVERITIES
-from agents.repository import opened
-from agents.scanning.source_tree import MAX_FILE_BYTES, SourceTree
+from agents.repository.history import opened
+from agents.repository.named import folder_of
+from agents.repository.source_tree import MAX_FILE_BYTES, SourceTree
 from streams.errors import AgentError
 
 _MAX_WARNINGS: Final = 50
@@ -25,7 +26,7 @@ Changed = Mapping[str, frozenset[int] | None]
 def reviewed(inputs: ReviewInput, context: Context) -> ReviewOutput:
     """Review the folder. Raises `AgentError`."""
     began = time.monotonic()
-    root = Path(inputs.repository_path).absolute()
+    root = folder_of(inputs, context)
     tree = SourceTree(root, inputs.paths)
     texts = {
         file: text
