@@ -25,6 +25,7 @@ from infra.commands import (
     doctor,
     orders,
     processes,
+    rebuild,
     runs,
     sql,
     trigger,
@@ -56,6 +57,7 @@ app.command()(processes.up)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(verify.verify)
+app.command()(rebuild.rebuild)
 app.command()(processes.worker)
 app.command()(processes.gateway)
 app.command()(processes.recorder)

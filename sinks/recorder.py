@@ -122,6 +122,15 @@ class Recorder:
         async with self._changed:
             await self._changed.wait_for(there)
 
+    async def ends(self) -> dict[int, int]:
+        """The last offset that each of its partitions has on the log now; -1 where it is empty."""
+        partitions = [TopicPartition(self._topic, number) for number in self.watermark]
+        try:
+            ends = await self._consumer.end_offsets(partitions)
+        except KafkaError as error:
+            raise self._unreadable(error) from error
+        return {partition.partition: end - 1 for partition, end in ends.items()}
+
     async def run(self) -> None:
         """Record until cancelled; then the insert under way is finished first.
 
