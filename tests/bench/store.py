@@ -41,6 +41,7 @@ from streams.topics import Topic  # noqa: E402
 
 BATCH = 10_000
 EVERY_MS = 3  # a run begins
+SHIFT_MS = 600_000  # a copy of all runs begins
 REPEATS = 20
 DASHBOARD = {
     "runs per minute": "SELECT minute, sum(runs), sum(failed) FROM runs_per_minute"
@@ -170,14 +171,12 @@ async def _ten_a_second(store: Store, took: list[float]) -> None:
 async def enlarge(store: Store, events: int) -> None:
     """Copies of what was recorded, under other names and later, until there are so many."""
     [(count, last, base)] = (
-        await store.query(
-            "SELECT count(), max(offset), countIf(startsWith(run_id, '0000')) FROM events"
-        )
+        await store.query("SELECT count(), max(offset), countIf(offset < 10000000) FROM events")
     ).rows
     copies = max(0, -(-(events - count) // base))
     done = count // base
     for copy in range(done, done + copies):
-        shift = {"mark": f"{copy:04x}", "ms": copy * 600_000, "up": copy * 10**7}
+        shift = {"mark": f"{copy:04x}", "ms": copy * SHIFT_MS, "up": copy * 10**7}
         for table, columns in {
             "events": ("at", "run_started_at", "offset"),
             "runs_log": ("started_at",),
@@ -189,9 +188,14 @@ async def enlarge(store: Store, events: int) -> None:
                 by = "{up:UInt64}" if column == "offset" else "toIntervalMillisecond({ms:Int64})"
                 changed.append(f"{table}.{column} + {by} AS {column}")
             replaced = ", ".join(changed)
+            original = (
+                f"{table}.offset < 10000000"
+                if table == "events"
+                else f"{table}.{columns[0]} < fromUnixTimestamp64Milli({BEGAN + SHIFT_MS}, 'UTC')"
+            )
             await store.command(
                 f"INSERT INTO {table} SELECT * REPLACE ({replaced}) FROM {table}"
-                f" WHERE startsWith({table}.run_id, '0000') SETTINGS max_threads = 2",
+                f" WHERE {original} SETTINGS max_threads = 2",
                 shift,
             )
     await Rollups(store).refresh({0: last + copies * 10**7})
