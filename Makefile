@@ -16,7 +16,7 @@ MUTMUT_VERSION := 3.8.1
 UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-sandbox bench-agents bench-rebalance asyncapi clean
+.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-sandbox bench-agents bench-rebalance bench-store asyncapi clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -66,6 +66,9 @@ bench-agents: setup ## Measure what the scanners find of what is planted, and ho
 
 bench-rebalance: setup ## Measure what a worker that joins, leaves or dies costs
 	$(PY) tests/bench/rebalance.py
+
+bench-store: setup ## Measure the store: ingest, queries, bytes, memory and lag
+	$(PY) tests/bench/store.py
 
 chaos: setup ## Kill, stop, fill and confuse the system for some minutes; nothing may be lost
 	CHAOS=full $(PY) -m pytest -s tests/chaos

@@ -26,6 +26,7 @@ from infra.commands import (
     doctor,
     orders,
     processes,
+    rebuild,
     runs,
     sql,
     trigger,
@@ -57,6 +58,7 @@ app.command()(processes.up)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(verify.verify)
+app.command()(rebuild.rebuild)
 app.command()(processes.worker)
 app.command()(processes.gateway)
 app.command()(processes.recorder)

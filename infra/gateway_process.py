@@ -7,10 +7,10 @@ recorder is a process of its own, and the gateway reads the log itself.
 
 import asyncio
 import gc
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import structlog
 
@@ -22,10 +22,12 @@ from infra.settings import Settings
 from infra.supervisor import Stop
 from infra.topic_admin import cluster_id, ensure_topics
 from infra.worker_watch import WorkerWatch
-from sinks import schema
+from sinks import damage, rebuild, retention, schema
+from sinks.catalog_recording import CatalogRecording
 from sinks.clickhouse import open_store
 from sinks.recorder import Recorder
 from sinks.recording import DeadLetterBox, LogRecord
+from sinks.rollups import Rollups
 from sinks.store import Store
 from streams import dead_letters, topics
 from streams.blob_store import BlobStore
@@ -61,7 +63,7 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
             nodes_limit=settings.nodes_limit,
         )
         if settings.store.startswith("chdb:"):
-            recorder = await _recorder(bootstrap, store, stack, group=None, tail=tail)
+            recorder = await _recorder(settings, bootstrap, store, stack, group=None, tail=tail)
             services = replace(
                 services,
                 recorded=lambda: _next_offsets(recorder.watermark),
@@ -90,7 +92,9 @@ async def run_recorder(settings: Settings, bootstrap: str, stop: Stop) -> None:
         )
     async with AsyncExitStack() as stack:
         store = await _open(settings, bootstrap, stack)
-        recorder = await _recorder(bootstrap, store, stack, group=RECORDER_GROUP, tail=None)
+        recorder = await _recorder(
+            settings, bootstrap, store, stack, group=RECORDER_GROUP, tail=None
+        )
         work = stack.enter_context(_Running(recorder)).task
         announce_ready()
         await _until_stopped(stop, work)
@@ -102,11 +106,15 @@ async def _open(settings: Settings, bootstrap: str, stack: AsyncExitStack) -> St
     )
     store = await open_store(settings.store)
     stack.push_async_callback(store.close)
+    await damage.refuse(store)
     await schema.apply(store)
+    await rebuild.finish(store)
+    await retention.apply(store, settings.retention)
     return store
 
 
 async def _recorder(
+    settings: Settings,
     bootstrap: str,
     store: Store,
     stack: AsyncExitStack,
@@ -117,13 +125,17 @@ async def _recorder(
     outbox = Outbox(bootstrap, "commandcenter-recorder")
     await outbox.start()
     stack.push_async_callback(outbox.stop)
-    return Recorder(
+    recorder = Recorder(
         bootstrap,
         store,
         await _dead_letter_box(outbox),
         group=group,
         on_records=None if tail is None else tail.on_records,
     )
+    await stack.enter_async_context(CatalogRecording(bootstrap, store))
+    rollups = Rollups(store, retention_days=settings.retention)
+    stack.enter_context(_Beside(rollups.follow(lambda: dict(recorder.watermark)), "rollups"))
+    return recorder
 
 
 async def _dead_letter_box(outbox: Outbox) -> DeadLetterBox:
@@ -148,6 +160,19 @@ class _Running:
 
     def __exit__(self, *_: object) -> None:
         self.task.cancel()
+
+
+class _Beside:
+    """A task that goes on for ever, ended with its owner."""
+
+    def __init__(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._task = asyncio.create_task(work, name=name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._task.cancel()
 
 
 def _next_offsets(watermark: Mapping[int, int]) -> dict[int, int]:

@@ -107,6 +107,12 @@ class Settings(BaseSettings):
     clickhouse: Annotated[str, AfterValidator(_store)] = Field(
         default="", description="ClickHouse to use; empty: chDB in the data directory"
     )
+    retention: int = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        description="days that runs stay in ClickHouse, from their start; 0: for ever",
+    )
     data: Annotated[Path, AfterValidator(_absolute)] = Field(
         default_factory=_default_data, description="data directory"
     )

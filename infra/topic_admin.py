@@ -134,6 +134,24 @@ def _count(topic: Topic, partitions: int) -> int:
     return 1 if topic.single_partition else partitions
 
 
+async def group_members(bootstrap: str, group: str) -> int:
+    """How many consumers are in a group now.
+
+    Raises:
+        OperatorError: Kafka is out of reach.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        await admin.start()
+        (answer,) = await admin.describe_consumer_groups([group])
+    except KafkaError as error:
+        raise OperatorError(f"Kafka at {bootstrap} cannot be asked: {error}.") from error
+    finally:
+        await admin.close()
+    members: list[Any] = answer.groups[0][5]
+    return len(members)
+
+
 async def _check(
     admin: AIOKafkaAdminClient,
     topics: Sequence[Topic],

@@ -43,6 +43,8 @@ _OPERATOR: Final = frozenset(
     }
 )  # fmt: skip
 
+_CHDB_DATABASE: Final = "default"
+
 Client = Any
 Make = Callable[[Mapping[str, Any]], Client]
 T = TypeVar("T")
@@ -52,13 +54,15 @@ _WRITER: Final = {"async_insert": 0, "max_insert_threads": 1, "max_threads": 1}
 _READER: Final = {"max_threads": 2, "max_execution_time": 60}
 
 
-async def open_store(url: str, limits: Limits = DEFAULT_LIMITS) -> Store:
+async def open_store(url: str, limits: Limits = DEFAULT_LIMITS, *, beside: str = "") -> Store:
     """Open the store that the setting names.
 
     Args:
         url: `chdb:///folder`, or `clickhouse://user:password@host:8123/database`, with
             `?secure=true` for TLS.
         limits: Of the guests' queries.
+        beside: Open another database of the same engine, called as the store's with this behind;
+            it is made if need be.
 
     Raises:
         OperatorError: It cannot be opened; the text says why and what to do.
@@ -66,16 +70,16 @@ async def open_store(url: str, limits: Limits = DEFAULT_LIMITS) -> Store:
     parts = urlsplit(url)
     if parts.scheme == "chdb":
         folder = Path(url.removeprefix("chdb://"))
-        return await asyncio.to_thread(_open_chdb, folder, limits)
+        return await asyncio.to_thread(_open_chdb, folder, limits, beside)
     if parts.scheme == "clickhouse":
-        return await asyncio.to_thread(_open_server, url, limits)
+        return await asyncio.to_thread(_open_server, url, limits, beside)
     raise OperatorError(
         f"The store {parts.scheme or url!r} is not known: use chdb:///folder or "
         "clickhouse://user:password@host:8123/database (COMMANDCENTER_CLICKHOUSE)."
     )
 
 
-def _open_chdb(folder: Path, limits: Limits) -> Store:
+def _open_chdb(folder: Path, limits: Limits, beside: str) -> Store:
     if not folder.is_absolute() or "?" in str(folder):
         raise OperatorError(f"chdb://{folder} does not name an absolute folder, as chdb:///folder.")
     try:
@@ -83,31 +87,44 @@ def _open_chdb(folder: Path, limits: Limits) -> Store:
     except OSError as error:
         raise OperatorError(f"The folder {folder} cannot be used by the store: {error}.") from error
 
-    def make(settings: Mapping[str, Any]) -> Client:
+    def connect(database: str | None, settings: Mapping[str, Any]) -> Client:
         try:
             return clickhouse_connect.get_client(
                 interface="chdb",
                 path=str(folder),
+                database=database,
                 settings=dict(settings),
                 tz_mode="aware",
                 # The machine is shared with a broker and workers: two threads to merge are plenty.
                 chdb_options={"background_pool_size": "2", "background_schedule_pool_size": "2"},
             )
         except ClickHouseError as error:
-            raise OperatorError(_why_not_opened(folder, error)) from error
+            raise _why_not_opened(folder, error) from error
 
-    return ClickHouse(f"chDB in {folder}", make, limits)
+    name = f"{_CHDB_DATABASE}{beside}" if beside else None
+    if name is not None:
+        first = connect(None, {})
+        try:
+            first.command(f"CREATE DATABASE IF NOT EXISTS `{name}`")
+        finally:
+            first.close()
+    return ClickHouse(f"chDB in {folder}", lambda settings: connect(name, settings), limits)
 
 
-def _why_not_opened(folder: Path, error: ClickHouseError) -> str:
+def _why_not_opened(folder: Path, error: ClickHouseError) -> OperatorError:
     if owner := _owner(folder):
-        return (
+        return OperatorError(
             f"The store in {folder} is in use by {owner}: only one process can have it. Stop that "
             "one, or give this one another data directory (COMMANDCENTER_DATA)."
         )
     if "already initialized with path" in str(error):
-        return f"This process already has another chDB open, so {folder} cannot be opened."
-    return f"chDB cannot open {folder}: {_plain(error)}."
+        return OperatorError(
+            f"This process already has another chDB open, so {folder} cannot be opened."
+        )
+    return DamagedStoreError(
+        f"chDB cannot open {folder}: {_plain(error)}. If the folder is damaged, `commandcenter "
+        "rebuild` makes a new one from the log, and keeps this one beside it."
+    )
 
 
 def _owner(folder: Path) -> str | None:
@@ -126,7 +143,7 @@ def _owner(folder: Path) -> str | None:
     return None
 
 
-def _open_server(url: str, limits: Limits) -> Store:
+def _open_server(url: str, limits: Limits, beside: str) -> Store:
     parts = urlsplit(url)
     try:
         port = parts.port
@@ -135,7 +152,7 @@ def _open_server(url: str, limits: Limits) -> Store:
     secure = parse_qs(parts.query).get("secure", ["false"])[0].lower() in ("1", "true", "yes")
     host = parts.hostname or "localhost"
     port = port or (8443 if secure else 8123)
-    database = parts.path.strip("/") or "default"
+    database = (parts.path.strip("/") or "default") + beside
     where = f"ClickHouse at {host}:{port}, database {database}"
 
     def connect(name: str, settings: Mapping[str, Any]) -> Client:
@@ -167,6 +184,10 @@ def _open_server(url: str, limits: Limits) -> Store:
     return ClickHouse(where, lambda settings: connect(database, settings), limits)
 
 
+class DamagedStoreError(OperatorError):
+    """The embedded store's folder cannot be opened, and no other process has it."""
+
+
 class ClickHouse:
     """The `Store` over one kind of client.
 
@@ -181,6 +202,7 @@ class ClickHouse:
         self._limits = limits
         self._types: dict[str, dict[str, Any]] = {}
         self._writer = _Role("writer", 1, lambda: make(_WRITER))
+        self._upkeep = _Role("upkeep", 1, lambda: make(_WRITER))
         self._readers = _Role("reader", READERS, lambda: make(_READER))
         self._guests = _Role("guest", GUESTS, lambda: _confine(make, limits))
         self._writer.open_one()
@@ -190,10 +212,11 @@ class ClickHouse:
         """Where it is, for people; without a password."""
         return self._description
 
-    async def command(self, sql: str) -> None:
-        """Run one statement that answers nothing."""
+    async def command(self, sql: str, parameters: Parameters | None = None) -> None:
+        """Run one statement that answers nothing; it does not hold up the inserts."""
+        given = dict(parameters) if parameters else None
         try:
-            await self._writer.run(lambda client: client.command(sql))
+            await self._upkeep.run(lambda client: client.command(sql, parameters=given))
         except ClickHouseError as error:
             raise OperatorError(
                 f"{self._description} refused a statement: {_plain(error)}."
@@ -281,7 +304,7 @@ class ClickHouse:
 
     async def close(self) -> None:
         """Wait for what is under way, then let go of the engine. Harmless twice."""
-        for role in (self._guests, self._readers, self._writer):
+        for role in (self._guests, self._readers, self._upkeep, self._writer):
             await asyncio.to_thread(role.close)
 
 

@@ -79,10 +79,9 @@ def read(partition: int, offset: int, value: bytes | None) -> DecisionRecord:
         UnreadableRecordError: Says why.
     """
     head = _heads.decode(value)
-    raws = [bytes(raw) for raw in head.events]
-    events = tuple([_events.decode(raw) for raw in raws])
+    events = tuple([_events.decode(raw) for raw in head.events])
     try:
-        payloads = tuple([raw.decode() for raw in raws])
+        payloads = tuple([str(raw, "utf-8") for raw in head.events])
     except UnicodeDecodeError as error:
         raise UnreadableRecordError(f"not a decision: {error}") from error
     for event in events:

@@ -15,8 +15,13 @@ from sqlglot.errors import SqlglotError
 from streams.errors import CallerError
 
 PUBLIC_TABLES: Final = frozenset(
-    {"events", "runs", "agent_runs", "approvals", "costs", "run_costs", "workflow_tags"}
-)
+    {
+        "events", "runs", "agent_runs", "approvals", "costs", "run_costs", "workflow_tags",
+        "workflows", "agents",
+        "runs_per_minute", "runs_per_day", "steps_per_minute", "steps_per_day",
+        "costs_per_minute", "costs_per_day", "events_per_minute", "events_per_day", "positions",
+    }
+)  # fmt: skip
 PUBLIC_TABLE_FUNCTIONS: Final = frozenset({"numbers", "generateseries", "generate_series"})
 
 # Scalar functions that read files, other tables, the configuration, or only burn time.

@@ -11,7 +11,7 @@ Rules:
   leaves some out is recorded, and counted as a gap.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, get_args
 
@@ -61,6 +61,7 @@ EVENT_COLUMNS: Final = (
     "offset",
     "payload",
     "traceparent",
+    "run_started_at",
 )
 RUN_COLUMNS: Final = (
     "started_at",
@@ -134,7 +135,6 @@ COST_COLUMNS: Final = (
     "price_version",
 )
 
-_TYPES: Final = {kind: str(kind.__struct_config__.tag) for kind in Event.__args__}
 _NOBODY: Final = ("", 0, -1, "", "", "")
 _DECIDED_BY_PEOPLE: Final = frozenset({"rejected", "approval_expired"})
 
@@ -156,11 +156,13 @@ Attempt = (
 Charged = NodeSucceeded | NodeRetrying | NodeFailed | NodeCancelled
 """Events that tell what an attempt cost."""
 
-_ATTEMPTS: Final = get_args(Attempt)
 _NO_START: Final[Row] = (0, 0, "", "", "", "", "", 0, "", "", "", ())
 _SAME_STATUS: Final[Row] = (0, "", 0, "", "", "")
 _NOT_SENT: Final[Row] = ("", "", "", "", 0, 0)
 """Task, agent, action, child run, time of dispatch and deadline, in parts of other events."""
+
+_NOT_ENDED: Final[Row] = (0, 0, 0, 0, "", "", "", "")
+"""Four times, outcome, the error's kind and message, and worker, in parts of a dispatch."""
 
 
 @dataclass(slots=True)
@@ -199,9 +201,7 @@ def project(records: Iterable[DecisionRecord], known: KnownRuns, topic: str) -> 
                 f"offset {record.offset} of {topic}-{record.partition}"
             )
         known.learn(head.run, Recorded(record.next_seq, recorded.started_at))
-        _events(rows, record, topic)
-        _parts(rows, record, recorded.started_at)
-        _costs(rows, record, recorded.started_at)
+        _take(rows, record, topic, recorded.started_at)
     return rows
 
 
@@ -218,68 +218,69 @@ def columns(names: Sequence[str], rows: Sequence[Row]) -> dict[str, Sequence[Any
     return dict(zip(names, found, strict=True))
 
 
-def _events(rows: Projection, record: DecisionRecord, topic: str) -> None:
+def _take(rows: Projection, record: DecisionRecord, topic: str, run_started_at: int) -> None:
+    """All rows of one decision. What is done for each event is looked up by its type, once."""
     head = record.head
-    after = (
-        head.status.value,
-        head.previous.value,
-        topic,
-        record.partition,
-        record.offset,
-    )
+    run_id, at = head.run, head.at
+    of_run = (head.project, head.workflow, head.version)
+    run = (run_started_at, run_id, *of_run)
+    after = (head.status.value, head.previous.value, topic, record.partition, record.offset)
     traceparent = head.traceparent or ""
+    changes_run = head.status is not head.previous
     seq = head.seq
+    event: Any
     for event, payload in zip(record.events, record.payloads, strict=True):
+        kind = type(event)
+        name, who, attempt, is_charged = _TELLING[kind]
         rows.events.append(
             (
-                head.run,
-                seq,
-                _TYPES[type(event)],
-                head.at,
-                head.project,
-                head.workflow,
-                head.version,
-                *_who(event),
+                *(run_id, seq, name, at, *of_run),
+                *who(event),
                 *after,
-                payload,
-                traceparent,
+                *(payload, traceparent, run_started_at),
             )
         )
+        if attempt is not None and (part := attempt(event, run_id, at)) is not None:
+            rows.agent_runs.append((*run, *part))
+        if is_charged:
+            _costs(rows, event, (*run, seq), at)
+        if kind in _PAUSING:
+            changes_run = True
         seq += 1
+    if changes_run:
+        _run_part(rows, record, run)
 
 
-def _who(event: Event) -> Row:
-    """Node, attempt, item, agent, action and worker, as far as the event names them."""
-    match event:
-        case NodeDispatched():
-            return (event.node, event.attempt, _item(event), event.agent, event.action, "")
-        case NodeSucceeded() | NodeRetrying() | NodeFailed() | NodeStarted():
-            return (event.node, event.attempt, _item(event), "", "", event.worker)
-        case NodeCancelled():
-            return (event.node, event.attempt, _item(event), "", "", "")
-        case RunStarted() | RunSucceeded() | RunFailed() | RunTimedOut() | RunCancelled():
-            return _NOBODY
-        case _:
-            item = getattr(event, "item", None)
-            place = -1 if item is None else item
-            return (getattr(event, "node", ""), getattr(event, "attempt", 0), place, "", "", "")
-
-
-def _item(event: Attempt | NodeStarted | NodeCancelled) -> int:
+def _item(event: Any) -> int:
     return -1 if event.item is None else event.item
 
 
-def _parts(rows: Projection, record: DecisionRecord, run_started_at: int) -> None:
+def _of_nobody(_event: Any) -> Row:
+    """Node, attempt, item, agent, action and worker, as far as an event names them."""
+    return _NOBODY
+
+
+def _of_dispatch(event: NodeDispatched) -> Row:
+    return (event.node, event.attempt, _item(event), event.agent, event.action, "")
+
+
+def _of_worker(event: NodeSucceeded | NodeRetrying | NodeFailed | NodeStarted) -> Row:
+    return (event.node, event.attempt, _item(event), "", "", event.worker)
+
+
+def _of_any(event: Any) -> Row:
+    item = getattr(event, "item", None)
+    place = -1 if item is None else item
+    return (getattr(event, "node", ""), getattr(event, "attempt", 0), place, "", "", "")
+
+
+def _run_part(rows: Projection, record: DecisionRecord, run: Row) -> None:
     head = record.head
-    run = (run_started_at, head.run, head.project, head.workflow, head.version)
     start: Row = _NO_START
     pause: Row = (0, 0)
     finished_at, error = 0, ("", "", "")
     for seq, event in enumerate(record.events, head.seq):
         match event:
-            case _ if isinstance(event, _ATTEMPTS):
-                if (attempt := _attempt(event, head.run, head.at)) is not None:
-                    rows.agent_runs.append((*run, *attempt))
             case RunStarted():
                 start = _start(event, head.traceparent)
             case RunPaused():
@@ -322,61 +323,99 @@ def _start(event: RunStarted, traceparent: str | None) -> Row:
     )
 
 
-def _costs(rows: Projection, record: DecisionRecord, run_started_at: int) -> None:
+def _costs(rows: Projection, event: Charged, place: Row, at: int) -> None:
     """A row for each entry. An event does not say who worked: whoever is paid for the compute."""
-    head = record.head
-    run = (run_started_at, head.run, head.project, head.workflow, head.version)
-    for seq, event in enumerate(record.events, head.seq):
-        if not isinstance(event, Charged) or not event.costs:
-            continue
-        agent = next((cost.source for cost in event.costs if cost.kind == "compute"), "")
-        rows.costs += [
+    if not event.costs:
+        return
+    agent = ""
+    for cost in event.costs:
+        if cost.kind == "compute":
+            agent = cost.source
+            break
+    who = (at, event.node, _item(event), event.attempt, agent)
+    for entry, cost in enumerate(event.costs):
+        rows.costs.append(
             (
-                *(*run, seq, entry, head.at),
-                *(event.node, _item(event), event.attempt, agent),
+                *place,
+                entry,
+                *who,
                 *(cost.kind, cost.source, cost.model),
                 *(cost.quantity, cost.unit, cost.unit_price, cost.amount),
                 *(cost.currency, cost.price_version),
             )
-            for entry, cost in enumerate(event.costs)
-        ]
+        )
 
 
-def _attempt(event: Attempt, run: str, at: int) -> Row | None:
-    """From node on; None where the event does not speak of an attempt.
+def _key(event: Attempt) -> Row:
+    item = event.item
+    return (event.node, event.attempt, 0 if item is None else item + 1)
 
-    The end of an attempt that nobody answered is when it was given up.
-    """
-    number = 0 if event.item is None else event.item + 1
-    key = (event.node, event.attempt, number)
-    match event:
-        case NodeDispatched():
-            sent = (event.task, event.agent, event.action, "", at, event.deadline)
-            return (*key, *sent, 0, 0, 0, 0, "", "", "", "", str(event.inputs, "utf-8"), "")
-        case NodeRequested():
-            task = task_id(run, event.node, event.item, event.attempt)
-            sent = (task, "", "", event.run, at, event.deadline)
-            return (*key, *sent, 0, 0, 0, 0, "", "", "", "", str(event.inputs, "utf-8"), "")
-        case NodeSucceeded():
-            if not isinstance(event.output, Raw):  # a fan-out: its items were attempted
-                return None
-            times = (event.started_at, event.finished_at, 0, 0)
-            output = str(event.output, "utf-8")
-            return (*key, *_NOT_SENT, *times, "SUCCESS", "", "", event.worker, "", output)
-        case NodeRetrying() | NodeFailed():
-            if not event.attempt or event.failure.kind in _DECIDED_BY_PEOPLE:
-                return None
-            retry_at = event.retry_at if isinstance(event, NodeRetrying) else 0
-            times = (event.started_at or 0, event.finished_at or at, retry_at, 0)
-            why = ("FAILED", event.failure.kind, event.failure.message)
-            return (*key, *_NOT_SENT, *times, *why, event.worker, "", "")
-        case NodeApprovalRequested():
-            if not event.attempt:  # nothing was attempted yet
-                return None
-            # A question, not a failure: it must not count in anybody's failure rate.
-            why = ("CANCELLED", "approval_required", "the agent acts only if a person has agreed")
-            return (*key, *_NOT_SENT, 0, at, 0, 0, *why, "", "", "")
-        case NodeCancelled():
-            if not event.attempt:
-                return None
-            return (*key, *_NOT_SENT, 0, 0, 0, at, "", "", "", "", "", "")
+
+def _sent(event: NodeDispatched, _run: str, at: int) -> Row:
+    """What an event tells of an attempt, from node on; None where it does not speak of one."""
+    sent = (event.task, event.agent, event.action, "", at, event.deadline)
+    return (*_key(event), *sent, *_NOT_ENDED, str(event.inputs, "utf-8"), "")
+
+
+def _requested(event: NodeRequested, run: str, at: int) -> Row:
+    task = task_id(run, event.node, event.item, event.attempt)
+    sent = (task, "", "", event.run, at, event.deadline)
+    return (*_key(event), *sent, *_NOT_ENDED, str(event.inputs, "utf-8"), "")
+
+
+def _succeeded(event: NodeSucceeded, _run: str, _at: int) -> Row | None:
+    if not isinstance(event.output, Raw):  # a fan-out: its items were attempted
+        return None
+    ended = (event.started_at, event.finished_at, 0, 0, "SUCCESS", "", "", event.worker)
+    return (*_key(event), *_NOT_SENT, *ended, "", str(event.output, "utf-8"))
+
+
+def _failed(event: NodeRetrying | NodeFailed, _run: str, at: int) -> Row | None:
+    """The end of an attempt that nobody answered is when it was given up."""
+    if not event.attempt or event.failure.kind in _DECIDED_BY_PEOPLE:
+        return None
+    retry_at = event.retry_at if isinstance(event, NodeRetrying) else 0
+    times = (event.started_at or 0, event.finished_at or at, retry_at, 0)
+    why = ("FAILED", event.failure.kind, event.failure.message)
+    return (*_key(event), *_NOT_SENT, *times, *why, event.worker, "", "")
+
+
+def _asked(event: NodeApprovalRequested, _run: str, at: int) -> Row | None:
+    if not event.attempt:  # nothing was attempted yet
+        return None
+    # A question, not a failure: it must not count in anybody's failure rate.
+    why = ("CANCELLED", "approval_required", "the agent acts only if a person has agreed")
+    return (*_key(event), *_NOT_SENT, 0, at, 0, 0, *why, "", "", "")
+
+
+def _cancelled(event: NodeCancelled, _run: str, at: int) -> Row | None:
+    if not event.attempt:
+        return None
+    return (*_key(event), *_NOT_SENT, 0, 0, 0, at, "", "", "", "", "", "")
+
+
+_PAUSING: Final = frozenset({RunPaused, RunResumed, RunEnding})
+_WHO: Final[dict[Any, Callable[[Any], Row]]] = {
+    NodeDispatched: _of_dispatch,
+    **dict.fromkeys((NodeSucceeded, NodeRetrying, NodeFailed, NodeStarted), _of_worker),
+    **dict.fromkeys((RunStarted, RunSucceeded, RunFailed, RunTimedOut, RunCancelled), _of_nobody),
+}
+_ATTEMPTS: Final[dict[Any, Callable[[Any, str, int], Row | None]]] = {
+    NodeDispatched: _sent,
+    NodeRequested: _requested,
+    NodeSucceeded: _succeeded,
+    NodeRetrying: _failed,
+    NodeFailed: _failed,
+    NodeApprovalRequested: _asked,
+    NodeCancelled: _cancelled,
+}
+_TELLING: Final[dict[Any, Any]] = {
+    kind: (
+        str(kind.__struct_config__.tag),
+        _WHO.get(kind, _of_any),
+        _ATTEMPTS.get(kind),
+        kind in get_args(Charged),
+    )
+    for kind in get_args(Event)
+}
+"""By type of event: its name, who it is about, what it tells of an attempt, whether it costs."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from sinks import decision_record
 from sinks.decision_record import DecisionRecord
@@ -36,6 +36,7 @@ _log = structlog.get_logger(__name__)
 _records = Counter("commandcenter_recorder_records_total", "Records read, by fate.", ["fate"])
 _gaps = Counter("commandcenter_recorder_gaps_total", "Places where history misses something.")
 _retries = Counter("commandcenter_recorder_retries_total", "Attempts that failed: store away.")
+_stuck = Gauge("commandcenter_recorder_stuck", "1 while the store takes nothing.")
 T = TypeVar("T")
 
 RETRY_FIRST_S: Final = 0.2
@@ -251,12 +252,14 @@ class Recording:
                 pause = min(2 * pause, RETRY_LONGEST_S)
             else:
                 self.last_error = None
+                _stuck.set(0)
                 return result
 
     def _trouble(self, error: OperatorError) -> None:
         self.counts.retries += 1
         _retries.inc()
         self.last_error = str(error)
+        _stuck.set(1)
         _log.warning("the recorder tries again", error=str(error))
 
 

@@ -45,8 +45,8 @@ class Store(Protocol):
         """Where it is, for people; without a password."""
         ...
 
-    async def command(self, sql: str) -> None:
-        """Run one statement that answers nothing, such as DDL."""
+    async def command(self, sql: str, parameters: Parameters | None = None) -> None:
+        """Run one statement that answers nothing: DDL, or an INSERT of what is in the store."""
         ...
 
     async def insert(self, table: str, columns: Columns, *, token: str = "") -> None:

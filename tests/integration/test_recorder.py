@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
+from prometheus_client import REGISTRY
 
 from infra.topic_admin import ensure_topics
 from sinks import schema
@@ -219,10 +220,13 @@ async def test_it_keeps_its_place_while_the_store_is_away(log: Log, store: AwayS
         health = recorder.health()
         assert health.last_error == "the store is away"
         assert health.lag > 0
+        assert REGISTRY.get_sample_value("commandcenter_recorder_stuck") == 1
+        assert REGISTRY.get_sample_value("commandcenter_recorder_lag_records") > 0
         store.away = False
         await recorder.reached(log.ends)
         assert await counted(store) == (3, 3, 6)
         assert recorder.health().last_error is None
+        assert REGISTRY.get_sample_value("commandcenter_recorder_stuck") == 0
 
 
 async def test_it_can_be_stopped_while_the_store_is_away(log: Log, store: AwayStore) -> None:

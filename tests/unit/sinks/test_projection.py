@@ -132,6 +132,7 @@ def test_each_event_is_a_row_with_its_place_and_its_own_text() -> None:
         "offset": 7,
         "payload": record.payloads[1],
         "traceparent": TRACE,
+        "run_started_at": 100,
     }
 
 

@@ -64,7 +64,7 @@ FROM
     SELECT *, materialize(latest) AS newest, materialize(pause) AS newest_pause
     FROM runs_log FINAL
 )
-COMMENT 'One row per run, as it stands now';;
+COMMENT 'One row per run, as it stands now';
 
 CREATE OR REPLACE VIEW workflow_tags
 (

@@ -1,0 +1,22 @@
+-- Asked by the rollups: count runs anew, of these days.
+INSERT INTO runs_rollup (span, time, project, workflow, version, runs, succeeded, failed, cancelled, timed_out, open, duration_ms, durations, counted_at)
+SELECT
+    'day',
+    toDateTime64(intDiv(toUnixTimestamp64Second(time), 86400) * 86400, 0, 'UTC') AS day,
+    project,
+    workflow,
+    version,
+    sum(m.runs),
+    sum(m.succeeded),
+    sum(m.failed),
+    sum(m.cancelled),
+    sum(m.timed_out),
+    sum(m.open),
+    sum(m.duration_ms),
+    quantilesTDigestMergeState(0.5, 0.95, 0.99)(m.durations),
+    now64(6)
+FROM runs_rollup AS m FINAL
+WHERE span = 'minute'
+    AND time >= toDateTime64({first:Int64}, 0, 'UTC') AND time < toDateTime64({last:Int64} + 86400, 0, 'UTC')
+    AND has({times:Array(Int64)}, intDiv(toUnixTimestamp64Second(time), 86400) * 86400)
+GROUP BY day, project, workflow, version

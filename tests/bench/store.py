@@ -1,0 +1,295 @@
+"""The store: ingest, dashboard queries, bytes, memory and lag, on generated history, as JSON.
+
+Runs of three steps, made by the real core once and repeated under other names. Decisions go through
+the recording into chDB as the recorder does it. Larger sizes are copies that the engine makes of
+what was recorded, so that the queries have as much to read as after so many events.
+
+    python tests/bench/store.py [--runs 40000] [--events 1000000,10000000] [--lag-runs 1000]
+        [--out FILE]
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from aiokafka import AIOKafkaProducer
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "support"))
+
+from small_log import BEGAN, Record, SmallLog, run_of  # noqa: E402  # found through the line above
+
+from infra.local_kafka import LocalKafka  # noqa: E402
+from infra.topic_admin import ensure_topics  # noqa: E402
+from sinks import schema  # noqa: E402
+from sinks.clickhouse import open_store  # noqa: E402
+from sinks.history import History  # noqa: E402
+from sinks.recorder import Recorder  # noqa: E402
+from sinks.recording import LogRecord, Recording  # noqa: E402
+from sinks.rollups import Rollups  # noqa: E402
+from sinks.store import Store  # noqa: E402
+from streams import topics  # noqa: E402
+from streams.topics import Topic  # noqa: E402
+
+BATCH = 10_000
+EVERY_MS = 3  # a run begins
+SHIFT_MS = 600_000  # a copy of all runs begins
+REPEATS = 20
+DASHBOARD = {
+    "runs per minute": "SELECT minute, sum(runs), sum(failed) FROM runs_per_minute"
+    " WHERE minute > (SELECT max(minute) FROM runs_per_minute) - INTERVAL 6 HOUR GROUP BY minute",
+    "runs per day": "SELECT day, workflow, sum(runs), sum(failed) FROM runs_per_day GROUP BY ALL",
+    "failure rate": "SELECT workflow, version, sum(failed) / sum(runs) FROM runs_per_day"
+    " GROUP BY ALL",
+    "duration p95": "SELECT minute, max(p95_ms) FROM runs_per_minute GROUP BY minute",
+    "slowest steps": "SELECT node, agent, sum(duration_ms) / sum(attempts) AS ms FROM steps_per_day"
+    " GROUP BY ALL ORDER BY ms DESC LIMIT 10",
+    "retries": "SELECT agent, sum(retried), sum(attempts) FROM steps_per_day GROUP BY ALL",
+    "queueing": "SELECT minute, sum(queued_ms) / sum(attempts) FROM steps_per_minute"
+    " GROUP BY minute",
+    "cost per day": "SELECT day, workflow, currency, sum(amount) FROM costs_per_day GROUP BY ALL",
+    "cost per model": "SELECT model, source, currency, sum(amount) FROM costs_per_day GROUP BY ALL",
+    "events per minute": "SELECT minute, type, sum(events) FROM events_per_minute GROUP BY ALL",
+}
+
+
+def template() -> list[bytes]:
+    """The decisions of one run called `r`."""
+    log = SmallLog()
+    log.start("r")
+    for node in ("scan", "lint", "tell"):
+        log.answer("r", node)
+    return [entry.value for entry in log.events if entry.value is not None]
+
+
+class Generator:
+    """Decisions of ever more runs, as bytes: the template's, with run and times replaced."""
+
+    def __init__(self) -> None:
+        self._values = template()
+        self._run = run_of("r").encode()
+        self._at = str(BEGAN)[:7].encode()  # what all its times begin with
+        self.runs = 0
+        self.events = sum(value.count(b'"type":"') for value in self._values)
+
+    def run(self) -> list[bytes]:
+        """One more run."""
+        number, self.runs = self.runs, self.runs + 1
+        name = b"%08x" % number + self._run[8:]
+        # Runs begin 3 ms apart: the first 7 of 13 digits count steps of a million milliseconds.
+        at = b"%d" % (int(self._at) + number * EVERY_MS // 1_000_000)
+        return [value.replace(self._run, name).replace(self._at, at) for value in self._values]
+
+
+async def refuse(_record: LogRecord, error: Exception) -> None:
+    raise AssertionError(error)
+
+
+async def main() -> None:
+    options = _options()
+    figures: dict[str, Any] = {}
+    process = psutil.Process()
+    with tempfile.TemporaryDirectory(prefix="bench-store-") as folder:
+        store = await open_store(f"chdb://{folder}/store")
+        try:
+            await schema.apply(store)
+            figures["rest_mb"] = process.memory_info().rss // 2**20
+            figures["ingest"] = await ingest(store, options.runs)
+            for size in options.events:
+                started = time.monotonic()
+                await enlarge(store, size)
+                print(f"{size:,} events after {time.monotonic() - started:.1f} s", file=sys.stderr)
+                figures[f"at {size} events"] = await ask(store)
+            if options.lag_runs:
+                figures["lag"] = await lag(store, Path(folder), options.lag_runs)
+            figures["after_load_mb"] = process.memory_info().rss // 2**20
+        finally:
+            await store.close()
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure the store.")
+    parser.add_argument("--runs", type=int, default=40_000, help="runs that are ingested")
+    parser.add_argument("--events", default="1000000,10000000", help="sizes that are asked")
+    parser.add_argument("--lag-runs", type=int, default=1_000, help="runs a second; 0: no lag")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    options.events = [int(size) for size in options.events.split(",") if size]
+    return options
+
+
+async def ingest(store: Store, runs: int) -> dict[str, Any]:
+    """Record so many runs while ten dashboard queries a second are asked."""
+    generator = Generator()
+    values = [value for _ in range(runs) for value in generator.run()]
+    log = [
+        Record(topics.EVENTS, 0, offset, BEGAN, None, value) for offset, value in enumerate(values)
+    ]
+    recording = Recording(store, topics.EVENTS, refuse)
+    await recording.resume([0])
+    await recording.record(log[:1_000])
+    await Rollups(store).refresh(recording.watermark)
+    asked: list[float] = []
+    asking = asyncio.create_task(_ten_a_second(store, asked))
+    recorded, cpu, began = recording.counts.events, time.process_time(), time.monotonic()
+    for start in range(1_000, len(log), BATCH):
+        await recording.record(log[start : start + BATCH])
+    took, cpu = time.monotonic() - began, time.process_time() - cpu
+    asking.cancel()
+    events = recording.counts.events - recorded
+    return {
+        "events": events,
+        "events_per_s": round(events / took),
+        "cpu_us_per_run": round(cpu / (events / generator.events) * 1e6, 1),
+        "queries": len(asked),
+        "query_p95_ms": _percentile(asked, 0.95),
+    }
+
+
+async def _ten_a_second(store: Store, took: list[float]) -> None:
+    texts = list(DASHBOARD.values())
+    while True:
+        due = asyncio.create_task(asyncio.sleep(0.1))
+        began = time.monotonic()
+        await store.query(texts[len(took) % len(texts)])
+        took.append(time.monotonic() - began)
+        await due
+
+
+async def enlarge(store: Store, events: int) -> None:
+    """Copies of what was recorded, under other names and later, until there are so many."""
+    [(count, last, base)] = (
+        await store.query("SELECT count(), max(offset), countIf(offset < 10000000) FROM events")
+    ).rows
+    copies = max(0, -(-(events - count) // base))
+    done = count // base
+    for copy in range(done, done + copies):
+        shift = {"mark": f"{copy:04x}", "ms": copy * SHIFT_MS, "up": copy * 10**7}
+        for table, columns in {
+            "events": ("at", "run_started_at", "offset"),
+            "runs_log": ("started_at",),
+            "agent_runs_log": ("run_started_at",),
+            "costs_log": ("run_started_at", "at"),
+        }.items():
+            changed = [f"concat({{mark:String}}, substring({table}.run_id, 5)) AS run_id"]
+            for column in columns:
+                by = "{up:UInt64}" if column == "offset" else "toIntervalMillisecond({ms:Int64})"
+                changed.append(f"{table}.{column} + {by} AS {column}")
+            replaced = ", ".join(changed)
+            original = (
+                f"{table}.offset < 10000000"
+                if table == "events"
+                else f"{table}.{columns[0]} < fromUnixTimestamp64Milli({BEGAN + SHIFT_MS}, 'UTC')"
+            )
+            await store.command(
+                f"INSERT INTO {table} SELECT * REPLACE ({replaced}) FROM {table}"
+                f" WHERE {original} SETTINGS max_threads = 2",
+                shift,
+            )
+    await Rollups(store).refresh({0: last + copies * 10**7})
+
+
+async def ask(store: Store) -> dict[str, Any]:
+    """Every query some times, alone."""
+    history = History(store)
+    [(size, events, runs)] = (
+        await store.query(
+            "SELECT (SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database ="
+            " currentDatabase()), (SELECT count() FROM events), (SELECT count() FROM runs)"
+        )
+    ).rows
+    names = await store.query(
+        "SELECT run_id, started_at FROM runs ORDER BY run_id LIMIT 1 OFFSET 77"
+    )
+    run, at = names.rows[0]
+    page = (int(at.timestamp() * 1000), run)
+
+    async def detail() -> None:
+        await history.run(run)
+
+    async def keyset() -> None:
+        await history.runs(limit=50, before=page)
+
+    found: dict[str, Any] = {
+        "events": events,
+        "runs": runs,
+        "bytes_per_event": round(size / events, 1),
+    }
+    found["run_p95_ms"] = await _timed(detail)
+    found["run_events_p95_ms"] = await _timed(lambda: history.run_events(run))
+    found["run_agent_runs_p95_ms"] = await _timed(lambda: history.agent_runs(run))
+    found["page_p95_ms"] = await _timed(keyset)
+    found["dashboard_p95_ms"] = {
+        name: await _timed(lambda text=text: store.query(text)) for name, text in DASHBOARD.items()
+    }
+    return found
+
+
+async def _timed(work: Callable[[], Awaitable[Any]]) -> float:
+    took = []
+    for _ in range(REPEATS):
+        began = time.monotonic()
+        await work()
+        took.append(time.monotonic() - began)
+    return _percentile(took, 0.95)
+
+
+def _percentile(values: list[float], part: float) -> float:
+    ordered = sorted(values) or [0.0]
+    return round(1000 * ordered[min(len(ordered) - 1, int(part * len(ordered)))], 1)
+
+
+async def lag(store: Store, folder: Path, runs_per_s: int, seconds: int = 10) -> dict[str, Any]:
+    """From the broker's acknowledgement to the row that a query finds."""
+    made = Topic("bench.events", "run id", "a benchmark", "delete", -1)
+    took: list[float] = []
+    async with LocalKafka(folder / "kafka") as kafka:
+        await ensure_topics(kafka.bootstrap, [made], partitions=1, replication=1)
+        recorder = Recorder(kafka.bootstrap, store, refuse, topic=made.name)
+        work = asyncio.create_task(recorder.run())
+        generator = Generator()
+        generator.runs = 0x70000000
+        waiting: list[asyncio.Task[None]] = []
+
+        async def watch(offset: int) -> None:
+            began = time.monotonic()
+            await recorder.reached({0: offset})
+            took.append(time.monotonic() - began)
+
+        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+            await recorder.ready.wait()
+            for tick in range(seconds * 20):
+                due = asyncio.create_task(asyncio.sleep(0.05))
+                sent = [
+                    await producer.send(made.name, value, partition=0)
+                    for _ in range(runs_per_s // 20)
+                    for value in generator.run()
+                ]
+                last = await sent[-1]
+                if tick >= 20:  # the first second warms up
+                    waiting.append(asyncio.create_task(watch(last.offset)))
+                await due
+            await asyncio.gather(*waiting)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+    return {
+        "runs_per_s": runs_per_s,
+        "p50_ms": round(1000 * statistics.median(took), 1),
+        "p99_ms": _percentile(took, 0.99),
+    }
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
