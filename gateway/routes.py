@@ -200,7 +200,7 @@ ROUTES: Final = (
     ),
     Route("GET", "/api/events/stream", feed.event_feed, query=("subject", "project", "cursor")),
     Route("GET", "/api/stream", stream.stream),
-    Route("POST", "/api/sql", sql.ask, views.SqlAnswer, takes=(JSON,)),
+    Route("POST", "/api/sql", sql.ask, views.SqlAnswer, takes=(JSON,), query=("atLeast",)),
     Route(
         "GET",
         "/api/dead-letters",

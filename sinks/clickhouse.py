@@ -239,20 +239,20 @@ class ClickHouse:
     async def query_readonly(self, sql: str, parameters: Parameters | None = None) -> Rows:
         """Ask a guest's query."""
         checked = guest_sql.check(sql, self._database)
-        return await self._ask(self._guests, lambda client: _rows(client, checked, parameters))
+        given = guest_sql.bound(checked, parameters or {})
+        return await self._ask(self._guests, lambda client: _rows(client, checked, given))
 
     async def export_readonly(
         self, sql: str, parameters: Parameters | None = None, *, output_format: str
     ) -> bytes:
         """Ask a guest's query; the answer in one of ClickHouse's output formats."""
         checked = guest_sql.check(sql, self._database)
+        given = guest_sql.bound(checked, parameters or {})
         if not re.fullmatch(r"[A-Za-z0-9]+", output_format):
             raise CallerError(f"{output_format!r} is not the name of an output format.")
 
         def export(client: Client) -> bytes:
-            answer: bytes = client.raw_query(
-                checked, parameters=dict(parameters or {}), fmt=output_format
-            )
+            answer: bytes = client.raw_query(checked, parameters=given, fmt=output_format)
             return answer
 
         return await self._ask(self._guests, export)

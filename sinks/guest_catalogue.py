@@ -9,7 +9,7 @@ tables alone, so that a client's own text runs as it is, and the engine's tables
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from sqlglot.tokens import Token, TokenType
+from sqlglot import Token, TokenType
 
 from streams.errors import CallerError
 

@@ -7,13 +7,12 @@ tables) is answered from `guest_catalogue`.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import Token, TokenType, exp
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, TokenType
 
 from sinks import guest_catalogue, guest_words
 from sinks.guest_catalogue import PUBLIC_TABLES, SYSTEM_TABLES
@@ -27,6 +26,7 @@ _CLAUSES: Final = {
     "format": "FORMAT cannot be given in the query: ask for the format beside it.",
     "into": "INTO cannot be used here: the answer comes back to you.",
 }
+_NAME: Final = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
 _SYNTAX: Final = 62
 _ACCESS: Final = 497
 
@@ -37,6 +37,35 @@ class QueryError(CallerError):
     def __init__(self, message: str, code: int = _ACCESS) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Escaped:
+    """A parameter's value as ClickHouse's HTTP interface has it: escaped as in a TSV file."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def bound(sql: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters for a checked text.
+
+    Each has its `{name:Type}` there. Otherwise the client would put them into the text by itself,
+    where nothing is checked any more.
+
+    Raises:
+        QueryError: One has no place in the text.
+    """
+    for name in parameters:
+        if not _NAME.fullmatch(name) or not re.search(rf"\{{{name}:[A-Za-z]\w*", sql):
+            raise QueryError(
+                f"The parameter {name!r} has no place in the query: write {{{name}:String}} there,"
+                " or leave it out.",
+                _SYNTAX,
+            )
+    return dict(parameters)
 
 
 def check(sql: str, database: str = "default") -> str:
@@ -88,6 +117,8 @@ def _checked(sql: str, database: str) -> str:
     if _NESTED_COMMENT.search(sql):
         raise QueryError("The query has a comment inside a comment: remove one of them.")
     tokens = sqlglot.tokenize(sql, dialect="clickhouse")
+    if len(tokens) > 1 and tokens[0].token_type is TokenType.SHOW:  # its rest is one piece of text
+        tokens = [tokens[0], *sqlglot.tokenize(tokens[1].text, dialect="clickhouse")]
     while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
         tokens.pop()
     if (own := guest_catalogue.statement(tokens, database)) is not None:

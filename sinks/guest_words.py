@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from sqlglot.tokens import Token, TokenType
+from sqlglot import Token, TokenType
 
 TABLE_FUNCTIONS: Final = frozenset({"numbers", "generateseries", "generate_series"})
 
@@ -49,6 +49,9 @@ def problems(tokens: Sequence[Token], named: set[str]) -> Iterator[str]:
     for place, token in enumerate(tokens):
         if token.token_type is TokenType.STRING:
             continue
+        # Behind these the parser takes the rest of a statement for one text.
+        if token.token_type is TokenType.BEGIN and place + 1 < len(tokens):
+            yield f"The word {token.text} cannot stand there; as a name put it into backticks."
         if _LOOK_ALIKE.search(token.text):
             yield f"The character {_LOOK_ALIKE.findall(token.text)[0]!r} can only stand in a text."
         name = token.text.lower()

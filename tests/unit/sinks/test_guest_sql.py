@@ -69,6 +69,7 @@ def test_a_closing_semicolon_is_not_part_of_the_question() -> None:
         ("SELECT * APPLY(file) FROM runs", "file"),
         ("SELECT current_user", "current_user"),
         ("SELECT newlyMade('x')", "newlyMade"),
+        ("SELECT begin show, file('/etc/passwd')", "understood|begin"),
         ("SELECT 1 AS \u201c'\u201d, file('/etc/passwd') AS \u201c'\u201d", "character|understood"),
         ("SELECT dictGet('d', 'a', 1)", "dictGet"),
         ("SELECT joinGet('t', 'a', 1)", "joinGet"),
@@ -95,3 +96,19 @@ def test_whatever_else_is_refused_with_the_reason(sql: str, reason: str) -> None
 def test_a_hostile_text_is_refused_in_time_that_grows_with_its_length() -> None:
     with pytest.raises(CallerError):
         guest_sql.check("/**/" * 10_000 + "x")
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters"),
+    [
+        # Without a place for it the client would write the value into the text.
+        ("SELECT '%(a)s'", {"a": ", file($$/etc/passwd$$), "}),
+        ("SELECT {b:String}, '%(a)s'", {"a": "x", "b": "y"}),
+        ("SELECT {a:String}", {"a": "x", "b.*": "y"}),
+        ("SELECT { a : String}", {"a": "x"}),
+    ],
+)
+def test_a_parameter_has_its_place_in_the_text(sql: str, parameters: dict[str, str]) -> None:
+    with pytest.raises(CallerError, match="has no place"):
+        guest_sql.bound(sql, parameters)
+    assert guest_sql.bound("SELECT {a:UInt8}", {"a": 1}) == {"a": 1}
