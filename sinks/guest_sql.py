@@ -27,6 +27,7 @@ _CLAUSES: Final = {
     "into": "INTO cannot be used here: the answer comes back to you.",
 }
 _NAME: Final = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
+_SHOW_FORMAT: Final = re.compile(r"\sFORMAT\s+(\w+)[\s;]*$", re.IGNORECASE)
 _SYNTAX: Final = 62
 _ACCESS: Final = 497
 
@@ -106,6 +107,9 @@ def split_format(sql: str) -> tuple[str, str]:
         raise QueryError(text, _SYNTAX) from error
     while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
         tokens.pop()
+    if tokens and tokens[0].token_type is TokenType.SHOW:  # its rest is one piece of text
+        found = _SHOW_FORMAT.search(sql)
+        return (sql[: found.start()], found[1]) if found else (sql, "")
     if len(tokens) > 2 and tokens[-2].text.upper() == "FORMAT":
         word, name = tokens[-2:]
         if word.token_type is not TokenType.STRING and re.fullmatch(r"[A-Za-z0-9]+", name.text):
