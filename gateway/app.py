@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from gateway import asyncapi, dead_letters, openapi
+from gateway import asyncapi, clickhouse_http, dead_letters, openapi
 from gateway.agents_view import AgentsView
 from gateway.budget_reader import BudgetReader
 from gateway.letter_reader import LetterReader
@@ -53,6 +53,7 @@ def new_app(services: Services) -> web.Application:
     dead_letters.prepare(app)
     app.on_shutdown.append(close_all)
     add_routes(app)
+    clickhouse_http.add_routes(app)
     app.router.add_get("/openapi.json", openapi.describe)
     app.router.add_get("/asyncapi.json", asyncapi.describe)
     return app

@@ -126,6 +126,11 @@ class GatewayClient:
                 ) from error
             raise _unreachable(self.url, error) from error
 
+    async def post_for_bytes(self, path: str, body: Json, **query: str) -> bytes:
+        """Send a JSON body; the answer as it comes, whatever it is. Errors as for `get`."""
+        _, content = await self._exchange("POST", path, query, msgspec.json.encode(body))
+        return content
+
     async def readiness(self) -> dict[str, str]:
         """What the gateway needs: part → `ok`, or what is missing. Errors as for `get`."""
         content = (await self._request("GET", "/readyz", {}, refused=(503,))).value
@@ -192,6 +197,23 @@ class GatewayClient:
         *,
         refused: Collection[int] = (),
     ) -> Answer:
+        """One request for JSON; errors as for `_exchange`."""
+        status, content = await self._exchange(method, path, query, body, headers, refused=refused)
+        try:
+            return Answer(status, msgspec.json.decode(content))
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise _stranger(self.url) from error
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        refused: Collection[int] = (),
+    ) -> tuple[int, bytes]:
         """One request; answers with an error status are raised, but for those in `refused`."""
         sent = {"Content-Type": "application/json", **(headers or {})} if body is not None else None
         try:
@@ -203,10 +225,7 @@ class GatewayClient:
             raise _unreachable(self.url, error) from error
         if response.status >= 400 and response.status not in refused:
             _refuse(response.status, content, self.url)
-        try:
-            return Answer(response.status, msgspec.json.decode(content))
-        except (msgspec.MsgspecError, UnicodeError) as error:
-            raise _stranger(self.url) from error
+        return response.status, content
 
 
 def path(*parts: str) -> str:

@@ -40,6 +40,10 @@ _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         {"type": "string", "enum": ["oldest", "newest"]},
     ),
     "cursor": ("Where to go on: a `next` or `cursor` of an earlier answer.", _TEXT),
+    "atLeast": (
+        "What has to be recorded first: a `watermark`, a cursor of the stream, or a run's id.",
+        _TEXT,
+    ),
     "subject": ("A pattern of event types: `*` is one segment, `>` the rest.", _TEXT),
     "groupBy": (f"Names with commas between them: {', '.join(DIMENSIONS)}.", _TEXT),
     "run": ("Only of this run.", _TEXT),

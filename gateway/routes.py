@@ -238,7 +238,7 @@ ROUTES: Final = (
         cost_views.BudgetRemoved,
         query=("project",),
     ),
-    Route("POST", "/api/sql", sql.ask, views.SqlAnswer, takes=(JSON,)),
+    Route("POST", "/api/sql", sql.ask, views.SqlAnswer, takes=(JSON,), query=("atLeast",)),
     Route(
         "GET",
         "/api/dead-letters",

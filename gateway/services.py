@@ -45,6 +45,7 @@ class Services:
         blobs: Where payloads are that are too big for the log.
         definition_limit: Bytes of a workflow definition, as canonical JSON.
         nodes_limit: Nodes of a workflow.
+        sql_key: What clients of `/clickhouse` have to give as their password; empty: nothing.
     """
 
     bootstrap: str
@@ -59,6 +60,7 @@ class Services:
     body_limit: int = PAYLOAD_LIMIT
     definition_limit: int = 256 * 1024
     nodes_limit: int = MAX_NODES
+    sql_key: str = ""
     clock: Callable[[], float] = time.time
 
 

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from gateway import watermark
 from gateway.requests import JSON, json_object
 from gateway.services import SERVICES
 from gateway.views import SqlAnswer
@@ -16,6 +17,7 @@ _FORMATS: Final = {
     "CSVWithNames": "text/csv; charset=utf-8",
     "TSVWithNames": "text/tab-separated-values; charset=utf-8",
     "Parquet": "application/vnd.apache.parquet",
+    "ArrowStream": "application/vnd.apache.arrow.stream",
     "PrettyCompactMonoBlock": "text/plain; charset=utf-8",
     "Markdown": "text/markdown; charset=utf-8",
 }
@@ -27,6 +29,9 @@ async def ask(request: web.Request) -> web.Response:
 
     These are `events`, `runs`, `agent_runs`, `approvals`, `costs`, `run_costs` and
     `workflow_tags`.
+
+    The answer has all that is before its watermark, and `?atLeast=` waits for one: a watermark, a
+    cursor of the stream, or the id of a run.
 
     `parameters` fill `{name:Type}` in the query; `format` asks for one of ClickHouse's formats
     instead of JSON rows.
@@ -43,17 +48,22 @@ async def ask(request: web.Request) -> web.Response:
         raise CallerError("'parameters' must be an object")
     store = request.app[SERVICES].store
     wanted = given.get("format", "JSON")
+    if wanted != "JSON" and wanted not in _FORMATS:
+        raise CallerError(f"format {wanted!r} is not one of JSON, {', '.join(_FORMATS)}")
+    seen = await watermark.reached(request, request.query.get(watermark.AT_LEAST))
+    headers = {watermark.HEADER: watermark.text(seen)}
     began = time.perf_counter()
     if wanted != "JSON":
-        if wanted not in _FORMATS:
-            raise CallerError(f"format {wanted!r} is not one of JSON, {', '.join(_FORMATS)}")
         content = await store.export_readonly(query, parameters, output_format=wanted)
-        return web.Response(body=content, headers={"Content-Type": _FORMATS[wanted]})
+        return web.Response(body=content, headers={**headers, "Content-Type": _FORMATS[wanted]})
     rows = await store.query_readonly(query, parameters)
     view = SqlAnswer(
         columns=list(rows.columns),
         rows=rows.dicts(),
         row_count=len(rows.rows),
         elapsed_ms=round((time.perf_counter() - began) * 1000, 1),
+        watermark={str(partition): offset for partition, offset in sorted(seen.items())},
     )
-    return web.Response(body=msgspec.json.encode(view, enc_hook=str), content_type=JSON)
+    return web.Response(
+        body=msgspec.json.encode(view, enc_hook=str), content_type=JSON, headers=headers
+    )

@@ -204,12 +204,16 @@ class DeadLetterList(View, frozen=True, kw_only=True):
 
 
 class SqlAnswer(View, frozen=True, kw_only=True):
-    """The rows of a query, by column name."""
+    """The rows of a query, by column name.
+
+    `watermark` is the next offset of each partition of the events; what is before it is told.
+    """
 
     columns: list[str]
     rows: list[dict[str, Any]]
     row_count: int
     elapsed_ms: float
+    watermark: dict[str, int]
 
 
 class Health(View, frozen=True, kw_only=True):

@@ -61,6 +61,7 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
             checks={"worker": watch.check},
             definition_limit=settings.definition_limit,
             nodes_limit=settings.nodes_limit,
+            sql_key=settings.sql_key,
         )
         if settings.store.startswith("chdb:"):
             recorder = await _recorder(settings, bootstrap, store, stack, group=None, tail=tail)

@@ -120,6 +120,11 @@ class Settings(BaseSettings):
         default="127.0.0.1", description="address that the gateway listens on"
     )
     port: int = Field(default=8080, ge=1, le=65535, description="port of the gateway")
+    sql_key: str = Field(
+        default="",
+        repr=False,
+        description="key that clients of /clickhouse give as their password; empty: none is asked",
+    )
     worker_metrics_port: int = Field(
         default=0, ge=0, le=65535, description="port of a worker's own /metrics; 0: none"
     )
@@ -216,6 +221,9 @@ class Settings(BaseSettings):
         return self.clickhouse or f"chdb://{self.data / 'clickhouse'}"
 
 
+_KEYS: Final = frozenset({"sql_key"})
+
+
 class SettingLine(NamedTuple):
     """One setting as `doctor` prints it; passwords are masked."""
 
@@ -238,6 +246,8 @@ def setting_lines(
         elif environ.get(variable):
             source = "environment"
         value = _masked(str(getattr(settings, name)))
+        if name in _KEYS:
+            value = value and "***"
         lines.append(SettingLine(variable, value, source, field.description or ""))
     return lines
 

@@ -21,6 +21,7 @@ from clickhouse_connect.driver import options
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from sinks import guest_sql
+from sinks.guest_sql import QueryError
 from sinks.store import DEFAULT_LIMITS, Columns, Limits, Parameters, Rows, Store
 from streams.errors import CallerError, OperatorError
 
@@ -181,7 +182,7 @@ def _open_server(url: str, limits: Limits, beside: str) -> Store:
             raise OperatorError(f"{where} cannot be created: {_plain(error)}.") from error
         finally:
             first.close()
-    return ClickHouse(where, lambda settings: connect(database, settings), limits)
+    return ClickHouse(where, lambda settings: connect(database, settings), limits, database)
 
 
 class DamagedStoreError(OperatorError):
@@ -195,10 +196,14 @@ class ClickHouse:
         description: Where it is, for people.
         make: Makes a client with the given session settings.
         limits: Of the guests' queries.
+        database: The database that the client works in.
     """
 
-    def __init__(self, description: str, make: Make, limits: Limits) -> None:
+    def __init__(
+        self, description: str, make: Make, limits: Limits, database: str = "default"
+    ) -> None:
         self._description = description
+        self._database = database
         self._limits = limits
         self._types: dict[str, dict[str, Any]] = {}
         self._writer = _Role("writer", 1, lambda: make(_WRITER))
@@ -256,21 +261,21 @@ class ClickHouse:
 
     async def query_readonly(self, sql: str, parameters: Parameters | None = None) -> Rows:
         """Ask a guest's query."""
-        checked = guest_sql.check(sql)
-        return await self._ask(self._guests, lambda client: _rows(client, checked, parameters))
+        checked = guest_sql.check(sql, self._database)
+        given = guest_sql.bound(checked, parameters or {})
+        return await self._ask(self._guests, lambda client: _rows(client, checked, given))
 
     async def export_readonly(
         self, sql: str, parameters: Parameters | None = None, *, output_format: str
     ) -> bytes:
         """Ask a guest's query; the answer in one of ClickHouse's output formats."""
-        checked = guest_sql.check(sql)
+        checked = guest_sql.check(sql, self._database)
+        given = guest_sql.bound(checked, parameters or {})
         if not re.fullmatch(r"[A-Za-z0-9]+", output_format):
             raise CallerError(f"{output_format!r} is not the name of an output format.")
 
         def export(client: Client) -> bytes:
-            answer: bytes = client.raw_query(
-                checked, parameters=dict(parameters or {}), fmt=output_format
-            )
+            answer: bytes = client.raw_query(checked, parameters=given, fmt=output_format)
             return answer
 
         return await self._ask(self._guests, export)
@@ -285,18 +290,23 @@ class ClickHouse:
         code = error.code if isinstance(error, DatabaseError) else None
         if code is None or code in _OPERATOR:
             return OperatorError(f"{self._description} does not answer: {_plain(error)}.")
+        return QueryError(self._what_is_wrong(code, error), code)
+
+    def _what_is_wrong(self, code: int, error: Exception) -> str:
         if code == _TOO_LONG:
             seconds = f"{self._limits.seconds:g} s"
-            return CallerError(f"The query was stopped after {seconds}: ask for a shorter time.")
+            return f"The query was stopped after {seconds}: ask for a shorter time."
         if code in _TOO_MANY_ROWS:
-            rows = self._limits.rows
-            return CallerError(f"The answer has more than {rows:,} rows: add LIMIT, or aggregate.")
+            rows, size = self._limits.rows, self._limits.answer_bytes // 1024**2
+            return (
+                f"The answer has more than {rows:,} rows or {size:,} MiB: add LIMIT, or aggregate."
+            )
         if code == _TOO_MUCH_MEMORY:
             memory = self._limits.memory_bytes // 1024**2
-            return CallerError(f"The query needs more than {memory:,} MiB of memory: ask for less.")
+            return f"The query needs more than {memory:,} MiB of memory: ask for less."
         if code == _READONLY:
-            return CallerError("The query is refused: only reading is allowed.")
-        return CallerError(f"The query is wrong: {_plain(error)}.")
+            return "The query is refused: only reading is allowed."
+        return f"The query is wrong: {_plain(error)}."
 
     async def ping(self) -> None:
         """Return if the store answers, else `OperatorError`."""
@@ -346,6 +356,7 @@ def _confine(make: Make, limits: Limits) -> Client:
             "max_threads": 2,
             "max_execution_time": limits.seconds,
             "max_result_rows": limits.rows,
+            "max_result_bytes": limits.answer_bytes,
             "result_overflow_mode": "throw",
             "max_memory_usage": limits.memory_bytes,
             "allow_ddl": 0,

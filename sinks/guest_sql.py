@@ -1,36 +1,23 @@
 """What a guest may ask: one SELECT over the public tables, and nothing that reaches outside them.
 
 This is the first of two gates: the engine runs what passes here read-only and within limits. A
-statement that cannot be understood is refused, never guessed at.
+statement that cannot be understood is refused, never guessed at. Tables and functions are held
+against lists of what is allowed. What clients ask about the schema (DESCRIBE, SHOW, some system
+tables) is answered from `guest_catalogue`.
 """
 
 import re
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import Token, TokenType, exp
 from sqlglot.errors import SqlglotError
 
+from sinks import guest_catalogue, guest_words
+from sinks.guest_catalogue import PUBLIC_TABLES, SYSTEM_TABLES
 from streams.errors import CallerError
 
-PUBLIC_TABLES: Final = frozenset(
-    {
-        "events", "runs", "agent_runs", "approvals", "costs", "run_costs", "workflow_tags",
-        "workflows", "agents",
-        "runs_per_minute", "runs_per_day", "steps_per_minute", "steps_per_day",
-        "costs_per_minute", "costs_per_day", "events_per_minute", "events_per_day", "positions",
-    }
-)  # fmt: skip
-PUBLIC_TABLE_FUNCTIONS: Final = frozenset({"numbers", "generateseries", "generate_series"})
-
-# Scalar functions that read files, other tables, the configuration, or only burn time.
-_REFUSED_FUNCTIONS: Final = re.compile(
-    r"file|dictget.*|dicthas|dictisin|joinget.*|sleep.*|getsetting.*|getserverport|getmacro"
-    r"|getserversetting|getmergetreesetting|catboost.*|hasthreadfuzzer|filesystem.*|showcertificate"
-    r"|current(user|roles|profiles|databases|schemas)|user|initial.*|enabled.*|default(roles|profiles)"
-    r"|hostname|fqdn|fullhostname|displayname|serveruuid|tcpport|buildid|addressto.*|demangle|ai.*"
-)
 # The engine ends a comment at the first `*/`; a reader that nests comments would see another text.
 _NESTED_COMMENT: Final = re.compile(r"/\*(?:(?!\*/).)*/\*", re.DOTALL)
 _BEGINNINGS: Final = frozenset({"SELECT", "WITH", "FROM", "("})
@@ -39,89 +26,177 @@ _CLAUSES: Final = {
     "format": "FORMAT cannot be given in the query: ask for the format beside it.",
     "into": "INTO cannot be used here: the answer comes back to you.",
 }
+_NAME: Final = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
+_SHOW_FORMAT: Final = re.compile(r"\sFORMAT\s+(\w+)[\s;]*$", re.IGNORECASE)
+_SYNTAX: Final = 62
+_ACCESS: Final = 497
 
 
-def check(sql: str) -> str:
-    """The statement to run: the guest's own text, without a closing semicolon.
+class QueryError(CallerError):
+    """A guest's query is refused or fails; `code` is ClickHouse's for it."""
+
+    def __init__(self, message: str, code: int = _ACCESS) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Escaped:
+    """A parameter's value as ClickHouse's HTTP interface has it: escaped as in a TSV file."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def bound(sql: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters for a checked text.
+
+    Each has its `{name:Type}` there. Otherwise the client would put them into the text by itself,
+    where nothing is checked any more.
 
     Raises:
-        CallerError: It is not one SELECT over the public tables; the text says what is in the way.
+        QueryError: One has no place in the text.
     """
-    if _NESTED_COMMENT.search(sql):
-        raise CallerError("The query has a comment inside a comment: remove one of them.")
+    for name in parameters:
+        if not _NAME.fullmatch(name) or not re.search(rf"\{{{name}:[A-Za-z]\w*", sql):
+            raise QueryError(
+                f"The parameter {name!r} has no place in the query: write {{{name}:String}} there,"
+                " or leave it out.",
+                _SYNTAX,
+            )
+    return dict(parameters)
+
+
+def check(sql: str, database: str = "default") -> str:
+    """The statement to run: the guest's own text, without a closing semicolon.
+
+    Where it asks a system table, the subquery that stands for that is put in its place.
+
+    Args:
+        sql: The guest's text.
+        database: The database that the public tables are in; their names may begin with it.
+
+    Raises:
+        QueryError: It is not one SELECT over the public tables; the text says what is in the way.
+    """
     try:
-        statements = _parsed(sql)
+        return _checked(sql, database)
+    except QueryError:
+        raise
     except SqlglotError as error:
-        raise CallerError(f"The query cannot be understood: {_where(error)}.") from error
+        text = f"The query cannot be understood: {_where(error)}."
+        raise QueryError(text, _SYNTAX) from error
     except RecursionError as error:
-        raise CallerError("The query is nested too deeply.") from error
-    if len(statements) != 1:
-        raise CallerError(f"Only one statement can be asked at a time, not {len(statements)}.")
-    for problem in _problems(statements[0]):
-        raise CallerError(problem)
-    return sql.strip().rstrip(";").rstrip()
+        raise QueryError("The query is nested too deeply.", _SYNTAX) from error
+    except CallerError as error:
+        raise QueryError(str(error)) from error
 
 
-def _parsed(sql: str) -> list[exp.Expr]:
+def split_format(sql: str) -> tuple[str, str]:
+    """A text as clients send it, and the format that its end asks for; empty if it asks for none.
+
+    Raises:
+        QueryError: The text cannot be split into words.
+    """
+    try:
+        tokens = sqlglot.tokenize(sql, dialect="clickhouse")
+    except SqlglotError as error:
+        text = f"The query cannot be understood: {_where(error)}."
+        raise QueryError(text, _SYNTAX) from error
+    while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
+        tokens.pop()
+    if tokens and tokens[0].token_type is TokenType.SHOW:  # its rest is one piece of text
+        found = _SHOW_FORMAT.search(sql)
+        return (sql[: found.start()], found[1]) if found else (sql, "")
+    if len(tokens) > 2 and tokens[-2].text.upper() == "FORMAT":
+        word, name = tokens[-2:]
+        if word.token_type is not TokenType.STRING and re.fullmatch(r"[A-Za-z0-9]+", name.text):
+            return sql[: word.start], name.text
+    return sql, ""
+
+
+def _checked(sql: str, database: str) -> str:
+    if _NESTED_COMMENT.search(sql):
+        raise QueryError("The query has a comment inside a comment: remove one of them.")
     tokens = sqlglot.tokenize(sql, dialect="clickhouse")
+    if len(tokens) > 1 and tokens[0].token_type is TokenType.SHOW:  # its rest is one piece of text
+        tokens = [tokens[0], *sqlglot.tokenize(tokens[1].text, dialect="clickhouse")]
+    while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
+        tokens.pop()
+    if (own := guest_catalogue.statement(tokens, database)) is not None:
+        return own
     # Looked at first: for other statements the parser logs a warning and goes on.
     if not tokens or tokens[0].text.upper() not in _BEGINNINGS:
-        raise CallerError("Only SELECT can be asked here; the query begins with something else.")
-    return [one for one in sqlglot.parse(sql, dialect="clickhouse") if one is not None]
+        raise QueryError("Only SELECT can be asked here; the query begins with something else.")
+    statements = [one for one in sqlglot.parse(sql, dialect="clickhouse") if one is not None]
+    if len(statements) != 1:
+        raise QueryError(f"Only one statement can be asked at a time, not {len(statements)}.")
+    for problem in _problems(statements[0], tokens, database):
+        raise QueryError(problem)
+    return _with_catalogue(sql, statements[0]).strip().rstrip(";").rstrip()
 
 
-def _problems(statement: exp.Expr) -> Iterator[str]:
+def _with_catalogue(sql: str, statement: exp.Expr) -> str:
+    """The text with a subquery in the place of each system table."""
+    places = []
+    for table in statement.find_all(exp.Table):
+        if stands_for := SYSTEM_TABLES.get(f"{table.db}.{table.name}".lower()):
+            alias = "" if table.alias else f" AS {table.name}"
+            start, end = table.args["db"].meta["start"], table.this.meta["end"]
+            places.append((start, end + 1, f"({stands_for}){alias}"))
+    for start, end, text in sorted(places, reverse=True):
+        sql = sql[:start] + text + sql[end:]
+    return sql
+
+
+def _problems(statement: exp.Expr, tokens: Sequence[Token], database: str) -> Iterator[str]:
     if not isinstance(statement, exp.Query):
         yield "Only SELECT can be asked here."
     named = {cte.alias for cte in statement.find_all(exp.CTE)}
     for node in statement.walk():
         match node:
             case exp.Table():
-                yield from _table_problems(node, named)
+                yield from _table_problems(node, named, database)
             case exp.In() if isinstance(node.args.get("field"), exp.Column):
-                yield from _set_problems(node.args["field"], named)
+                yield from _set_problems(node.args["field"], named, database)
             case exp.Placeholder() | exp.Parameter() if _is_identifier(node):
                 yield "A parameter cannot stand for a name (Identifier), only for a value."
-            case exp.Func():
-                yield from _function_problems(node)
             case exp.Query():
                 yield from (text for clause, text in _CLAUSES.items() if node.args.get(clause))
             case exp.Command() | exp.DDL() | exp.DML():
                 yield "Only SELECT can be asked here."
             case _:
                 pass
+    yield from guest_words.problems(tokens, named)
 
 
-def _function_problems(function: exp.Func) -> Iterator[str]:
-    name = function.name if isinstance(function, exp.Anonymous) else function.sql_name()
-    if _REFUSED_FUNCTIONS.fullmatch(name.lower()):
-        yield f"The function {name} cannot be used here."
-
-
-def _table_problems(table: exp.Table, named: set[str]) -> Iterator[str]:
+def _table_problems(table: exp.Table, named: set[str], database: str) -> Iterator[str]:
     if isinstance(table.this, exp.Placeholder):
         return  # told as the parameter that it is
     if not isinstance(table.this, exp.Identifier):
         function = table.this.name if isinstance(table.this, exp.Anonymous) else str(table.this)
-        if function.lower() not in PUBLIC_TABLE_FUNCTIONS:
-            yield f"{function} cannot be used as a table here. {_PUBLIC}"
-    else:
-        yield from _name_problems(table.catalog, table.db, table.name, named)
+        if function.lower() not in guest_words.TABLE_FUNCTIONS:
+            yield f"{function} cannot be used as a table here. {guest_catalogue.TABLES}"
+    elif table.catalog or f"{table.db}.{table.name}".lower() not in SYSTEM_TABLES:
+        yield from _name_problems(table.catalog, table.db, table.name, named, database)
 
 
-def _set_problems(column: exp.Column, named: set[str]) -> Iterator[str]:
+def _set_problems(column: exp.Column, named: set[str], database: str) -> Iterator[str]:
     """`x IN name` reads a table when the name is no column: the parser cannot tell them apart."""
-    yield from _name_problems(column.db, column.table, column.name, named)
+    yield from _name_problems(column.db, column.table, column.name, named, database)
 
 
-def _name_problems(catalog: str, database: str, name: str, named: set[str]) -> Iterator[str]:
-    if not database and (name in PUBLIC_TABLES or name in named):
+def _name_problems(
+    catalog: str, db: str, name: str, named: set[str], database: str
+) -> Iterator[str]:
+    if not catalog and (
+        (db in ("", database) and name in PUBLIC_TABLES) or (not db and name in named)
+    ):
         return
-    full = ".".join(part for part in (catalog, database, name) if part)
-    yield f"There is no table {full!r} to ask. {_PUBLIC}"
-
-
-_PUBLIC: Final = f"Tables: {', '.join(sorted(PUBLIC_TABLES))}."
+    full = ".".join(part for part in (catalog, db, name) if part)
+    yield f"There is no table {full!r} to ask. {guest_catalogue.TABLES}"
 
 
 def _is_identifier(node: exp.Expr) -> bool:

@@ -32,6 +32,7 @@ class Limits(NamedTuple):
     seconds: float = 30.0
     rows: int = 10_000
     memory_bytes: int = 1024 * 1024 * 1024
+    answer_bytes: int = 256 * 1024 * 1024
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -186,7 +186,7 @@ async def test_the_engine_itself_refuses_a_guest_to_write(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The second gate, with the first one open.
-    monkeypatch.setattr("sinks.guest_sql.check", lambda sql: sql)
+    monkeypatch.setattr("sinks.guest_sql.check", lambda sql, _database: sql)
     for sql in (
         "INSERT INTO runs_log (run_id) VALUES ('x')",
         "DROP TABLE runs_log",

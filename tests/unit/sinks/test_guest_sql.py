@@ -19,6 +19,11 @@ from streams.errors import CallerError
         "SELECT number, arrayMap(x -> x + 1, [1]) FROM numbers(3) ARRAY JOIN [1, 2] AS y",
         "-- why\n/* how */ (SELECT 1)",
         "FROM runs SELECT count()",
+        "SELECT arrayMap((x, y) -> x + y, [1], [2]), arrayMap(lower, ['A']), arraySum([1])",
+        "SELECT countIf(attempt > 1), sumOrNullIf(item, 1), uniqExactIf(node, 1) FROM agent_runs",
+        "SELECT toDecimal64(1, 2)::Decimal(9, 2), CAST(1 AS Nullable(UInt8)) FROM events",
+        "SELECT sum(attempt) OVER (PARTITION BY node ORDER BY attempt) FROM default.agent_runs",
+        "SELECT * EXCEPT (payload), COLUMNS('at') APPLY(max) FROM events GROUP BY ALL",
         "SELECT 'system.tables; DROP TABLE runs -- file(1)' AS text",
     ],
 )
@@ -36,13 +41,14 @@ def test_a_closing_semicolon_is_not_part_of_the_question() -> None:
         ("", "Only SELECT"),
         ("DROP TABLE runs", "Only SELECT"),
         ("INSERT INTO runs_log SELECT * FROM runs", "Only SELECT"),
-        ("SHOW TABLES", "Only SELECT"),
+        ("SHOW PROCESSLIST", "SHOW TABLES"),
+        ("DESCRIBE secrets", "secrets"),
         ("EXPLAIN SELECT 1", "Only SELECT"),
         ("SET max_threads = 1", "Only SELECT"),
         ("SELECT 1; SELECT 2", "one statement"),
         ("SELECT 1; DROP TABLE runs", "one statement"),
-        ("SELECT * FROM system.tables", "system.tables"),
-        ("SELECT * FROM `system`.`tables`", "system.tables"),
+        ("SELECT * FROM system.processes", "system.processes"),
+        ("SELECT * FROM `system`.`processes`", "system.processes"),
         ("SELECT * FROM information_schema.tables", "information_schema.tables"),
         ("SELECT * FROM runs_log", "runs_log"),
         ("SELECT 1 IN system.one", "system.one"),
@@ -56,6 +62,15 @@ def test_a_closing_semicolon_is_not_part_of_the_question() -> None:
         ("SELECT * FROM merge('default', '.*')", "merge cannot"),
         ("SELECT * FROM view(SELECT 1)", "view cannot"),
         ("SELECT file('/etc/passwd')", "file"),
+        ("SELECT arrayMap(file, ['/etc/passwd'])", "file"),
+        ("SELECT arrayMap((file), ['/etc/passwd'])", "file"),
+        ("SELECT arrayMap(`file`, ['/etc/passwd'])", "file"),
+        ("SELECT arrayMap(newlyMade, ['x'])", "newlyMade: write a lambda"),
+        ("SELECT * APPLY(file) FROM runs", "file"),
+        ("SELECT current_user", "current_user"),
+        ("SELECT newlyMade('x')", "newlyMade"),
+        ("SELECT begin show, file('/etc/passwd')", "understood|begin"),
+        ("SELECT 1 AS \u201c'\u201d, file('/etc/passwd') AS \u201c'\u201d", "character|understood"),
         ("SELECT dictGet('d', 'a', 1)", "dictGet"),
         ("SELECT joinGet('t', 'a', 1)", "joinGet"),
         ("SELECT sleepEachRow(1) FROM events", "sleepEachRow"),
@@ -81,3 +96,19 @@ def test_whatever_else_is_refused_with_the_reason(sql: str, reason: str) -> None
 def test_a_hostile_text_is_refused_in_time_that_grows_with_its_length() -> None:
     with pytest.raises(CallerError):
         guest_sql.check("/**/" * 10_000 + "x")
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters"),
+    [
+        # Without a place for it the client would write the value into the text.
+        ("SELECT '%(a)s'", {"a": ", file($$/etc/passwd$$), "}),
+        ("SELECT {b:String}, '%(a)s'", {"a": "x", "b": "y"}),
+        ("SELECT {a:String}", {"a": "x", "b.*": "y"}),
+        ("SELECT { a : String}", {"a": "x"}),
+    ],
+)
+def test_a_parameter_has_its_place_in_the_text(sql: str, parameters: dict[str, str]) -> None:
+    with pytest.raises(CallerError, match="has no place"):
+        guest_sql.bound(sql, parameters)
+    assert guest_sql.bound("SELECT {a:UInt8}", {"a": 1}) == {"a": 1}

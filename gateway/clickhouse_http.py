@@ -1,0 +1,255 @@
+"""ClickHouse's HTTP interface at `/clickhouse`, so that its clients work with the history.
+
+Behind it is what `/api/sql` has: the guests' SQL and limits, the embedded store or a server. What a
+client says about compression, sessions and limits is taken and has no effect; a setting that
+would change what a query means is refused, as a read-only server does.
+"""
+
+import base64
+import binascii
+import hmac
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+import structlog
+from aiohttp import hdrs, web
+
+from gateway import watermark
+from gateway.requests import body
+from gateway.services import SERVICES
+from sinks.guest_sql import Escaped, QueryError, split_format
+from streams.errors import CallerError, CommandCenterError, OperatorError
+
+_log = structlog.get_logger(__name__)
+
+PATH: Final = "/clickhouse"
+_FORMATS: Final = {
+    "Native": "application/octet-stream",
+    "RowBinary": "application/octet-stream",
+    "RowBinaryWithNames": "application/octet-stream",
+    "RowBinaryWithNamesAndTypes": "application/octet-stream",
+    "Arrow": "application/vnd.apache.arrow.file",
+    "ArrowStream": "application/vnd.apache.arrow.stream",
+    "Parquet": "application/vnd.apache.parquet",
+    "JSON": "application/json; charset=UTF-8",
+    "JSONStrings": "application/json; charset=UTF-8",
+    "JSONColumns": "application/json; charset=UTF-8",
+    "JSONColumnsWithMetadata": "application/json; charset=UTF-8",
+    "JSONCompact": "application/json; charset=UTF-8",
+    "JSONCompactStrings": "application/json; charset=UTF-8",
+    "JSONEachRow": "application/x-ndjson; charset=UTF-8",
+    "JSONStringsEachRow": "application/x-ndjson; charset=UTF-8",
+    "JSONCompactEachRow": "application/x-ndjson; charset=UTF-8",
+    "JSONCompactEachRowWithNames": "application/x-ndjson; charset=UTF-8",
+    "JSONCompactEachRowWithNamesAndTypes": "application/x-ndjson; charset=UTF-8",
+    "JSONLines": "application/x-ndjson; charset=UTF-8",
+    "NDJSON": "application/x-ndjson; charset=UTF-8",
+    "CSV": "text/csv; charset=UTF-8; header=absent",
+    "CSVWithNames": "text/csv; charset=UTF-8; header=present",
+    "CSVWithNamesAndTypes": "text/csv; charset=UTF-8; header=present",
+    "TSV": "text/tab-separated-values; charset=UTF-8",
+    "TSVWithNames": "text/tab-separated-values; charset=UTF-8",
+    "TSVWithNamesAndTypes": "text/tab-separated-values; charset=UTF-8",
+    "TabSeparated": "text/tab-separated-values; charset=UTF-8",
+    "TabSeparatedWithNames": "text/tab-separated-values; charset=UTF-8",
+    "TabSeparatedWithNamesAndTypes": "text/tab-separated-values; charset=UTF-8",
+    "Markdown": "text/markdown; charset=UTF-8",
+    "Pretty": "text/plain; charset=UTF-8",
+    "PrettyCompact": "text/plain; charset=UTF-8",
+    "PrettyCompactMonoBlock": "text/plain; charset=UTF-8",
+    "PrettySpace": "text/plain; charset=UTF-8",
+    "Values": "text/plain; charset=UTF-8",
+    "Vertical": "text/plain; charset=UTF-8",
+    "XML": "application/xml; charset=UTF-8",
+    "Null": "text/plain; charset=UTF-8",
+}
+_USUAL: Final = "TabSeparated"
+
+_OURS: Final = frozenset({"query", "database", "default_format", "user", "password", "query_id"})
+# Of the transport, or limits, of which ours hold; none changes what the rows say.
+_WITHOUT_EFFECT: Final = frozenset(
+    {
+        "add_http_cors_header", "buffer_size", "cancel_http_readonly_queries_on_client_close",
+        "client_protocol_version", "connect_timeout", "enable_http_compression",
+        "http_headers_progress_interval_ms", "http_receive_timeout", "http_send_timeout",
+        "http_zlib_compression_level", "log_comment", "log_queries", "max_block_size",
+        "max_execution_time", "max_memory_usage", "max_result_bytes", "max_result_rows",
+        "max_threads", "output_format_binary_write_json_as_string", "priority", "quota_key",
+        "readonly", "receive_timeout", "result_overflow_mode", "send_progress_in_http_headers",
+        "send_timeout", "session_check", "session_id", "session_timeout", "wait_end_of_query",
+    }
+)  # fmt: skip
+
+_READONLY: Final = 164
+_WRONG_KEY: Final = 516
+_UNKNOWN_DATABASE: Final = 81
+_UNKNOWN_FORMAT: Final = 73
+_NOT_IMPLEMENTED: Final = 48
+_NO_CONNECTION: Final = 210
+_EMPTY: Final = 62
+_STATUS: Final = {_WRONG_KEY: 403, 497: 403, _READONLY: 403, _UNKNOWN_DATABASE: 404}
+
+
+class _Asked(NamedTuple):
+    """A request of a client."""
+
+    sql: str
+    output_format: str
+    parameters: Mapping[str, Any]
+    at_least: str | None
+
+
+def add_routes(app: web.Application) -> None:
+    """Bind the interface; clients ask with or without the slash, and for /ping."""
+    for path in (PATH, f"{PATH}/"):
+        app.router.add_get(path, answer)
+        app.router.add_post(path, answer)
+    app.router.add_get(f"{PATH}/ping", ping)
+
+
+async def ping(_request: web.Request) -> web.Response:
+    """ClickHouse's sign of life, which needs no key."""
+    return web.Response(text="Ok.\n")
+
+
+async def answer(request: web.Request) -> web.Response:
+    """The rows that a client asks for, or ClickHouse's kind of error."""
+    query_id = request.query.get("query_id") or str(uuid4())
+    try:
+        given = {**request.query, **await _form(request)}
+        if not given and not await request.read():
+            return web.Response(text="Ok.\n")
+        _hold_key(request, given)
+        response = await _rows(request, await _asked(request, given))
+    except CommandCenterError as error:
+        response = _refusal(error)
+    response.headers["X-ClickHouse-Query-Id"] = query_id
+    response.headers["X-ClickHouse-Server-Display-Name"] = "CommandCenter"
+    return response
+
+
+async def _rows(request: web.Request, asked: _Asked) -> web.Response:
+    seen = await watermark.reached(request, asked.at_least)
+    began = time.perf_counter_ns()
+    content = await request.app[SERVICES].store.export_readonly(
+        asked.sql, asked.parameters, output_format=asked.output_format
+    )
+    summary = {"elapsed_ns": str(time.perf_counter_ns() - began), "result_bytes": str(len(content))}
+    return web.Response(
+        body=content,
+        headers={
+            hdrs.CONTENT_TYPE: _FORMATS[asked.output_format],
+            "X-ClickHouse-Format": asked.output_format,
+            "X-ClickHouse-Summary": json.dumps(summary),
+            watermark.HEADER: watermark.text(seen),
+        },
+    )
+
+
+async def _form(request: web.Request) -> dict[str, str]:
+    """The fields of a multipart body; other bodies are a query, whatever their type says."""
+    if request.content_type != "multipart/form-data":
+        return {}
+    fields = await request.post()
+    if files := [name for name, value in fields.items() if not isinstance(value, str)]:
+        raise QueryError(f"A file cannot be sent with a query ({files[0]}).", _NOT_IMPLEMENTED)
+    return {name: str(value) for name, value in fields.items()}
+
+
+async def _asked(request: web.Request, given: Mapping[str, str]) -> _Asked:
+    sql = given.get("query", "")
+    if request.content_type != "multipart/form-data":
+        try:
+            sql = "\n".join(part for part in (sql, (await body(request)).decode()) if part)
+        except UnicodeDecodeError as error:
+            raise QueryError("The query is not UTF-8.", _EMPTY) from error
+    if not sql.strip():
+        raise QueryError("There is no query: send it as the body, or as ?query=.", _EMPTY)
+    _refuse_settings(given)
+    await _hold_database(request, given)
+    sql, output_format = split_format(sql)
+    output_format = (
+        output_format
+        or given.get("default_format")
+        or request.headers.get("X-ClickHouse-Format")
+        or _USUAL
+    )
+    if output_format not in _FORMATS:
+        raise QueryError(
+            f"Format {output_format} is not one of {', '.join(_FORMATS)}.", _UNKNOWN_FORMAT
+        )
+    parameters = {
+        name.removeprefix("param_"): Escaped(value)
+        for name, value in given.items()
+        if name.startswith("param_")
+    }
+    return _Asked(sql, output_format, parameters, given.get(watermark.AT_LEAST))
+
+
+def _refuse_settings(given: Mapping[str, str]) -> None:
+    for name, value in given.items():
+        if name in ("compress", "decompress"):
+            if value not in ("0", "false", ""):
+                raise QueryError(
+                    f"ClickHouse's own compression is not spoken here: leave out {name}=1"
+                    " (in JDBC: compress=false).",
+                    _NOT_IMPLEMENTED,
+                )
+        elif not (
+            name in _OURS
+            or name in _WITHOUT_EFFECT
+            or name == watermark.AT_LEAST
+            or name.startswith("param_")
+        ):
+            raise QueryError(f"Cannot modify {name!r} setting in readonly mode.", _READONLY)
+
+
+async def _hold_database(request: web.Request, given: Mapping[str, str]) -> None:
+    wanted = given.get("database") or request.headers.get("X-ClickHouse-Database") or "default"
+    if wanted != "default":
+        rows = await request.app[SERVICES].store.query("SELECT currentDatabase()")
+        if rows.rows[0][0] != wanted:
+            raise QueryError(f"Database {wanted} does not exist.", _UNKNOWN_DATABASE)
+
+
+def _hold_key(request: web.Request, given: Mapping[str, str]) -> None:
+    key = request.app[SERVICES].sql_key
+    if key and not any(
+        hmac.compare_digest(candidate.encode(), key.encode()) for candidate in _keys(request, given)
+    ):
+        raise QueryError(
+            "Authentication failed: the password has to be the key of COMMANDCENTER_SQL_KEY.",
+            _WRONG_KEY,
+        )
+
+
+def _keys(request: web.Request, given: Mapping[str, str]) -> list[str]:
+    """What the request gives as its key, in any of the ways that clients have."""
+    found = [request.headers.get("X-ClickHouse-Key", ""), given.get("password", "")]
+    scheme, _, value = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() == "bearer":
+        found.append(value.strip())
+    elif scheme.lower() == "basic":
+        with suppress(binascii.Error, UnicodeDecodeError):  # as good as no key
+            found.append(base64.b64decode(value, validate=True).decode().partition(":")[2])
+    return found
+
+
+def _refusal(error: CommandCenterError) -> web.Response:
+    code = error.code if isinstance(error, QueryError) else _EMPTY
+    status = _STATUS.get(code, 400)
+    if isinstance(error, OperatorError):
+        code, status = _NO_CONNECTION, 503
+        _log.warning("query refused", why=str(error))
+    elif not isinstance(error, CallerError):
+        code, status = 1002, 500
+        _log.error("query failed", why=str(error))
+    return web.Response(
+        status=status,
+        text=f"Code: {code}. DB::Exception: {error}\n",
+        headers={"X-ClickHouse-Exception-Code": str(code)},
+    )

@@ -1,0 +1,138 @@
+"""What a guest's text may call, told from its words alone.
+
+The parser knows many functions under other names, or takes them for something else; here every
+word that stands where ClickHouse would look for a function is held against the allow-list.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from sqlglot import Token, TokenType
+
+TABLE_FUNCTIONS: Final = frozenset({"numbers", "generateseries", "generate_series"})
+
+# What may stand before a parenthesis without being called.
+_KEYWORDS: Final = frozenset(
+    {
+        "all", "and", "any", "anti", "apply", "array", "as", "asc", "asof", "between", "by",
+        "case", "columns", "cube", "desc", "distinct", "else", "end", "except", "exists", "fill",
+        "filter", "from", "full", "global", "group", "grouping", "having", "ilike", "in", "inner",
+        "intersect", "interval", "into", "is", "join", "left", "like", "limit", "not", "offset",
+        "on", "or", "order", "outer", "over", "partition", "prewhere", "qualify", "recursive",
+        "replace", "right", "rollup", "sample", "select", "semi", "sets", "settings", "step",
+        "then", "ties", "to", "totals", "union", "using", "values", "when", "where", "window",
+        "with", "within", "xor", "interpolate", "regexp", "null", "true", "false",
+    }
+)  # fmt: skip
+_COMBINATORS: Final = re.compile(
+    r"(?:if|array|map|foreach|distinct|ordefault|ornull|resample|argmin|argmax|tuple)$"
+)
+# Their first argument is a function: written out, or named.
+_HIGHER: Final = re.compile(
+    r"array(map|filter|fill|reversefill|split|reversesplit|exists|all|count|first\w*|last\w*|min|max"
+    r"|sum|avg|product|cumsum\w*|sort|reversesort|partialsort|partialreversesort|fold"
+    r"|similarity\w*|reduce\w*)|map(apply|filter|exists|all|sort|reversesort|partial\w*)"
+)
+# Functions that some place calls by their bare name.
+_NEVER_NAMED: Final = re.compile(
+    r"current_?user|session_user|user|file|sleep|sleepeachrow|hostname|getsetting"
+)
+# ClickHouse takes these for quotes and for a minus; the parser does not.
+_LOOK_ALIKE: Final = re.compile("[\u2018\u2019\u201c\u201d\u2212\0]")
+
+
+def problems(tokens: Sequence[Token], named: set[str]) -> Iterator[str]:
+    """What is in the way of a text; `named` are the names that it gives by itself (WITH)."""
+    for place, token in enumerate(tokens):
+        if token.token_type is TokenType.STRING:
+            continue
+        # Behind these the parser takes the rest of a statement for one text.
+        if token.token_type is TokenType.BEGIN and place + 1 < len(tokens):
+            yield f"The word {token.text} cannot stand there; as a name put it into backticks."
+        if _LOOK_ALIKE.search(token.text):
+            yield f"The character {_LOOK_ALIKE.findall(token.text)[0]!r} can only stand in a text."
+        name = token.text.lower()
+        after = _text(tokens, place + 1)
+        if name == "apply" and token.token_type is not TokenType.IDENTIFIER:
+            yield from _named_function(tokens, place + 1, "APPLY")
+        if not _is_name(token):
+            continue
+        if after == "(":
+            if not _may_be_called(name, token, named):
+                yield f"The function {token.text} cannot be used here."
+            if _HIGHER.fullmatch(name):
+                yield from _named_function(tokens, place + 1, token.text)
+        elif _NEVER_NAMED.fullmatch(name) and _text(tokens, place - 1) != ".":
+            yield f"The function {token.text} cannot be used here; a name has to be another one."
+
+
+def _may_be_called(name: str, token: Token, named: set[str]) -> bool:
+    if token.token_type is not TokenType.IDENTIFIER and name in _KEYWORDS:
+        return True
+    if name in TABLE_FUNCTIONS or name in _words("types") or token.text in named:
+        return True
+    while name not in _words("functions"):
+        shorter = _COMBINATORS.sub("", name)
+        if shorter == name:
+            return False
+        name = shorter
+    return True
+
+
+def _named_function(tokens: Sequence[Token], place: int, caller: str) -> Iterator[str]:
+    """A function that is handed over by its name has to be one that may be called."""
+    opened = place
+    while _text(tokens, place) == "(":
+        place += 1
+    if place >= len(tokens) or not _is_name(tokens[place]):
+        return
+    name, after = tokens[place].text, _text(tokens, place + 1)
+    if place > opened + 1 and _text(tokens, _closing(tokens, opened + 1)) == "->":
+        return  # the names of a lambda: (x, y) -> …
+    if after in ("->", "(", ".", "[") or (
+        after == ")" and caller != "APPLY" and place == opened + 1
+    ):
+        return
+    if after in (",", ")", "as") or _is_name_at(tokens, place + 1):
+        if name.lower() not in _words("functions"):
+            yield f"{caller} cannot be given {name}: write a lambda, such as x -> x + 1."
+    elif caller == "APPLY" and name.lower() not in _words("functions"):
+        yield f"{caller} cannot be given {name}: write a lambda, such as x -> x + 1."
+
+
+def _closing(tokens: Sequence[Token], place: int) -> int:
+    """The place behind the parenthesis that closes the one at `place`."""
+    depth = 0
+    for at in range(place, len(tokens)):
+        depth += {"(": 1, ")": -1}.get(_text(tokens, at), 0)
+        if depth == 0:
+            return at + 1
+    return len(tokens)
+
+
+def _text(tokens: Sequence[Token], place: int) -> str:
+    if not 0 <= place < len(tokens) or tokens[place].token_type in (
+        TokenType.STRING,
+        TokenType.IDENTIFIER,
+    ):
+        return ""
+    return tokens[place].text.lower()
+
+
+def _is_name(token: Token) -> bool:
+    return token.token_type is TokenType.IDENTIFIER or bool(
+        re.fullmatch(r"\w+", token.text) and not token.text[0].isdigit()
+    )
+
+
+def _is_name_at(tokens: Sequence[Token], place: int) -> bool:
+    return place < len(tokens) and _is_name(tokens[place])
+
+
+@cache
+def _words(kind: str) -> frozenset[str]:
+    text = (files("sinks") / "sql" / f"guest_{kind}.txt").read_text(encoding="utf-8")
+    return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
