@@ -231,6 +231,12 @@ async def test_a_refusal_has_clickhouses_form(
 async def test_an_answer_tells_how_far_it_has_read(served: Served) -> None:
     _, _, headers = await served.get("SELECT 1", atLeast=f"0:{served.decisions}")
     assert headers["X-CommandCenter-Watermark"] == f"0:{served.decisions}"
+    run = generated_history.stories()[0].run
+    sql = "SELECT count() FROM runs WHERE run_id = {run:String}"
+    assert (await served.get(sql, param_run=run, atLeast=run))[:2] == (200, "1\n")
+    body = {"query": "SELECT 1 AS n"}
+    async with served.http.post("/api/sql?atLeast=0:1", json=body) as response:
+        assert (await response.json())["watermark"] == {"0": served.decisions}
     status, text, _ = await served.get("SELECT 1", atLeast="soon")
     assert (status, "no watermark" in text) == (400, True)
 

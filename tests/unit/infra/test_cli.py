@@ -477,6 +477,16 @@ async def test_sql_keeps_the_columns_in_their_order(
     assert gateway.asked[-1][2] == {"query": "SELECT {n:UInt8}", "parameters": {"n": "1=1"}}
 
 
+async def test_sql_writes_other_formats_as_they_come(gateway: FakeGateway, tmp_path: Path) -> None:
+    gateway.says("/api/sql", {"whatever": "comes"})
+    file = tmp_path / "answer"
+    assert await commandcenter("sql", "SELECT 1", "--parquet", "--output", file) == 0
+    assert gateway.asked[-1][2] == {"query": "SELECT 1", "parameters": {}, "format": "Parquet"}
+    assert json.loads(file.read_bytes()) == {"whatever": "comes"}
+    assert await commandcenter("sql", "SELECT 1", "--csv", "--json") == 2
+    assert await commandcenter("sql", "SELECT 1", "--output", file) == 2
+
+
 async def test_doctor_names_sources_and_masks_passwords(
     gateway: FakeGateway,
     capsys: pytest.CaptureFixture[str],
