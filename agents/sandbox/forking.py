@@ -38,6 +38,7 @@ class Forking:
     def __init__(self, process: asyncio.subprocess.Process, line: socket.socket) -> None:
         self._process = process
         self._line = line
+        self._sending = asyncio.Lock()
         self.ready = Ready(faults={}, threads=1, memory=0)
 
     @classmethod
@@ -110,15 +111,16 @@ class Forking:
         message = encode(order)
         if len(message) > ORDER_LIMIT:
             raise SandboxError(f"the order of a job has {len(message):,} bytes: too many folders")
-        while True:
-            try:
-                socket.send_fds(self._line, [message], descriptors)
-            except BlockingIOError:
-                await self._writable()
-            except OSError as error:
-                raise ForkingGoneError from error
-            else:
-                return
+        async with self._sending:  # a loop tells one only that a socket takes more
+            while True:
+                try:
+                    socket.send_fds(self._line, [message], descriptors)
+                except BlockingIOError:
+                    await self._writable()
+                except OSError as error:
+                    raise ForkingGoneError from error
+                else:
+                    return
 
     async def _writable(self) -> None:
         loop = asyncio.get_running_loop()
