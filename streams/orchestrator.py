@@ -5,9 +5,8 @@ For each batch: decide every message; publish the decisions and tasks and await 
 batch to the table's changelog, and acknowledge (`write`). A crash anywhere re-delivers, and the
 same messages make the same outputs.
 
-The next batch may be decided while the state of the last is being written: it goes on from the
-state in memory. Writes keep their order. What a crash in between loses of the state is decided
-again, with the same outputs, from where the last write says.
+Whoever calls them may decide the next batch while the state of the last is being written, in order:
+it goes on from the state in memory. The engine does not do that yet (docs/decisions/020).
 """
 
 import asyncio
@@ -267,10 +266,6 @@ class Orchestrator:
             self._end()
             _batch_seconds.observe(time.perf_counter() - decided.began)
             _active.set(sum(map(len, self._stores.values())))
-
-    def give_up(self, decided: Decided) -> None:  # noqa: ARG002  # says which
-        """What was decided will not be written: the write before it failed."""
-        self._end()
 
     def _begin(self) -> None:
         self._at_work += 1

@@ -162,12 +162,6 @@ async def test_what_was_decided_behind_a_refused_write_is_never_written() -> Non
     assert [written[OFFSET_KEY] for written in rig.broker.state] == [b"2"]
 
 
-async def test_a_write_that_is_given_up_holds_nobody() -> None:
-    rig = Rig()
-    rig.orchestrator.give_up(await rig.decide(START))
-    await rig.orchestrator.release()
-
-
 async def test_nothing_is_begun_while_partitions_are_let_go() -> None:
     """Else a backlog would hold up the whole group's rebalance."""
     rig = Rig()
