@@ -105,7 +105,7 @@ async def _open(settings: Settings, bootstrap: str, stack: AsyncExitStack) -> St
     await ensure_topics(
         bootstrap, topics.TOPICS, partitions=settings.partitions, replication=CLUSTER_DEFAULT
     )
-    store = await open_store(settings.store)
+    store = await open_store(settings.store, memory=settings.store_memory * 2**20)
     stack.push_async_callback(store.close)
     await damage.refuse(store)
     await schema.apply(store)

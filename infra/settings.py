@@ -113,6 +113,12 @@ class Settings(BaseSettings):
         le=36_500,
         description="days that runs stay in ClickHouse, from their start; 0: for ever",
     )
+    store_memory: int = Field(
+        default=2_048,
+        ge=512,
+        le=1_048_576,
+        description="MiB that chDB in the gateway's process may use; what needs more is refused",
+    )
     data: Annotated[Path, AfterValidator(_absolute)] = Field(
         default_factory=_default_data, description="data directory"
     )

@@ -28,6 +28,9 @@ from streams.errors import CallerError, OperatorError
 # the first insert. None is this module's own word for "pandas is not there".
 options.pd = None
 
+MEMORY_BYTES: Final = 2 * 1024**3
+WRITERS: Final = 2
+"""While the engine inserts one block, Python writes the next."""
 READERS: Final = 3
 GUESTS: Final = 2
 
@@ -54,7 +57,9 @@ _WRITER: Final = {"async_insert": 0, "max_insert_threads": 1, "max_threads": 1}
 _READER: Final = {"max_threads": 2, "max_execution_time": 60}
 
 
-async def open_store(url: str, limits: Limits = DEFAULT_LIMITS, *, beside: str = "") -> Store:
+async def open_store(
+    url: str, limits: Limits = DEFAULT_LIMITS, *, beside: str = "", memory: int = MEMORY_BYTES
+) -> Store:
     """Open the store that the setting names.
 
     Args:
@@ -63,6 +68,8 @@ async def open_store(url: str, limits: Limits = DEFAULT_LIMITS, *, beside: str =
         limits: Of the guests' queries.
         beside: Open another database of the same engine, called as the store's with this behind;
             it is made if need be.
+        memory: Bytes that chDB may use in all, caches included; a server has a limit of its own.
+            What needs more is refused, and the recorder tries again.
 
     Raises:
         OperatorError: It cannot be opened; the text says why and what to do.
@@ -70,7 +77,7 @@ async def open_store(url: str, limits: Limits = DEFAULT_LIMITS, *, beside: str =
     parts = urlsplit(url)
     if parts.scheme == "chdb":
         folder = Path(url.removeprefix("chdb://"))
-        return await asyncio.to_thread(_open_chdb, folder, limits, beside)
+        return await asyncio.to_thread(_open_chdb, folder, limits, beside, memory)
     if parts.scheme == "clickhouse":
         return await asyncio.to_thread(_open_server, url, limits, beside)
     raise OperatorError(
@@ -79,7 +86,7 @@ async def open_store(url: str, limits: Limits = DEFAULT_LIMITS, *, beside: str =
     )
 
 
-def _open_chdb(folder: Path, limits: Limits, beside: str) -> Store:
+def _open_chdb(folder: Path, limits: Limits, beside: str, memory: int) -> Store:
     if not folder.is_absolute() or "?" in str(folder):
         raise OperatorError(f"chdb://{folder} does not name an absolute folder, as chdb:///folder.")
     try:
@@ -96,7 +103,14 @@ def _open_chdb(folder: Path, limits: Limits, beside: str) -> Store:
                 settings=dict(settings),
                 tz_mode="aware",
                 # The machine is shared with a broker and workers: two threads to merge are plenty.
-                chdb_options={"background_pool_size": "2", "background_schedule_pool_size": "2"},
+                chdb_options={
+                    "background_pool_size": "2",
+                    "background_schedule_pool_size": "2",
+                    "max_server_memory_usage": str(memory),
+                    "mark_cache_size": str(memory // 8),
+                    "primary_index_cache_size": str(memory // 8),
+                    "index_mark_cache_size": str(memory // 16),
+                },
             )
         except ClickHouseError as error:
             raise _why_not_opened(folder, error) from error
@@ -205,7 +219,7 @@ class ClickHouse:
         self._database = database
         self._limits = limits
         self._types: dict[str, dict[str, str]] = {}
-        self._writer = _Role("writer", 1, lambda: make(_WRITER))
+        self._writer = _Role("writer", WRITERS, lambda: make(_WRITER))
         self._upkeep = _Role("upkeep", 1, lambda: make(_WRITER))
         self._readers = _Role("reader", READERS, lambda: make(_READER))
         self._guests = _Role("guest", GUESTS, lambda: _confine(make, limits))
@@ -286,6 +300,11 @@ class ClickHouse:
 
     def _fault(self, error: Exception) -> CallerError | OperatorError:
         code = error.code if isinstance(error, DatabaseError) else None
+        if code == _TOO_MUCH_MEMORY and "(total)" in str(error):
+            return OperatorError(
+                f"{self._description} has used up the memory that it may have: ask again later, or "
+                "allow it more (COMMANDCENTER_STORE_MEMORY)."
+            )
         if code is None or code in _OPERATOR:
             return OperatorError(f"{self._description} does not answer: {_plain(error)}.")
         return QueryError(self._what_is_wrong(code, error), code)

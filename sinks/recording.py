@@ -208,14 +208,18 @@ class Recording:
         return made
 
     async def _insert(self, made: _Made, block: str) -> None:
-        for table, rows in made.tables.items():
-            if not rows.length:
-                continue
-            if table == "events":
-                await self._insist(partial(self._insert_events, rows, block))
-                self.counts.events += rows.length
-            else:
-                await self._insist(partial(self._store.insert, table, rows.columns))
+        parts = [
+            self._insist(partial(self._store.insert, table, rows.columns))
+            for table, rows in made.tables.items()
+            if rows.length and table != "events"
+        ]
+        # Which of these comes first does not matter. All have ended before one's fault is told.
+        for fault in await asyncio.gather(*parts, return_exceptions=True):
+            if fault is not None:
+                raise fault
+        if (events := made.tables["events"]).length:
+            await self._insist(partial(self._insert_events, events, block))
+            self.counts.events += events.length
 
     async def _insert_events(self, rows: Table, block: str) -> None:
         """One insert. One that failed may have succeeded nevertheless: the store knows."""

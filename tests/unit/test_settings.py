@@ -17,6 +17,7 @@ def test_defaults_are_embedded_and_on_loopback(
         "kafka_port": 9092,
         "clickhouse": "",
         "retention": 0,
+        "store_memory": 2_048,
         "data": tmp_path / "commandcenter",
         "host": "127.0.0.1",
         "port": 8080,
