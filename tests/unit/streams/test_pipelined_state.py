@@ -85,7 +85,7 @@ class Replaced:
     async def may_write(self) -> bool:
         return False
 
-    def to_mend(self, _partition: int) -> set[bytes]:
+    def to_mend(self, _partition: int, _reads: int) -> set[bytes]:
         return set()
 
     def written(self, *_: object) -> None:
@@ -136,7 +136,7 @@ class Group:
     async def may_write(self) -> bool:
         return self.ours
 
-    def to_mend(self, _partition: int) -> set[bytes]:
+    def to_mend(self, _partition: int, _reads: int) -> set[bytes]:
         return set()
 
     def written(self, *_: object) -> None:
