@@ -23,7 +23,7 @@ from streams.faust_shell import (
     batch_topic,
     new_app,
 )
-from streams.orchestrator import Orchestrator
+from streams.orchestrator import Decided, Orchestrator
 from streams.partition_watch import PartitionWatch
 from streams.read_ahead import read_ahead
 from streams.router import Router
@@ -128,6 +128,7 @@ class Engine:
             # Of what is applied already. 1 would make Faust read what the owner writes itself.
             recovery_buffer_size=2,
         )
+        self._writing: asyncio.Task[None] | None = None
         self.actors = Actors()
         """What works in this worker; others may add theirs."""
         self.ready = asyncio.Event()
@@ -168,12 +169,20 @@ class Engine:
         self._done(batches)
 
     async def _orchestrate(self, batches: list[Batch]) -> None:
-        """Decide the batches, then write their state: the next ones are decided after that."""
+        """Decide the batches; their state is written while the next ones are decided."""
         # One that waited here through a rebalance is read again, from where the state says. Decided
         # now, it might be ahead of that, and what lies between would count as read.
         generation = self.app.consumer_generation_id
         batches = [batch for batch in batches if batch.generation == generation]
         decided = await self._orchestrator.decide(batches)
+        before = self._writing
+        self._writing = self.actors.start("state writer", self._write(decided, before))
+        if before is not None:
+            await asyncio.wait([before])  # two batches at most are not written yet
+
+    async def _write(self, decided: Decided, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
         self._done(await self._orchestrator.write(decided))
 
     def _accept(self, handler: TaskHandler) -> Callable[[list[Batch]], Awaitable[None]]:

@@ -5,8 +5,8 @@ For each batch: decide every message; publish the decisions and tasks and await 
 batch to the table's changelog, and acknowledge (`write`). A crash anywhere re-delivers, and the
 same messages make the same outputs.
 
-Whoever calls them may decide the next batch while the state of the last is being written, in order:
-it goes on from the state in memory. The engine does not do that yet (docs/decisions/020).
+The next batch is decided while the state of the last is being written, in order: it goes on from
+the state in memory (docs/decisions/020).
 """
 
 import asyncio
@@ -261,6 +261,9 @@ class Orchestrator:
             _log.warning("another worker has the partitions: nothing more is written")
             self._stores.clear()
             return ()
+        except BaseException:
+            self._stores.clear()  # nothing that was decided behind it is written either
+            raise
         else:
             return decided.batches
         finally:
