@@ -122,12 +122,12 @@ async def test_nobody_there_is_out_of_reach(capsys: pytest.CaptureFixture[str]) 
         ("runs", "list", "--limit", "0"),
         ("runs", "list", "--url", "ftp://x"),
         ("trigger", "a.b", "--data", "{"),
-        ("trigger", "a.b", "--data", "@/nonexistent"),
+        ("trigger", "a.b", "--data", "@/dev/null/nothing"),
         ("workflow", "trigger", "review", "--data", "[1]"),
-        ("workflow", "apply", "/nonexistent"),
+        ("workflow", "apply", "/dev/null/nothing"),
         ("sql", "SELECT 1", "--param", "x"),
         ("worker", "--agents", "nonsense"),
-        ("demo", "--repo", "/nonexistent"),
+        ("demo", "--repo", "/dev/null/nothing"),
     ],
 )
 async def test_bad_input_is_exit_code_2_without_a_stack_trace(
