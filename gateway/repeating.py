@@ -1,5 +1,6 @@
 """Retry and rerun: a new run of the same workflow version, linked to the one that it repeats."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ from gateway.requests import answer, fields, idempotency_key, json_object, short
 from gateway.run_detail import Told, decoded
 from gateway.run_views import RepetitionAccepted
 from gateway.runs import told_so_far
-from gateway.services import SERVICES, STARTS, WRITER
+from gateway.services import READS, SERVICES, STARTS, WRITER
 from streams import codec
 from streams.blob_store import BlobStore, MissingContentError
 from streams.draft import PAYLOAD_LIMIT
@@ -22,7 +23,7 @@ from streams.ids import run_id
 from streams.lifecycle import TERMINAL
 from streams.payload import as_reference
 from streams.plan import Plan
-from streams.records import Edit, Origin, Reused, RunStarted, RunStatus, Start
+from streams.records import Edit, Event, Origin, Reused, RunStarted, RunStatus, Start
 from streams.topics import INBOX
 from streams.trigger import trace_context
 
@@ -45,8 +46,8 @@ async def retry_run(request: web.Request) -> web.Response:
     if mode not in MODES:
         raise CallerError(f"'mode' must be one of {', '.join(MODES)}, not {mode!r}")
     requested_by = short_text(given, "requestedBy", "")
-    told, plan = await _ended(request)
-    results = Results(event for _, event in decoded(told.rows))
+    told, plan, events = await _ended(request)
+    results = Results(events)
     if mode == "whole":
         taken = results.whole()
     elif mode == "failed":
@@ -58,7 +59,7 @@ async def retry_run(request: web.Request) -> web.Response:
             raise ConflictError(f"run {told.detail.id} left nothing that could not be undone")
         taken = results.undone(plan)
     kind = "compensation" if mode == "compensation" else "retry"
-    return await _repeat(request, told, taken, kind, requested_by)
+    return await _repeat(request, told, events, taken, kind, requested_by)
 
 
 async def rerun_run(request: web.Request) -> web.Response:
@@ -70,17 +71,16 @@ async def rerun_run(request: web.Request) -> web.Response:
     given = await json_object(request)
     fields(given, "from", "inputs", "requestedBy")
     requested_by = short_text(given, "requestedBy", "")
-    told, plan = await _ended(request)
+    told, plan, events = await _ended(request)
     node = given.get("from")
     steps = [spec.id for spec in plan.spec.nodes]
     if node not in steps:
         raise CallerError(f"'from' must be a node of the run ({', '.join(steps)}), not {node!r}")
-    results = Results(event for _, event in decoded(told.rows))
+    results = Results(events)
     chosen = frozenset({node})
     inputs = _inputs(given.get("inputs", {}), plan, results.again(plan, chosen))
-    return await _repeat(
-        request, told, results.repeated(plan, chosen, inputs), "rerun", requested_by
-    )
+    taken = results.repeated(plan, chosen, inputs)
+    return await _repeat(request, told, events, taken, "rerun", requested_by)
 
 
 def _inputs(given: Any, plan: Plan, again: frozenset[str]) -> dict[str, Raw]:
@@ -103,7 +103,8 @@ def _inputs(given: Any, plan: Plan, again: frozenset[str]) -> dict[str, Raw]:
     return {node: Raw(msgspec.json.encode(value)) for node, value in given.items()}
 
 
-async def _ended(request: web.Request) -> tuple[Told, Plan]:
+async def _ended(request: web.Request) -> tuple[Told, Plan, Sequence[Event]]:
+    """The run, its plan, and everything that happened in it."""
     run = request.match_info["id"]
     told = await told_so_far(request, run)
     if told.detail.status not in TERMINAL:
@@ -115,15 +116,21 @@ async def _ended(request: web.Request) -> tuple[Told, Plan]:
             f"version {told.detail.version} of workflow {told.detail.workflow!r} cannot be read by"
             " this release"
         )
-    return told, told.plan
+    rows = await request.app[READS].run_events(run)
+    return told, told.plan, [event for _, event in decoded(rows)]
 
 
 async def _repeat(
-    request: web.Request, told: Told, taken: Repetition, kind: str, requested_by: str
+    request: web.Request,
+    told: Told,
+    events: Sequence[Event],
+    taken: Repetition,
+    kind: str,
+    requested_by: str,
 ) -> web.Response:
     app = request.app
     old = told.detail
-    started = next(event for _, event in decoded(told.rows) if isinstance(event, RunStarted))
+    started = next(event for event in events if isinstance(event, RunStarted))
     # To undo twice would be to pay a refund twice: asked again, it is the same run. What that one
     # could not undo, a retry of that one does.
     key = kind if kind == "compensation" else idempotency_key(request) or uuid4().hex
