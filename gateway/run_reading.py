@@ -1,8 +1,8 @@
-"""A run with its nodes, read from the store without the events of all its items.
+"""A run with its nodes, read from the store: a small one by its events, a large one without most.
 
-What is read follows the run's nodes and attempts, and not what else has happened: of a fan-out the
-store counts how many items stand where, and what they cost; single items are read where the answer
-shows them. All of it is up to one event of the run, so that its parts agree.
+What is read of a large one follows its nodes and attempts, and not what else has happened: of a
+fan-out the store counts how many items stand where, and what they cost; single items are read where
+the answer shows them. All of it is up to one event of the run, so that its parts agree.
 """
 
 import asyncio
@@ -20,8 +20,41 @@ from streams.records import Event, NodeFannedOut, NodeStatus, NodeSucceeded
 Item = tuple[str, int]
 """An item of a node."""
 
+SMALL: Final = 500
+"""Events that are read at once: one query, where a large run takes some."""
+
 _MANY_EVENTS: Final = 1_000
 _WAITING: Final = events_that_mean(NodeStatus.WAITING_APPROVAL)
+
+
+async def first_events(reads: Reads, run: str) -> Sequence[EventRow]:
+    """The run's first events: all of them, or more than `SMALL`."""
+    return await reads.run_events_page(run, 0, SMALL + 1)
+
+
+async def tell_run(
+    reads: Reads,
+    first: Sequence[EventRow],
+    plan: Plan | None,
+    watermark: Mapping[int, int],
+    asked: Sequence[Item] = (),
+) -> Told:
+    """The run of these `first_events`, of which there are some, as it stands.
+
+    Args:
+        reads: Asked for the rest.
+        first: Of the run.
+        plan: Its version, where this release can read it.
+        watermark: How far the history was read.
+        asked: Items that are asked about.
+
+    Raises:
+        UnreadableRecordError: An event is not of a known kind.
+    """
+    if len(first) <= SMALL:
+        return tell_all(first, plan, watermark)
+    [last] = await reads.newest_run_events(first[0].run, None, 1)
+    return await read_run(reads, last, plan, watermark, asked)
 
 
 async def read_run(
@@ -31,11 +64,7 @@ async def read_run(
     watermark: Mapping[int, int],
     asked: Sequence[Item] = (),
 ) -> Told:
-    """The run as it stood after its event `last`, with the items that are asked about.
-
-    Raises:
-        UnreadableRecordError: An event is not of a known kind.
-    """
+    """A large run as it stood after its event `last`; the rest as for `tell_run`."""
     rows = await reads.run_story(last.run, last.seq)
     fan_outs: dict[str, int] = {}
     succeeded: set[str] = set()

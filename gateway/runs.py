@@ -16,7 +16,7 @@ from gateway.requests import JSON, MAX_PAGE, answer, choice, page_size
 from gateway.run_costs import CostSum, cost_views, costs_of
 from gateway.run_detail import EventRow, Told, decoded, tell_accepted
 from gateway.run_items import page_of_items
-from gateway.run_reading import Item, read_run
+from gateway.run_reading import Item, first_events, tell_run
 from gateway.run_views import (
     AgentRunList,
     CostList,
@@ -219,10 +219,10 @@ async def snapshot(app: web.Application, wanted: Filter) -> Snapshot:
     reads = app[READS]
     watermark = await reads.watermark()
     if wanted.run is not None:
-        rows = await reads.newest_run_events(wanted.run, None, 1)
+        rows = await first_events(reads, wanted.run)
         if not rows:
             return Snapshot({"run": None}, watermark, {})
-        run = (await _tell(app, rows[0], watermark)).detail
+        run = (await _tell(app, rows, watermark)).detail
         return Snapshot({"run": run}, watermark, {run.id: run.seq + 1})
     runs = await reads.runs(
         RunQuery(
@@ -242,10 +242,11 @@ async def detail(request: web.Request, run: str) -> RunDetail:
 
 async def known_run(request: web.Request, run: str, *asked: Item) -> Told:
     """As `detail`, with its nodes, and the items that are asked about."""
-    watermark = await request.app[READS].watermark()
-    last = await _known_last(request, run)
-    if last is not None:
-        return await _tell(request.app, last, watermark, asked)
+    reads = request.app[READS]
+    watermark = await reads.watermark()
+    rows = await _recorded(request, run, lambda: first_events(reads, run))
+    if rows:
+        return await _tell(request.app, rows, watermark, asked)
     accepted = request.app[STARTS].get(run)
     if accepted is None:
         raise _unknown(run)
@@ -318,10 +319,13 @@ async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:
 
 
 async def _tell(
-    app: web.Application, last: EventRow, watermark: Mapping[int, int], asked: Sequence[Item] = ()
+    app: web.Application,
+    first: Sequence[EventRow],
+    watermark: Mapping[int, int],
+    asked: Sequence[Item] = (),
 ) -> Told:
-    """The run as it stood after its event `last`; what waits for a missing worker says so."""
-    told = await read_run(app[READS], last, plan_of(app, last), watermark, asked)
+    """The run of these first events; what waits for a worker that is not there says so."""
+    told = await tell_run(app[READS], first, plan_of(app, first[0]), watermark, asked)
     steps = [_with_unserved(app[AGENTS], step) for step in told.detail.steps]
     return told._replace(detail=msgspec.structs.replace(told.detail, steps=steps))
 

@@ -63,6 +63,10 @@ class FakeReads:
         return self.run_views[: query.limit]
 
     async def run_events(self, run: str) -> Sequence[EventRow]:
+        self.asked.append(("all", run))
+        return await self._events(run)
+
+    async def _events(self, run: str) -> Sequence[EventRow]:
         if self.on_read is not None:
             await self.on_read()
         return self.rows.get(run, [])
@@ -72,12 +76,12 @@ class FakeReads:
         return [row for rows in self.rows.values() for row in rows][: query.limit]
 
     async def run_events_page(self, run: str, start: int, limit: int) -> Sequence[EventRow]:
-        return [row for row in await self.run_events(run) if row.seq >= start][:limit]
+        return [row for row in await self._events(run) if row.seq >= start][:limit]
 
     async def newest_run_events(
         self, run: str, before: int | None, limit: int
     ) -> Sequence[EventRow]:
-        rows = [r for r in await self.run_events(run) if before is None or r.seq < before]
+        rows = [r for r in await self._events(run) if before is None or r.seq < before]
         return rows[::-1][:limit]
 
     async def agent_runs(
@@ -99,7 +103,7 @@ class FakeReads:
 
     async def run_story(self, run: str, until: int) -> Sequence[EventRow]:
         newest: dict[Any, EventRow] = {}
-        for row in await self.run_events(run):
+        for row in await self._events(run):
             event = msgspec.json.decode(row.payload)
             if row.seq <= until and event.get("item") is None:
                 newest[event["node"] if row.type == "node.progressed" else row.seq] = row
