@@ -6,7 +6,8 @@ from uuid import uuid4
 
 import msgspec
 from aiohttp import web
-from msgspec import Raw, structs
+from msgspec import Raw
+from msgspec.structs import replace
 
 from gateway.problem import ConflictError
 from gateway.repetition import Outputs, Repetition, Results
@@ -38,7 +39,7 @@ async def retry_run(request: web.Request) -> web.Response:
 
     `failed` (the default) does again what did not succeed, and what depends on that; results of
     the rest are taken over. `whole` does everything again. `compensation` undoes what the run could
-    not undo. The same `Idempotency-Key` gives the same run.
+    not undo. The same `Idempotency-Key` gives the same run, with the `status` it has come to.
     """
     given = await json_object(request)
     fields(given, "mode", "requestedBy")
@@ -134,9 +135,20 @@ async def _repeat(
     # To undo twice would be to pay a refund twice: asked again, it is the same run. What that one
     # could not undo, a retry of that one does.
     key = kind if kind == "compensation" else idempotency_key(request) or uuid4().hex
+    run = run_id(old.project, old.workflow, f"/api/runs/{old.id}/{kind}", key)
+    accepted = RepetitionAccepted(
+        workflow_run_id=run,
+        status=RunStatus.PENDING,
+        origin_run=old.id,
+        kind=kind,
+        reused=taken.results,
+    )
+    location = {"Location": f"/api/runs/{run}"}
+    if known := await app[READS].newest_run_events(run, None, 1):
+        return answer(replace(accepted, status=RunStatus(known[0].status)), 202, location)
     blobs = app[SERVICES].blobs
     start = Start(
-        run=run_id(old.project, old.workflow, f"/api/runs/{old.id}/{kind}", key),
+        run=run,
         project=old.project,
         workflow=old.workflow,
         version=old.version,
@@ -151,17 +163,7 @@ async def _repeat(
     start = await _fitting(blobs, start)
     await app[WRITER].write(INBOX, start.run, codec.encode(start))
     app[STARTS].add(start, int(app[SERVICES].clock() * 1000))
-    return answer(
-        RepetitionAccepted(
-            workflow_run_id=start.run,
-            status=RunStatus.PENDING,
-            origin_run=old.id,
-            kind=kind,
-            reused=taken.results,
-        ),
-        202,
-        {"Location": f"/api/runs/{start.run}"},
-    )
+    return answer(accepted, 202, location)
 
 
 async def _reuse(blobs: BlobStore, project: str, taken: Repetition) -> tuple[Reused, ...]:
@@ -197,9 +199,9 @@ async def _fitting(blobs: BlobStore, start: Start) -> Start:
             return payload
         return Raw((await blobs.put(start.project, content)).encode())
 
-    fitting = structs.replace(
+    fitting = replace(
         start,
-        trigger=structs.replace(start.trigger, data=await small(start.trigger.data)),
+        trigger=replace(start.trigger, data=await small(start.trigger.data)),
         reuse=tuple(
             [
                 Reused(node=each.node, item=each.item, output=await small(each.output))
