@@ -141,7 +141,7 @@ async def _verify(
             for partition in partitions:
                 last = recorded.get(partition, -1)
                 counts.update(await _partition(log, ask, partition, last, triggers, findings))
-                del triggers.expected[partition]
+                del triggers.expected[partition], triggers.told_ends[partition]
             excused = [place async for place in _letters(log)]
             counts["dead letters"] += len(excused)
             findings.excuse(excused)
@@ -172,6 +172,7 @@ async def _partition(
         partition,
         findings,
         triggers.expected[partition],
+        triggers.told_ends[partition],
         whole=not begins[1],
         all_starts=not begins[0],
         since=log.since,
