@@ -19,7 +19,7 @@ from immutables import Map
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from streams.ids import COMPENSATION, node_key
+from streams.ids import COMPENSATION, attempt_key, node_key
 from streams.payload import Blobs, as_reference
 from streams.records import (
     Decision,
@@ -30,6 +30,7 @@ from streams.records import (
     NodeApproved,
     NodeAwaiting,
     NodeCancelled,
+    NodeCharged,
     NodeDispatched,
     NodeEdited,
     NodeFailed,
@@ -109,6 +110,9 @@ TERMINAL: Final = frozenset(status for status, moves in RUN_TRANSITIONS.items() 
 SETTLED: Final = frozenset(status for status, moves in NODE_TRANSITIONS.items() if not moves)
 UNDER_WAY: Final = frozenset({NodeStatus.RUNNING, NodeStatus.RETRYING})
 
+UNPAID_KEPT: Final = 100
+"""So many attempts that were given up are known to a run: the head of each is written often."""
+
 # Every decision needs these: to find them in their class takes four times as long.
 _PENDING: Final = NodeStatus.PENDING
 _RUNNING: Final = NodeStatus.RUNNING
@@ -171,7 +175,8 @@ class Fold:
 
     __slots__ = (
         "deadline", "depth", "ended", "ending", "failure", "head", "lists", "nodes", "open",
-        "parent", "paused_at", "retries", "running", "seq", "touched", "trigger", "waiting",
+        "parent", "paused_at", "retries", "running", "seq", "touched", "trigger", "unpaid",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, state: RunState | None) -> None:
@@ -194,6 +199,7 @@ class Fold:
         self.deadline = head.deadline
         self.paused_at = head.paused_at
         self.ending = head.ending
+        self.unpaid = head.unpaid
 
     @property
     def status(self) -> RunStatus:
@@ -274,6 +280,7 @@ class Fold:
                 self._close(event, _SUCCESS, 0, output=event.output)
             case NodeRetrying():
                 self.retries += 1
+                self._given_up(event)
                 before = self._known(event)
                 self._put(
                     NodeState(
@@ -290,11 +297,16 @@ class Fold:
                     )
                 )
             case NodeFailed():
+                self._given_up(event)
                 self._close(event, NodeStatus.FAILED, event.attempt, failure=event.failure)
                 self._failed(event)
             case NodeSkipped():
                 self._put(NodeState(node=event.node, status=NodeStatus.SKIPPED))
+            case NodeCharged():
+                key = attempt_key(event.node, event.item, event.attempt)
+                self.unpaid = tuple(each for each in self.unpaid if each != key)
             case NodeCancelled():
+                self._given_up(event)
                 self._close(event, NodeStatus.CANCELLED, event.attempt)
             case NodeStopping():
                 self._change(event, stopping=True, wake_at=event.deadline)
@@ -373,6 +385,16 @@ class Fold:
         item = getattr(event, "item", None)
         known = self.nodes.get(node_key(event.node, item))
         return known or NodeState(node=event.node, item=item, status=NodeStatus.PENDING)
+
+    def _given_up(self, event: NodeRetrying | NodeFailed | NodeCancelled) -> None:
+        """Know the attempt, if somebody is at work on it whom nobody has heard."""
+        told = event.costs if isinstance(event, NodeCancelled) else event.started_at is not None
+        if told or not event.attempt:
+            return
+        before = self._known(event)
+        if before.status is _RUNNING and before.items is None and before.awaits is None:
+            key = attempt_key(event.node, event.item, event.attempt)
+            self.unpaid = (*self.unpaid, key)[-UNPAID_KEPT:]
 
     def _begin(self, event: NodeDispatched | NodeRequested) -> None:
         item = event.item
@@ -520,6 +542,7 @@ class Fold:
             failure=self.failure,
             finished_at=decision.at if finished else None,
             traceparent=decision.traceparent,
+            unpaid=() if finished else self.unpaid,
         )
         if finished:  # its history is in the events; the head is kept to know the run by
             return RunState(head)
@@ -568,6 +591,7 @@ NodeEvent = (
     | NodeSkipped
     | NodeStopping
     | NodeCancelled
+    | NodeCharged
 )
 """Events of a node, or of an item of one."""
 

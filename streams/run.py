@@ -5,8 +5,9 @@ Rules:
   its events make of the state is `streams.lifecycle`; how nodes begin and end is `streams.steps`,
   how the run does `streams.ending`.
 - A run ends in exactly one terminal state. Whatever it hears afterwards changes nothing.
-- A message that does not fit the state (a result of an attempt given up, a timer overtaken, a
-  second start) makes no events; `Outcome.ignored` says why.
+- A message that does not fit the state (a timer overtaken, a second start) makes no events;
+  `Outcome.ignored` says why.
+- The result of an attempt that was given up changes nothing but what the run has cost, once.
 - What is due when stands in the state (`RunHead.deadline`, `NodeState.wake_at`): timers can be
   rebuilt from it at any time.
 - A paused run begins nothing; what is under way goes on, and its results are taken.
@@ -18,7 +19,7 @@ import msgspec
 
 from streams import ending, pattern, steps
 from streams.draft import PAYLOAD_LIMIT, Draft, Limits, Outcome
-from streams.ids import node_key
+from streams.ids import attempt_key, node_key
 from streams.lifecycle import TERMINAL, RunState
 from streams.payload import Blobs, as_reference, no_blobs
 from streams.plan import Plan
@@ -28,6 +29,7 @@ from streams.records import (
     Failure,
     Message,
     NodeApproved,
+    NodeCharged,
     NodeEdited,
     NodeProgressed,
     NodeRejected,
@@ -203,11 +205,14 @@ def _hear_result(draft: Draft, message: Result) -> str:
         or state.items is not None
         or not _is_worked_on(draft, state)
     ):
+        if _is_unpaid(draft, message):
+            _charge(draft, message)
+            return ""
         return "late_result" if draft.node_plan(message.node) else "unknown_node"
     if message.failure is not None:
         approved = steps.is_approved(draft, message.node, message.item)
         if message.failure.kind == "approval_required" and not approved:
-            _ask_for_agent(draft, state, message.failure)
+            _ask_for_agent(draft, state, message.failure, message)
         else:
             steps.attempt_failed(draft, state, message.failure, message)
     elif isinstance(message.output, msgspec.Raw):
@@ -220,6 +225,20 @@ def _hear_result(draft: Draft, message: Result) -> str:
         )
         steps.attempt_failed(draft, state, failure, message)
     return ""
+
+
+def _is_unpaid(draft: Draft, message: Result) -> bool:
+    """Whether the attempt was given up, and has not said yet what it cost."""
+    key = attempt_key(message.node, message.item, message.attempt)
+    return bool(message.costs) and key in draft.fold.unpaid
+
+
+def _charge(draft: Draft, message: Result) -> None:
+    draft.emit(
+        NodeCharged(
+            node=message.node, item=message.item, attempt=message.attempt, costs=message.costs
+        )
+    )
 
 
 def _is_worked_on(draft: Draft, state: NodeState) -> bool:
@@ -243,21 +262,23 @@ def _take_output(draft: Draft, state: NodeState, message: Result, output: msgspe
     steps.attempt_failed(draft, state, failure, message)
 
 
-def _ask_for_agent(draft: Draft, state: NodeState, failure: Failure) -> None:
+def _ask_for_agent(draft: Draft, state: NodeState, failure: Failure, message: Result) -> None:
     """The agent acts only if a person has agreed."""
     if draft.stage == "stopping":
-        steps.cancel(draft, state)
+        steps.cancel(draft, state, message)
         return
     plan = draft.plan.nodes.get(state.node)
     if plan is None:  # a compensation: nobody is asked whether to undo
-        steps.fail(draft, state.node, state.item, state.attempt, failure)
+        steps.fail(draft, state.node, state.item, state.attempt, failure, message)
         return
     try:
         inputs = steps.inputs_of(draft, plan, state.item)
     except TemplateError as error:
         failed = Failure(kind="template", message=str(error), retryable=False)
-        steps.fail(draft, state.node, state.item, state.attempt, failed)
+        steps.fail(draft, state.node, state.item, state.attempt, failed, message)
         return
+    if message.costs:
+        _charge(draft, message)
     steps.ask(draft, state.node, state.item, state.attempt, draft.pack(inputs), "agent")
 
 
