@@ -9,7 +9,8 @@ Rules:
 - The items of a fan-out have states of their own, and are counted in that of their node. Maps that
   share what did not change keep a step with 10,000 items as cheap as one with three (law 7).
 - A terminal run keeps its head alone: by it the run is known when its event comes again. Its
-  history is in the events.
+  history is in the events. Nothing happens in it any more; what attempts cost that it had given up
+  may still be told.
 """
 
 from typing import Final, NamedTuple, cast, get_args
@@ -181,8 +182,8 @@ class Fold:
 
     def __init__(self, state: RunState | None) -> None:
         self.touched: set[str] = set()
-        self.ended: RunStatus | None = None
         self.head = head = _NOTHING if state is None else state.head
+        self.ended: RunStatus | None = None if head.finished_at is None else head.status
         self.trigger, self.nodes, self.lists = (
             (None, Map[str, NodeState]().mutate(), Map[str, Items]())
             if state is None
@@ -216,6 +217,8 @@ class Fold:
         """Take in the next event."""
         if type(event) in _RUN_EVENTS:
             self._apply_to_run(cast("RunEvent", event))
+        elif self.ended is not None and type(event) is not NodeCharged:
+            raise AssertionError(f"a run cannot hear of {type(event).__name__} after its end")
         else:
             self._apply_to_node(cast("NodeEvent", event))
         self.seq += 1
@@ -518,10 +521,13 @@ class Fold:
 
     def state(self, decision: Decision) -> RunState:
         """The state after `decision`, whose events were applied."""
-        if self.trigger is None:
-            raise AssertionError(f"run {decision.run} has no run.started event")
         finished = self.ended is not None
         before = self.head
+        if self.trigger is None and before.finished_at is None:
+            raise AssertionError(f"run {decision.run} has no run.started event")
+        finished_at = before.finished_at
+        if finished and finished_at is None:
+            finished_at = decision.at
         head = RunHead(
             run=decision.run,
             project=decision.project,
@@ -540,9 +546,9 @@ class Fold:
             paused_at=decision.at if self.paused_at == 0 else self.paused_at,
             ending=None if finished else self.ending,
             failure=self.failure,
-            finished_at=decision.at if finished else None,
+            finished_at=finished_at,
             traceparent=decision.traceparent,
-            unpaid=() if finished else self.unpaid,
+            unpaid=self.unpaid,
         )
         if finished:  # its history is in the events; the head is kept to know the run by
             return RunState(head)

@@ -139,7 +139,8 @@ class JudgedRun:
         at = self.now if at is None else at
         self.heard.append((message, at))
         before = self.state
-        in_time = before is not None and not self.ended
+        in_time = before is not None
+        had_ended = self.ended
         outcome = self.decided(before, message, at)
         self._is_pure(message, at, outcome)
         if outcome.decision is None or outcome.state is None:
@@ -148,13 +149,15 @@ class JudgedRun:
             self.ignored.append(outcome.ignored)
             self._is_charged(message, in_time)
             return outcome
-        assert not self.ended, "a run that has ended decided something"
+        if self.ended:
+            kinds = [type(event) for event in outcome.decision.events]
+            assert kinds == [NodeCharged], "a run that has ended decided something"
         assert outcome.ignored == ""
         self.blobs |= {reference_to(content).digest: content for content in outcome.blobs}
         self._follow(outcome.decision)
         self._replays(before, outcome)
         self._counts(outcome.state)
-        self._effects_are_the_events(outcome)
+        self._effects_are_the_events(outcome, had_ended)
         self._new_records_are_told(before, outcome)
         self._lives(outcome.state)
         self.outcomes.append(outcome)
@@ -181,7 +184,7 @@ class JudgedRun:
                 at_hand[digest] = self.blobs[digest]
 
     def _is_charged(self, message: Message, in_time: bool) -> None:
-        """What an attempt cost is charged, whenever the run hears of it before its end."""
+        """What an attempt cost is charged, whenever the run hears of it."""
         if isinstance(message, Result) and message.costs and in_time:
             key = attempt_key(message.node, message.item, message.attempt)
             assert self.charged.get(key) == message.costs, f"{key} was not charged"
@@ -205,7 +208,7 @@ class JudgedRun:
         assert decision.events
         self.seq += len(decision.events)
         for event in decision.events:
-            assert not self.ended, f"after the run's end: {event}"
+            assert not self.ended or type(event) is NodeCharged, f"after the run's end: {event}"
             if type(event) in RUN_ENDS:
                 self._end(event)
             elif isinstance(event, RunStarted):
@@ -372,7 +375,7 @@ class JudgedRun:
         read = codec.decisions.decode(codec.encode(outcome.decision))
         assert wire(evolve(before, read)) == wire(outcome.state)
 
-    def _effects_are_the_events(self, outcome: Outcome) -> None:
+    def _effects_are_the_events(self, outcome: Outcome, had_ended: bool) -> None:
         assert outcome.decision is not None
         events = outcome.decision.events
         sent = [e for e in events if isinstance(e, NodeDispatched)]
@@ -394,8 +397,9 @@ class JudgedRun:
             if message.run != "parent":
                 assert message.run in self.requests, "a run is cancelled that was never asked for"
         tells = [m for m in outcome.messages if m.run == "parent"]
-        assert len(tells) == (self.ended and outcome.state is not None and self._has_parent())
-        assert (outcome.announcement is not None) == self.ended
+        ends = self.ended and not had_ended
+        assert len(tells) == (ends and self._has_parent())
+        assert (outcome.announcement is not None) == ends
         for payload in payloads(outcome):
             self._can_be_read(payload)
 

@@ -370,3 +370,13 @@ def test_progress_counts_nodes_and_not_their_items() -> None:
         seen.add((len(decision.events), row.doing, row.progress))
     assert (row.progress, row.status) == ("6/6", "SUCCESS")
     assert {progress for _, doing, progress in seen if doing.startswith("pack")} == {"3/6"}
+
+
+def test_a_cost_that_is_told_after_the_end_moves_no_end() -> None:
+    node = {"id": "n", **WORK, "timeout": "1m", "retry": {"attempts": 1}}
+    story = Story({"name": "w", "nodes": [node]}).start().wake("n", after=60_000)
+    story.answer("n", costs=(SPENT,))
+    row = RunRow(story.run)
+    for decision in story.decisions:
+        row.apply(json.loads(codec.encode(decision)))
+    assert (row.status, row.finished_at) == ("FAILED", story.decisions[-2].at)

@@ -4,9 +4,10 @@ from decimal import Decimal
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 from run_life import Life, task
 
-from streams.lifecycle import UNPAID_KEPT
+from streams.lifecycle import UNPAID_KEPT, RunState
 from streams.records import Cost, Failure, NodeCharged, Result
 
 PRICE = Cost(
@@ -62,7 +63,32 @@ def test_an_item_of_a_node_that_has_failed_still_tells() -> None:
     assert unpaid(life) == ("a.0/1", "a.1/1")
     assert life.hear(result("a", item=1)) == ["node.charged a.1"]
     assert life.done("b") == ["node.succeeded b", "run.failed"]
-    assert unpaid(life) == ()
+    assert unpaid(life) == ("a.0/1",)
+
+
+def test_a_run_that_has_ended_is_charged_once_and_stays_as_it_was() -> None:
+    life = Life(task("a", timeout="1m", retry={"attempts": 1}))
+    life.start()
+    assert life.later(60_000) == ["node.failed a", "run.failed"]
+    assert life.state is not None
+    head = life.state.head
+    life.now += 5_000
+    assert life.hear(result("a")) == ["node.charged a"]
+    assert life.state == RunState(replace(head, seq=head.seq + 1, unpaid=()))
+    assert life.last.decision is not None
+    assert (life.last.decision.status, life.last.decision.previous) == ("FAILED", "FAILED")
+    assert not life.last.tells
+    assert life.hear(result("a")) == []
+    assert life.ignored == "run_finished"
+
+
+def test_a_run_that_was_cancelled_hears_what_it_has_cost() -> None:
+    life = Life(task("a"), task("b"))
+    life.start()
+    assert life.cancel(force=True)[-1] == "run.cancelled"
+    assert life.hear(result("b")) == ["node.charged b"]
+    assert life.hear(result("a", costs=())) == []
+    assert unpaid(life) == ("a/1",)
 
 
 def test_what_has_no_costs_is_late_as_ever() -> None:
