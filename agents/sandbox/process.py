@@ -154,7 +154,7 @@ class ProcessSandbox(InFolders):
                 )
             made = await Forking.start(
                 self._modules,
-                environment(Path("/nonexistent")),
+                environment(self._folders.home()),
                 wrap,
                 () if network else self._preload,  # with the network repositories are fetched
             )
@@ -171,7 +171,7 @@ class ProcessSandbox(InFolders):
             network=order.network,
             view=order.readable,
         )
-        return await Forking.start((), environment(Path("/nonexistent")), wrap)
+        return await Forking.start((), environment(order.temporary), wrap)
 
     async def _forget(self, forking: Forking) -> None:
         async with self._starting:
