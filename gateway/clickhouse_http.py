@@ -18,7 +18,7 @@ from uuid import uuid4
 import structlog
 from aiohttp import hdrs, web
 
-from gateway import watermark
+from gateway import answer_file, watermark
 from gateway.requests import body
 from gateway.services import SERVICES
 from sinks.guest_sql import Escaped, QueryError, split_format
@@ -116,38 +116,46 @@ async def ping(_request: web.Request) -> web.Response:
     return web.Response(text="Ok.\n")
 
 
-async def answer(request: web.Request) -> web.Response:
+async def answer(request: web.Request) -> web.StreamResponse:
     """The rows that a client asks for, or ClickHouse's kind of error."""
     query_id = request.query.get("query_id") or str(uuid4())
+    headers = {
+        "X-ClickHouse-Query-Id": query_id,
+        "X-ClickHouse-Server-Display-Name": "CommandCenter",
+    }
     try:
         given = {**request.query, **await _form(request)}
         if not given and not await request.read():
             return web.Response(text="Ok.\n")
         _hold_key(request, given)
-        response = await _rows(request, await _asked(request, given))
+        return await _rows(request, await _asked(request, given), headers)
     except CommandCenterError as error:
-        response = _refusal(error)
-    response.headers["X-ClickHouse-Query-Id"] = query_id
-    response.headers["X-ClickHouse-Server-Display-Name"] = "CommandCenter"
-    return response
+        return _refusal(error, headers)
 
 
-async def _rows(request: web.Request, asked: _Asked) -> web.Response:
+async def _rows(
+    request: web.Request, asked: _Asked, headers: Mapping[str, str]
+) -> web.StreamResponse:
     seen = await watermark.reached(request, asked.at_least)
     began = time.perf_counter_ns()
-    content = await request.app[SERVICES].store.export_readonly(
-        asked.sql, asked.parameters, output_format=asked.output_format
-    )
-    summary = {"elapsed_ns": str(time.perf_counter_ns() - began), "result_bytes": str(len(content))}
-    return web.Response(
-        body=content,
-        headers={
-            hdrs.CONTENT_TYPE: _FORMATS[asked.output_format],
-            "X-ClickHouse-Format": asked.output_format,
-            "X-ClickHouse-Summary": json.dumps(summary),
-            watermark.HEADER: watermark.text(seen),
-        },
-    )
+    async with answer_file.answered(
+        request, asked.sql, asked.parameters, asked.output_format
+    ) as file:
+        summary = {
+            "elapsed_ns": str(time.perf_counter_ns() - began),
+            "result_bytes": str(file.size),
+        }
+        return await answer_file.send(
+            request,
+            file,
+            {
+                **headers,
+                hdrs.CONTENT_TYPE: _FORMATS[asked.output_format],
+                "X-ClickHouse-Format": asked.output_format,
+                "X-ClickHouse-Summary": json.dumps(summary),
+                watermark.HEADER: watermark.text(seen),
+            },
+        )
 
 
 async def _form(request: web.Request) -> dict[str, str]:
@@ -239,7 +247,7 @@ def _keys(request: web.Request, given: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _refusal(error: CommandCenterError) -> web.Response:
+def _refusal(error: CommandCenterError, headers: Mapping[str, str]) -> web.Response:
     code = error.code if isinstance(error, QueryError) else _EMPTY
     status = _STATUS.get(code, 400)
     if isinstance(error, OperatorError):
@@ -251,5 +259,5 @@ def _refusal(error: CommandCenterError) -> web.Response:
     return web.Response(
         status=status,
         text=f"Code: {code}. DB::Exception: {error}\n",
-        headers={"X-ClickHouse-Exception-Code": str(code)},
+        headers={**headers, "X-ClickHouse-Exception-Code": str(code)},
     )

@@ -41,7 +41,9 @@ async def _rebuild(chosen: "Settings", say: "Say") -> "Rebuilt":
     from infra.topic_admin import group_members
     from sinks import rebuild, retention, schema
     from sinks.clickhouse import DamagedStoreError, open_store
+    from sinks.store import Limits
 
+    limits = Limits.within(chosen.store_memory)
     embedded = chosen.store.startswith("chdb:")
     async with _kafka(chosen) as bootstrap:
         if not embedded and (members := await group_members(bootstrap, "commandcenter-recorder")):
@@ -49,14 +51,14 @@ async def _rebuild(chosen: "Settings", say: "Say") -> "Rebuilt":
                 f"{members} recorders are running: stop them first. Gateways and workers may go on."
             )
         try:
-            store = await open_store(chosen.store)
+            store = await open_store(chosen.store, limits)
         except DamagedStoreError as error:
             aside = _put_aside(Path(chosen.store.removeprefix("chdb://")))
             print(f"{error} It is now {aside}.", file=sys.stderr)
-            store = await open_store(chosen.store)
+            store = await open_store(chosen.store, limits)
         try:
             await schema.apply(store)
-            done = await rebuild.rebuild(store, chosen.store, bootstrap, say=say)
+            done = await rebuild.rebuild(store, chosen.store, bootstrap, limits=limits, say=say)
             await retention.apply(store, chosen.retention)
         finally:
             await store.close()
