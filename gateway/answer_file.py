@@ -5,21 +5,30 @@ slowness keeps no place among the queries, and an answer that breaks off is seen
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from gateway.services import SERVICES
 from sinks.store import Parameters
 
 _PIECE: Final = 256 * 1024
 
-Pack = Callable[[bytes], bytes]
-"""One piece of an answer as it goes over the wire."""
+
+class Packing(Protocol):
+    """What packs an answer on its way, such as `zlib.compressobj`."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """What there is to send after this much."""
+        ...
+
+    def flush(self) -> bytes:
+        """The end of what is sent."""
+        ...
 
 
 class AnswerFile(NamedTuple):
@@ -31,9 +40,9 @@ class AnswerFile(NamedTuple):
 
 @asynccontextmanager
 async def answered(
-    request: web.Request, sql: str, parameters: Parameters, output_format: str
+    request: web.Request, sql: str, parameters: Parameters, output_format: str, rows: int = 0
 ) -> AsyncIterator[AnswerFile]:
-    """The answer to a guest's query, as a file while the context is open.
+    """The answer to a guest's query, or its first rows, as a file while the context is open.
 
     Raises:
         CallerError: The query is refused or wrong.
@@ -45,28 +54,29 @@ async def answered(
     ) as folder:
         file = Path(folder) / "answer"
         await services.store.export_readonly(
-            sql, parameters, output_format=output_format, file=file
+            sql, parameters, output_format=output_format, file=file, rows=rows
         )
         size = (await asyncio.to_thread(file.stat)).st_size
         yield AnswerFile(file, size)
 
 
 async def send(
-    request: web.Request, file: AnswerFile, headers: Mapping[str, str], pack: Pack | None = None
+    request: web.Request,
+    file: AnswerFile,
+    headers: Mapping[str, str],
+    packing: Packing | None = None,
 ) -> web.StreamResponse:
     """The file as the answer to a request, packed if the client asked for that."""
     response = web.StreamResponse(headers=headers)
-    if pack is None:
+    if packing is None:
         response.content_length = file.size
     await response.prepare(request)
-    if request.method != hdrs.METH_HEAD:
-        with file.path.open("rb") as content:
-            while piece := await asyncio.to_thread(_next, content.read, pack):
-                await response.write(piece)
+    with file.path.open("rb") as content:
+        while piece := await asyncio.to_thread(content.read, _PIECE):
+            if packing is not None:
+                piece = await asyncio.to_thread(packing.compress, piece)
+            await response.write(piece)
+    if packing is not None:
+        await response.write(packing.flush())
     await response.write_eof()
     return response
-
-
-def _next(read: Callable[[int], bytes], pack: Pack | None) -> bytes:
-    piece = read(_PIECE)
-    return pack(piece) if pack is not None and piece else piece

@@ -145,14 +145,15 @@ async def _recorder(
     outbox = Outbox(bootstrap, "commandcenter-recorder")
     await outbox.start()
     stack.push_async_callback(outbox.stop)
+    dead_letter = await _dead_letter_box(outbox)
     recorder = Recorder(
         bootstrap,
         store,
-        await _dead_letter_box(outbox),
+        dead_letter,
         group=group,
         on_records=None if tail is None else tail.on_records,
     )
-    await stack.enter_async_context(CatalogRecording(bootstrap, store))
+    await stack.enter_async_context(CatalogRecording(bootstrap, store, dead_letter))
     rollups = Rollups(store, retention_days=settings.retention)
     stack.enter_context(_Beside(rollups.follow(lambda: dict(recorder.watermark)), "rollups"))
     return recorder

@@ -305,13 +305,21 @@ class ClickHouse:
         return await self._ask(self._guests, lambda guest: _rows(guest.rows, checked, given), most)
 
     async def export_readonly(
-        self, sql: str, parameters: Parameters | None = None, *, output_format: str, file: Path
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        output_format: str,
+        file: Path,
+        rows: int = 0,
     ) -> None:
         """Ask a guest's query; the answer becomes a file, in one of ClickHouse's output formats."""
         checked = guest_sql.check(sql, self._database)
         given = guest_sql.bound(checked, parameters or {})
         if not re.fullmatch(r"[A-Za-z0-9]+", output_format):
             raise CallerError(f"{output_format!r} is not the name of an output format.")
+        if rows:
+            checked = f"SELECT * FROM (\n{checked}\n) LIMIT {rows}"  # noqa: S608  # it was checked
         limits = self._limits
         most = (
             f"{limits.export_rows:,} rows or {limits.export_bytes // _MIB:,} MiB: add LIMIT, or "

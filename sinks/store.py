@@ -94,7 +94,13 @@ class Store(Protocol):
         ...
 
     async def export_readonly(
-        self, sql: str, parameters: Parameters | None = None, *, output_format: str, file: Path
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        output_format: str,
+        file: Path,
+        rows: int = 0,
     ) -> None:
         """Ask as `query_readonly` does; the answer becomes a file.
 
@@ -105,6 +111,7 @@ class Store(Protocol):
             parameters: For `{name:Type}` in it.
             output_format: One of ClickHouse's.
             file: A new file, for the answer.
+            rows: So many rows, the first ones, are enough; 0: all.
         """
         ...
 
