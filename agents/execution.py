@@ -87,6 +87,7 @@ class Execution:
         self._blobs = blobs
         self._sandboxed = sandboxed
         self._clock_ns = clock_ns
+        self._versions = {name: agent.version for name, agent in registry.agents.items()}
         self._rates = {
             name: rate if agent.rate is None else Rate(agent.rate, f"{name}@{agent.version}")
             for name, agent in registry.agents.items()
@@ -150,6 +151,7 @@ class Execution:
             started_at=started_at,
             finished_at=self._now_ms(),
             worker=self._worker,
+            agent_version=self._versions.get(task.agent, ""),
             output=UNSET if isinstance(outcome, Failure) else outcome,
             failure=outcome if isinstance(outcome, Failure) else None,
             costs=costs,

@@ -64,7 +64,7 @@ def unpack(blocks: bytes, limit: int) -> bytes:
 
 
 def _packed(content: bytes) -> bytes:
-    packed = lz4.block.compress(content, store_size=False)
+    packed: bytes = lz4.block.compress(content, store_size=False)
     body = _HEAD.pack(_LZ4, _HEAD.size + len(packed), len(content)) + packed
     return _checksum(body) + body
 
@@ -82,5 +82,5 @@ def _content(method: int, packed: bytes, size: int) -> bytes:
 
 
 def _checksum(body: bytes) -> bytes:
-    found = CityHash128(body)
+    found: int = CityHash128(body)
     return struct.pack("<QQ", found >> 64, found & (2**64 - 1))

@@ -8,11 +8,12 @@ from typing import Any, Final, get_args
 import structlog
 from aiohttp import web
 
+from gateway import watermark
 from gateway.cost_views import CostGroup, CostSumsView
 from gateway.requests import answer
 from gateway.run_costs import plain
 from gateway.run_views import CostTotal
-from gateway.services import COSTS, READS, SERVICES
+from gateway.services import COSTS, SERVICES
 from gateway.views import moment
 from sinks import focus
 from sinks.costs import CostFilter, Dimension, Row
@@ -39,7 +40,7 @@ async def sum_costs(request: web.Request) -> web.Response:
     wanted = cost_filter(request)
     by = _dimensions(request.query.get("groupBy", ""))
     limit = _limit(request)
-    watermark = await request.app[READS].watermark()
+    seen = await watermark.reached(request, request.query.get(watermark.AT_LEAST))
     found = await request.app[COSTS].sums(wanted, by, limit)
     return answer(
         CostSumsView(
@@ -49,7 +50,7 @@ async def sum_costs(request: web.Request) -> web.Response:
             groups=[_group(row, by) for row in found.groups],
             totals=[_total(row) for row in found.totals],
             more=found.more,
-            watermark=dict(watermark),
+            watermark=dict(seen),
         )
     )
 

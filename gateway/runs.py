@@ -297,7 +297,7 @@ def event_view(row: EventRow) -> EventView:
 async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:
     limit = page_size(request)
     reads = request.app[READS]
-    watermark = await reads.watermark()
+    seen = await watermark.reached(request, request.query.get(watermark.AT_LEAST))
     runs = await reads.runs(
         RunQuery(
             project=request.query.get("project", ""),
@@ -312,7 +312,7 @@ async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:
         RunList(
             runs=list(runs[:limit]),
             next=None if last is None else place_text((milliseconds(last.started_at), last.id)),
-            watermark=dict(watermark),
+            watermark=dict(seen),
         )
     )
 

@@ -178,17 +178,24 @@ def _with_catalogue(sql: str, statement: exp.Expr) -> str:
         name = f"{table.db}.{table.name}".lower()
         if stands_for := SYSTEM_TABLES.get(name):
             alias = "" if table.alias else f" AS {table.name}"
-            known.setdefault(name, table.alias or table.name)
+            known.setdefault(name, _plain_name(table.alias or table.name))
             places.append((*_span(table.args["db"], table.this), f"({stands_for}){alias}"))
     # `system.tables.name` is valid even where the table has an alias.
     places += [
-        (*_span(column.args["db"], column.args["table"]), f"`{alias}`")
+        (*_span(column.args["db"], column.args["table"]), f"`{called}`")
         for column in statement.find_all(exp.Column)
-        if (alias := known.get(f"{column.db}.{column.table}".lower()))
+        if (called := known.get(f"{column.db}.{column.table}".lower()))
     ]
     for start, end, text in sorted(places, reverse=True):
         sql = sql[:start] + text + sql[end:]
     return sql
+
+
+def _plain_name(name: str) -> str:
+    """The name, which goes into the text: quotes in it could end it there, and say anything."""
+    if not _NAME.fullmatch(name):
+        raise QueryError(f"A system table cannot be called {name[:50]!r} here: letters, digits, _.")
+    return name
 
 
 def _span(first: exp.Expr, last: exp.Expr) -> tuple[int, int]:

@@ -450,6 +450,7 @@ def succeed(draft: Draft, state: NodeState, output: msgspec.Raw, result: Result 
             started_at=draft.at if result is None else result.started_at,
             finished_at=draft.at if result is None else result.finished_at,
             worker="" if result is None else result.worker,
+            agent_version="" if result is None else result.agent_version,
             costs=() if result is None else result.costs,
         )
     )
@@ -490,6 +491,7 @@ def attempt_failed(
                     started_at=None if result is None else result.started_at,
                     finished_at=None if result is None else result.finished_at,
                     worker="" if result is None else result.worker,
+                    agent_version="" if result is None else result.agent_version,
                     costs=() if result is None else result.costs,
                 )
             )
@@ -518,6 +520,7 @@ def fail(
             started_at=None if result is None else result.started_at,
             finished_at=None if result is None else result.finished_at,
             worker="" if result is None else result.worker,
+            agent_version="" if result is None else result.agent_version,
             costs=() if result is None else result.costs,
         )
     )
