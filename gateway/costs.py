@@ -8,13 +8,13 @@ from typing import Any, Final, get_args
 import structlog
 from aiohttp import web
 
-from gateway import watermark
 from gateway.cost_views import CostGroup, CostSumsView
 from gateway.requests import answer
 from gateway.run_costs import plain
 from gateway.run_views import CostTotal
 from gateway.services import COSTS, SERVICES
 from gateway.views import moment
+from gateway.watermark import AT_LEAST, reached
 from sinks import focus
 from sinks.costs import CostFilter, Dimension, Row
 from sinks.decision_record import TIME_LIMIT
@@ -40,7 +40,7 @@ async def sum_costs(request: web.Request) -> web.Response:
     wanted = cost_filter(request)
     by = _dimensions(request.query.get("groupBy", ""))
     limit = _limit(request)
-    seen = await watermark.reached(request, request.query.get(watermark.AT_LEAST))
+    seen = await reached(request, request.query.get(AT_LEAST))
     found = await request.app[COSTS].sums(wanted, by, limit)
     return answer(
         CostSumsView(

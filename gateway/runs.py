@@ -28,6 +28,7 @@ from gateway.run_views import (
 from gateway.services import AGENTS, CATALOG, READS, SERVICES, STARTS
 from gateway.subscription import Filter
 from gateway.views import EventList, EventView
+from gateway.watermark import AT_LEAST, reached
 from streams.blob_store import MissingContentError
 from streams.errors import CallerError, DefinitionError, NotFoundError
 from streams.payload import Reference
@@ -297,7 +298,7 @@ def event_view(row: EventRow) -> EventView:
 async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:
     limit = page_size(request)
     reads = request.app[READS]
-    seen = await watermark.reached(request, request.query.get(watermark.AT_LEAST))
+    seen = await reached(request, request.query.get(AT_LEAST))
     runs = await reads.runs(
         RunQuery(
             project=request.query.get("project", ""),

@@ -1,17 +1,19 @@
 """`?atLeast=`: what it takes, how long it waits, and what is said where it is not reached."""
 
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from conftest import Gateway
 
 from gateway import cursor
+from gateway.run_detail import EventRow
 from gateway.watermark import WITHIN_S
 from sinks.store import Rows
 
 RUN = "0b5c7f6e-9d1c-5f0e-8a51-2f7b9f1c0d3a"
+STARTED = EventRow(
+    RUN, "default", "review", 1, 0, "run.started", datetime(2026, 1, 1, tzinfo=UTC), "RUNNING", b""
+)
 ASKED = ("/api/runs", "/api/costs", "/api/workflows/review/runs", "sql", "/clickhouse")
 
 
@@ -37,18 +39,15 @@ class Clock:
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+def gateway(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("gateway.watermark._LOOK_AGAIN_S", 0)
-    gateway = Gateway(tmp_path, clock=Clock())
+    object.__setattr__(gateway.services, "clock", Clock())
     object.__setattr__(gateway.services, "store", AskedStore())
-    gateway.serve_agent("scanner", "scan")
     gateway.reads.recorded = {0: 17, 3: 4}
-    await gateway.client.start_server()
-    yield gateway
-    await gateway.client.close()
+    return gateway
 
 
-async def ask(gateway: Gateway, path: str, at_least: str) -> tuple[int, str]:
+async def ask(gateway: Any, path: str, at_least: str) -> tuple[int, str]:
     if path == "sql":
         asked = gateway.client.post(
             "/api/sql", params={"atLeast": at_least}, json={"query": "SELECT 1"}
@@ -73,9 +72,7 @@ async def ask(gateway: Gateway, path: str, at_least: str) -> tuple[int, str]:
         cursor.encode({}, "log"),
     ],
 )
-async def test_what_is_recorded_is_answered_at_once(
-    gateway: Gateway, path: str, wanted: str
-) -> None:
+async def test_what_is_recorded_is_answered_at_once(gateway: Any, path: str, wanted: str) -> None:
     status, text = await ask(gateway, path, wanted)
     assert status == 200, text
 
@@ -95,7 +92,7 @@ async def test_what_is_recorded_is_answered_at_once(
         cursor.encode({0: 1}, "another log"),
     ],
 )
-async def test_what_it_is_not_is_told(gateway: Gateway, path: str, wanted: str) -> None:
+async def test_what_it_is_not_is_told(gateway: Any, path: str, wanted: str) -> None:
     status, text = await ask(gateway, path, wanted)
     assert status == 400
     assert "no watermark (such as 0:17,3:4), no cursor of this log and no id of a run" in text
@@ -111,7 +108,7 @@ async def test_what_it_is_not_is_told(gateway: Gateway, path: str, wanted: str) 
     ],
 )
 async def test_what_is_not_reached_in_time_is_a_503_with_where_it_stands(
-    gateway: Gateway, path: str, wanted: str, named: str
+    gateway: Any, path: str, wanted: str, named: str
 ) -> None:
     clock: Any = gateway.services.clock
     clock.step = WITHIN_S / 4
@@ -123,7 +120,7 @@ async def test_what_is_not_reached_in_time_is_a_503_with_where_it_stands(
 @pytest.mark.parametrize("path", ASKED)
 @pytest.mark.parametrize("wanted", ["0:18", RUN])
 async def test_what_is_recorded_meanwhile_is_waited_for(
-    gateway: Gateway, path: str, wanted: str, row: Callable[[], Any]
+    gateway: Any, path: str, wanted: str
 ) -> None:
     looks = []
 
@@ -131,7 +128,7 @@ async def test_what_is_recorded_meanwhile_is_waited_for(
         looks.append(None)
         if len(looks) == 3:
             gateway.reads.recorded = {0: 18}
-            gateway.reads.rows = {RUN: [row()]}
+            gateway.reads.rows = {RUN: [STARTED]}
 
     gateway.reads.on_watermark = record
     status, text = await ask(gateway, path, wanted)
