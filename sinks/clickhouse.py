@@ -146,9 +146,10 @@ def _why_not_opened(folder: Path, error: ClickHouseError) -> OperatorError:
         return OperatorError(
             f"This process already has another chDB open, so {folder} cannot be opened."
         )
+    why = _OPENING.sub("", _plain(error)).strip(" .")
     return DamagedStoreError(
-        f"chDB cannot open {folder}: {_plain(error)}. If the folder is damaged, `commandcenter "
-        "rebuild` makes a new one from the log, and keeps this one beside it."
+        f"chDB cannot open {folder}{': ' if why else ''}{why}. If the folder is damaged, "
+        "`commandcenter rebuild` makes a new one from the log, and keeps this one beside it."
     )
 
 
@@ -209,6 +210,13 @@ def _open_server(url: str, limits: Limits, beside: str) -> Store:
     return ClickHouse(
         where, lambda settings: connect(database, settings), limits, database, export=_download
     )
+
+
+_OPENING: Final = re.compile(
+    r"Unable to open the chdb engine at '[^']*': |Failed to create connection: "
+    r"|Error initializing EmbeddedServer: ?"
+)
+"""What every failure to open says, before the reason (if there is one)."""
 
 
 class DamagedStoreError(OperatorError):

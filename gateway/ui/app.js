@@ -354,7 +354,7 @@ function approvalForm(id, approval) {
     said.textContent = problem ? problem.detail : "";
     for (const button of buttons) button.disabled = !problem;
   }
-  const who = approval ? `${approval.needed - approval.missing} of ${approval.needed} have agreed${approval.roles.length ? `, with the role ${approval.roles.join(" or ")}` : ""}; else ${approval.onDeadline} at ${timeOf(approval.deadline)}` : `${id.split(":").pop()} waits`;
+  const who = approval ? `${approval.needed - approval.missing} of ${approval.needed} have agreed${approval.roles.length ? `, with the role ${approval.roles.join(" or ")}` : ""}; otherwise it is ${approval.onDeadline === "approve" ? "approved" : "rejected"} at ${timeOf(approval.deadline)}` : `${id.split(":").pop()} waits`;
   const element = h("div", { className: "approval" }, h("p", { className: "soft" }, who), h("p", {}, by, role, notes, ...buttons), said);
   detail.forms.set(id, { element, missing: approval?.missing });
   return element;
