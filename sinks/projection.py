@@ -24,6 +24,7 @@ from streams.records import (
     Event,
     NodeApprovalRequested,
     NodeCancelled,
+    NodeCharged,
     NodeDispatched,
     NodeFailed,
     NodeRequested,
@@ -108,6 +109,7 @@ AGENT_RUN_COLUMNS: Final = (
     "error_kind",
     "error_message",
     "worker",
+    "agent_version",
     "inputs",
     "output",
 )
@@ -152,7 +154,7 @@ Attempt = (
 )
 """Events that tell of an attempt, where they are about one."""
 
-Charged = NodeSucceeded | NodeRetrying | NodeFailed | NodeCancelled
+Charged = NodeSucceeded | NodeRetrying | NodeFailed | NodeCancelled | NodeCharged
 """Events that tell what an attempt cost."""
 
 _NO_START: Final[Row] = (0, 0, "", "", "", "", "", 0, "", "", "", ())
@@ -160,8 +162,8 @@ _SAME_STATUS: Final[Row] = (0, "", 0, "", "", "")
 _NOT_SENT: Final[Row] = ("", "", "", "", 0, 0)
 """Task, agent, action, child run, time of dispatch and deadline, in parts of other events."""
 
-_NOT_ENDED: Final[Row] = (0, 0, 0, 0, "", "", "", "")
-"""Four times, outcome, the error's kind and message, and worker, in parts of a dispatch."""
+_NOT_ENDED: Final[Row] = (0, 0, 0, 0, "", "", "", "", "")
+"""Four times, outcome, the error's kind and message, worker and version, in parts of a dispatch."""
 
 
 @dataclass(slots=True)
@@ -373,7 +375,17 @@ def _succeeded(event: NodeSucceeded, _run: str, _at: int) -> Row | None:
     if not isinstance(output, Raw):  # a fan-out: its items were attempted
         return None
     key = (event.node, event.attempt, _number(event.item))
-    ended = (event.started_at, event.finished_at, 0, 0, "SUCCESS", "", "", event.worker)
+    ended = (
+        event.started_at,
+        event.finished_at,
+        0,
+        0,
+        "SUCCESS",
+        "",
+        "",
+        event.worker,
+        event.agent_version,
+    )
     return key + _NOT_SENT + ended + ("", str(output, "utf-8"))
 
 
@@ -384,7 +396,7 @@ def _failed(event: NodeRetrying | NodeFailed, _run: str, at: int) -> Row | None:
     retry_at = event.retry_at if isinstance(event, NodeRetrying) else 0
     times = (event.started_at or 0, event.finished_at or at, retry_at, 0)
     why = ("FAILED", event.failure.kind, event.failure.message)
-    return (*_key(event), *_NOT_SENT, *times, *why, event.worker, "", "")
+    return (*_key(event), *_NOT_SENT, *times, *why, event.worker, event.agent_version, "", "")
 
 
 def _asked(event: NodeApprovalRequested, _run: str, at: int) -> Row | None:
@@ -392,13 +404,13 @@ def _asked(event: NodeApprovalRequested, _run: str, at: int) -> Row | None:
         return None
     # A question, not a failure: it must not count in anybody's failure rate.
     why = ("CANCELLED", "approval_required", "the agent acts only if a person has agreed")
-    return (*_key(event), *_NOT_SENT, 0, at, 0, 0, *why, "", "", "")
+    return (*_key(event), *_NOT_SENT, 0, at, 0, 0, *why, "", "", "", "")
 
 
 def _cancelled(event: NodeCancelled, _run: str, at: int) -> Row | None:
     if not event.attempt:
         return None
-    return (*_key(event), *_NOT_SENT, 0, 0, 0, at, "", "", "", "", "", "")
+    return (*_key(event), *_NOT_SENT, 0, 0, 0, at, "", "", "", "", "", "", "")
 
 
 _PAUSING: Final = frozenset({RunPaused, RunResumed, RunEnding})
