@@ -41,6 +41,13 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f
 _PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,127}")
 _DEPTH: Final = "commandcenterdepth"
 _REQUIRED: Final = ("specversion", "id", "source", "type")
+_PLAIN: Final = frozenset(
+    {
+        "ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_project",
+        "ce_traceparent", f"ce_{_DEPTH}", "content-type", "traceparent",
+    }
+)  # fmt: skip
+"""Headers of a Kafka record of which the package asks no more than that they are not empty."""
 _MS_FROM: Final = 100_000_000_000
 """A numeric time of at least this is in milliseconds, below in seconds."""
 
@@ -155,6 +162,8 @@ def _binary(headers: dict[str, str], prefix: str, body: bytes) -> IncomingEvent:
     for name in _REQUIRED:
         if prefix + name not in headers:
             raise CallerError(f"missing {prefix}{name}: a CloudEvent needs it")
+    if prefix == "ce_" and _is_plain(headers):
+        return _plain_event(headers, _binary_data(body, headers.get("content-type")))
     try:
         if prefix == "ce_":  # the body is read below: the package would lose numbers and type
             encoded = {name: content.encode() for name, content in headers.items()}
@@ -167,6 +176,30 @@ def _binary(headers: dict[str, str], prefix: str, body: bytes) -> IncomingEvent:
         raise CallerError(f"not a CloudEvent: {error}") from error
     data = _binary_data(body, headers.get("content-type"))
     return _event(event, headers.get(prefix + "time"), data, headers)
+
+
+def _is_plain(headers: Mapping[str, str]) -> bool:
+    """Whether the package would find nothing wrong: most events, and asking it costs 15 µs."""
+    return headers["ce_specversion"] == "1.0" and headers.keys() <= _PLAIN and all(headers.values())
+
+
+def _plain_event(headers: Mapping[str, str], data: msgspec.Raw) -> IncomingEvent:
+    trigger = Trigger(
+        id=headers["ce_id"],
+        source=headers["ce_source"],
+        type=headers["ce_type"],
+        subject=headers.get("ce_subject"),
+        data=data,
+    )
+    traceparent = headers.get("ce_traceparent") or headers.get("traceparent")
+    project = headers.get("ce_project")
+    depth = headers.get(f"ce_{_DEPTH}")
+    return IncomingEvent(
+        trigger,
+        DEFAULT_PROJECT if project is None else _project(project),
+        None if traceparent is None else trace_context(traceparent),
+        0 if depth is None else _number(depth),
+    )
 
 
 def _binary_data(body: bytes, content_type: str | None) -> msgspec.Raw:

@@ -54,6 +54,35 @@ def test_binary_mode_of_kafka() -> None:
     )
 
 
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_project",
+                "ce_traceparent", "ce_commandcenterdepth", "content-type", "traceparent",
+            ]
+        ),
+        st.sampled_from(["", "1.0", "0.3", "shop", "A b", "é", "3", "text/plain", TRACE]),
+    ),
+    st.sampled_from([b"", b"[1, 2]", b"x"]),
+)  # fmt: skip
+def test_plain_headers_are_understood_as_by_the_cloudevents_package(
+    named: dict[str, str], value: bytes
+) -> None:
+    named = {**BINARY, **named}
+    del named["ce_time"]
+    plain = [(name, text.encode()) for name, text in named.items()]
+
+    def read(headers: list[tuple[str, bytes]]) -> IncomingEvent | str:
+        try:
+            return from_kafka(headers, value, "x")
+        except CallerError as error:
+            return str(error)
+
+    # With an extension that is not known here the package is always asked.
+    assert read(plain) == read([*plain, ("ce_other", b"x")])
+
+
 def test_what_the_cloudevents_package_writes_is_read_in_all_four_modes() -> None:
     made = CloudEvent(
         {"id": "e1", "source": "/ci", "type": "repo.push", "datacontenttype": "application/json"},
