@@ -102,19 +102,23 @@ def to_kafka(event: IncomingEvent) -> tuple[list[tuple[str, bytes]], bytes]:
     `from_kafka` gives the same event back.
     """
     trigger = event.trigger
-    named = (
-        ("ce_specversion", "1.0"),
-        ("ce_id", trigger.id),
-        ("ce_source", trigger.source),
-        ("ce_type", trigger.type),
-        ("ce_subject", trigger.subject),
-        ("ce_time", trigger.time),
-        ("ce_project", event.project),
-        ("ce_traceparent", event.traceparent),
-        (f"ce_{_DEPTH}", str(event.depth) if event.depth else None),
-        ("content-type", "application/json"),
-    )
-    return [(name, text.encode()) for name, text in named if text is not None], bytes(trigger.data)
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", trigger.id.encode()),
+        ("ce_source", trigger.source.encode()),
+        ("ce_type", trigger.type.encode()),
+        ("ce_project", event.project.encode()),
+        ("content-type", b"application/json"),
+    ]
+    if trigger.subject is not None:
+        headers.append(("ce_subject", trigger.subject.encode()))
+    if trigger.time is not None:
+        headers.append(("ce_time", trigger.time.encode()))
+    if event.traceparent is not None:
+        headers.append(("ce_traceparent", event.traceparent.encode()))
+    if event.depth:
+        headers.append((f"ce_{_DEPTH}", str(event.depth).encode()))
+    return headers, bytes(trigger.data)
 
 
 def json_data(data: bytes, what: str = "data") -> msgspec.Raw:
