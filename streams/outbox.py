@@ -96,20 +96,18 @@ class Parcel:
 
 
 class _Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka has no types
-    """A record batch that takes many records at once.
+    """A record batch that takes all of its records at once.
 
     aiokafka's own way in, `append`, costs as much again for each record as what it calls.
     """
 
-    def extend(self, records: Iterable[_Out], timestamp: int) -> bool:
+    def fill(self, records: Sequence[_Out], timestamp: int) -> bool:
         """Put the records in, made at `timestamp` (milliseconds); False where there is no room."""
         append = self._builder.append
-        offset: int = self._relative_offset
-        for key, value, headers in records:
+        for offset, (key, value, headers) in enumerate(records):
             if append(offset, timestamp, key, value, headers) is None:
                 return False
-            offset += 1
-        self._relative_offset = offset
+        self._relative_offset = len(records)
         return True
 
 
@@ -170,7 +168,7 @@ class Outbox:
         for (topic, partition), records in parcel.partitions():
             for part in [records] if whole else _parts(records):
                 batch = _Batch(_LARGEST_BATCH, 0)
-                if not batch.extend(part, now):
+                if not batch.fill(part, now):
                     raise AssertionError(f"a write to {topic} is too large for one batch")
                 pending.append(await self._producer.send_batch(batch, topic, partition=partition))
         sent = [await pending[0]] if len(pending) == 1 else await asyncio.gather(*pending)
