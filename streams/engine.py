@@ -20,14 +20,14 @@ from streams.faust_shell import (
     Batch,
     BatchConsumer,
     EngineApp,
-    PartitionedStore,
     batch_topic,
     new_app,
 )
-from streams.orchestrator import Orchestrator
+from streams.orchestrator import Decided, Orchestrator
 from streams.partition_watch import PartitionWatch
 from streams.read_ahead import read_ahead
 from streams.router import Router
+from streams.state_log import StateLog
 from streams.watchdog import PATIENCE_S
 
 _log = structlog.get_logger(__name__)
@@ -54,33 +54,49 @@ class _Changelog:
     """What the orchestrator knows and tells of the table's changelog."""
 
     def __init__(
-        self, consumer: BatchConsumer, store: PartitionedStore, bootstrap: str, actors: Actors
+        self,
+        consumer: BatchConsumer,
+        partitions: Mapping[int, StateLog],
+        bootstrap: str,
+        actors: Actors,
     ) -> None:
         self.may_write = consumer.may_write
-        self._store = store
+        self._partitions = partitions
         self._bootstrap = bootstrap
         self._actors = actors
-        self._reading: dict[int, asyncio.Task[None]] = {}
+        self._looking: dict[int, asyncio.Task[None]] = {}
 
-    def to_mend(self, partition: int) -> set[bytes]:
-        return self._store.overwritten.pop(partition, set())
+    def to_mend(self, partition: int, reads: int) -> set[bytes]:
+        return self._partitions[partition].to_mend(reads)
 
     def written(self, partition: int, first: int | None, count: int, reads: int) -> None:
-        if self._store.written(partition, first, count, reads) or partition in self._reading:
+        log = self._partitions[partition]
+        if log.written(first, count, reads) or partition in self._looking:
             return
         # Somebody else wrote too. What is newest is told apart for as long as both records are in
-        # the log; before compaction takes the older one, the next write repeats ours.
+        # the log; before compaction takes the older one, a next write repeats ours.
         _log.warning("the state has records of another worker", partition=partition, offset=first)
-        task = self._actors.start(f"read state {partition}", self._read(partition))
-        self._reading[partition] = task
-        task.add_done_callback(lambda _: self._reading.pop(partition))
+        task = self._actors.start(f"look at state {partition}", self._look(partition, log))
+        self._looking[partition] = task
+        task.add_done_callback(lambda _: self._looking.pop(partition))
 
-    async def _read(self, partition: int) -> None:
-        start = self._store.persisted_offset(TP(topics.STATE, partition)) + 1
+    async def _look(self, partition: int, log: StateLog) -> None:
         try:
-            await read_ahead(self._bootstrap, topics.STATE, {partition: start}, self._store.restore)
+            await read_ahead(
+                self._bootstrap,
+                topics.STATE,
+                {partition: log.seen + 1},
+                lambda _, records: log.look(records),
+            )
         except KafkaError as error:  # after the next write it is tried again
             _log.warning("the state could not be read", partition=partition, error=repr(error))
+
+    async def release(self) -> None:
+        """Look no further: whoever is given the partitions reads what is in the changelog."""
+        looking = list(self._looking.values())
+        for task in looking:
+            task.cancel()
+        await asyncio.gather(*looking, return_exceptions=True)  # the actors hear of errors
 
 
 class Engine:
@@ -112,6 +128,7 @@ class Engine:
             # Of what is applied already. 1 would make Faust read what the owner writes itself.
             recovery_buffer_size=2,
         )
+        self._writing: asyncio.Task[None] | None = None
         self.actors = Actors()
         """What works in this worker; others may add theirs."""
         self.ready = asyncio.Event()
@@ -152,12 +169,20 @@ class Engine:
         self._done(batches)
 
     async def _orchestrate(self, batches: list[Batch]) -> None:
-        """Decide the batches, then write their state: the next ones are decided after that."""
+        """Decide the batches; their state is written while the next ones are decided."""
         # One that waited here through a rebalance is read again, from where the state says. Decided
         # now, it might be ahead of that, and what lies between would count as read.
         generation = self.app.consumer_generation_id
         batches = [batch for batch in batches if batch.generation == generation]
         decided = await self._orchestrator.decide(batches)
+        before = self._writing
+        self._writing = self.actors.start("state writer", self._write(decided, before))
+        if before is not None:
+            await asyncio.wait([before])  # two batches at most are not written yet
+
+    async def _write(self, decided: Decided, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
         self._done(await self._orchestrator.write(decided))
 
     def _accept(self, handler: TaskHandler) -> Callable[[list[Batch]], Awaitable[None]]:
@@ -178,11 +203,12 @@ class Engine:
         """Where a partition resumes: the inbox where its state says, the rest where committed."""
         if tp.topic != topics.INBOX:
             return None
-        return self._orchestrator.own(tp.partition, self._table.partition(tp.partition))
+        return self._orchestrator.own(tp.partition, self._table.partition(tp.partition).data)
 
     async def _on_revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
         self.ready.clear()
         await self._orchestrator.release()
+        await self._changelog.release()
         await self.app.batches.commit()
         _log.info("partitions revoked", partitions=len(revoked))
 
@@ -194,9 +220,10 @@ class Engine:
         consumer.resume_offset = self._resume_offset
         consumer.on_resumed = self.ready.set
         consumer.on_failed = self.actors.failed
-        self._orchestrator.changelog = _Changelog(
-            consumer, self._table.store, self._bootstrap, self.actors
+        self._changelog = _Changelog(
+            consumer, self._table.store.partitions, self._bootstrap, self.actors
         )
+        self._orchestrator.changelog = self._changelog
         everything = dict.fromkeys(range(self._partitions), 0)
         await read_ahead(self._bootstrap, topics.STATE, everything, self._table.store.restore)
         await self.app.start()

@@ -25,7 +25,7 @@ when they change, and the two packages are pinned exactly. What is different fro
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple, cast
@@ -42,6 +42,7 @@ from faust.types.tuples import ConsumerMessage
 
 from streams.outbox import REQUEST_BYTES
 from streams.partition_watch import Offsets
+from streams.state_log import StateLog
 from streams.topic_reader import FETCH_RECORDS, TopicReader
 from streams.watchdog import Place
 from streams.watermark import Intervals, decode
@@ -54,9 +55,6 @@ HEARTBEATS: Final = 6
 _CHANGELOG_WAIT_MS: Final = 100
 _CHANGELOG_BYTES: Final = 64 * 1024
 _ASK_AGAIN_S: Final = 0.2
-_NONE: Final[set[bytes]] = set()
-READS: Final = "reads"
-"""Header of the table's changelog: the inbox offset up to which the record is the state."""
 
 
 class Batch(NamedTuple):
@@ -88,12 +86,7 @@ class PartitionedStore(Store[bytes, bytes]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.partitions: dict[int, dict[bytes, bytes]] = {}
-        self.reads: dict[int, int] = {}
-        self.offsets: dict[int, int] = {}
-        """The last changelog offset that each partition has, none before it missing."""
-        self.overwritten: dict[int, set[bytes]] = {}
-        """Keys whose newest record in the changelog is a replaced owner's, and has to be mended."""
+        self.partitions: defaultdict[int, StateLog] = defaultdict(StateLog)
 
     def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:  # noqa: ARG002  # Faust's signature
         """Restore: apply changelog batches in order."""
@@ -101,61 +94,27 @@ class PartitionedStore(Store[bytes, bytes]):
             changes: Batch = event.value
             self.restore(changes.tp.partition, changes.records)
 
-    def restore(self, partition: int, records: list[Any]) -> None:
-        """Apply records of the changelog, in order. Bytes stay unread here, so none can fail."""
-        for record in records:
-            reads = int(dict(record.headers).get(READS, b"0"))
-            # Older than what is here: the write of an owner that did not know it was replaced.
-            # The same messages make the same state, so what is here has it already.
-            if reads >= self.reads.get(partition, 0):
-                self.reads[partition] = reads
-                self.apply(partition, [(record.key, record.value)])
-                self.overwritten.get(partition, _NONE).discard(record.key)
-            else:
-                self.overwritten.setdefault(partition, set()).add(record.key)
-            self.offsets[partition] = record.offset
-
-    def apply(self, partition: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Set and delete (None) keys of one partition."""
-        data = self.partitions.setdefault(partition, {})
-        for key, value in changes:
-            if value is None:
-                data.pop(key, None)
-            else:
-                data[key] = value
-
-    def written(self, partition: int, first: int | None, count: int, reads: int) -> bool:
-        """The owner wrote `count` records at offset `first`, and has their changes in the data.
-
-        False where somebody else wrote in between, or `first` is not known: the offset stays
-        behind, and what follows it in the changelog has to be read.
-        """
-        self.reads[partition] = reads
-        if first is None or first != self.offsets.get(partition, -1) + 1:
-            return False
-        self.offsets[partition] = first + count - 1
-        return True
+    def restore(self, partition: int, records: Iterable[Any]) -> None:
+        """Take what follows in the changelog of one partition, in order."""
+        self.partitions[partition].restore(records)
 
     def persisted_offset(self, tp: TP) -> int:
         """What a restore need not read; -1 for nothing."""
-        return self.offsets.get(tp.partition, -1)
+        log = self.partitions.get(tp.partition)
+        return -1 if log is None else log.offset
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Forget the partitions that are somebody else's now."""
         ours = {tp.partition for tp in active_tps | standby_tps}
-        for kept in (self.partitions, self.reads, self.offsets, self.overwritten):
-            for partition in [p for p in kept if p not in ours]:
-                del kept[partition]
+        for partition in self.partitions.keys() - ours:
+            del self.partitions[partition]
 
     def reset_state(self) -> None:
         """Forget everything."""
         self.partitions.clear()
-        self.reads.clear()
-        self.offsets.clear()
-        self.overwritten.clear()
 
     def __len__(self) -> int:
-        return sum(map(len, self.partitions.values()))
+        return sum(len(log.data) for log in self.partitions.values())
 
 
 class RunTable(Table[bytes, bytes]):
@@ -179,9 +138,9 @@ class RunTable(Table[bytes, bytes]):
         """Its data."""
         return cast("PartitionedStore", self.data)
 
-    def partition(self, number: int) -> dict[bytes, bytes]:
-        """The records of one partition, live."""
-        return self.store.partitions.setdefault(number, {})
+    def partition(self, number: int) -> StateLog:
+        """One partition of it."""
+        return self.store.partitions[number]
 
     async def on_changelog_event(self, event: Any) -> None:
         """Apply what is restored as it comes, and let Faust go by what the store has."""

@@ -26,9 +26,7 @@ from streams.findings import Findings, LogRecord, Place
 from streams.lifecycle import TERMINAL, RunState, evolve
 from streams.records import Decision, RunHead, Start
 from streams.run_store import OFFSET_KEY, REMEMBERED_MS, records_of
-
-READS: Final = "reads"
-"""The header of the changelog that says up to where the inbox is in the state."""
+from streams.state_log import reads_of
 
 _SHOWN: Final = 60
 
@@ -63,7 +61,7 @@ class _Table:
         self.next_offset = 0
 
     def take(self, record: LogRecord) -> None:
-        reads = int(dict(record.headers).get(READS, b"0"))
+        reads = reads_of(record)
         if reads < self._reads:
             return  # written by an owner that had been replaced already
         self._reads = reads

@@ -5,8 +5,8 @@ For each batch: decide every message; publish the decisions and tasks and await 
 batch to the table's changelog, and acknowledge (`write`). A crash anywhere re-delivers, and the
 same messages make the same outputs.
 
-Whoever calls them may decide the next batch while the state of the last is being written, in order:
-it goes on from the state in memory. The engine does not do that yet (docs/decisions/020).
+The next batch is decided while the state of the last is being written, in order: it goes on from
+the state in memory (docs/decisions/020).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from prometheus_client import Gauge, Histogram
 from streams import codec, dead_letters, topics
 from streams.blob_store import BlobStore, MissingContentError
 from streams.errors import CommandCenterError, OperatorError
-from streams.faust_shell import READS, Batch
+from streams.faust_shell import Batch
 from streams.ids import request_source, spread
 from streams.lifecycle import RunState
 from streams.outbox import BATCH_BYTES, Header, Outbox, Parcel, partition_of
@@ -45,7 +45,8 @@ from streams.records import (
 )
 from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
-from streams.run_store import OFFSET_KEY, Change, RunStore
+from streams.run_store import OFFSET_KEY, RunStore
+from streams.state_log import READS, Change
 from streams.template import LostPayloadError
 from streams.tracing import Tracing
 from streams.trigger import IncomingEvent, to_kafka
@@ -86,8 +87,8 @@ class ChangelogPosition(Protocol):
     async def may_write(self) -> bool:
         """False once the partitions are somebody else's."""
 
-    def to_mend(self, partition: int) -> set[bytes]:
-        """Keys that a replaced owner wrote last; told once. Their records are written again."""
+    def to_mend(self, partition: int, reads: int) -> set[bytes]:
+        """Keys to write again with the state as of the inbox offset `reads`; told once."""
 
     def written(self, partition: int, first: int | None, count: int, reads: int) -> None:
         """So many records are written from offset `first` on, with the inbox read to `reads`."""
@@ -260,6 +261,9 @@ class Orchestrator:
             _log.warning("another worker has the partitions: nothing more is written")
             self._stores.clear()
             return ()
+        except BaseException:
+            self._stores.clear()  # nothing that was decided behind it is written either
+            raise
         else:
             return decided.batches
         finally:
@@ -516,28 +520,28 @@ class Orchestrator:
         return plan
 
     async def _write(self, drafts: Sequence[_Draft]) -> None:
-        written = []
-        parcel = Parcel()
-        for draft in drafts:
-            partition = draft.store.partition
-            changes: list[Change] = [*draft.store.forgotten(draft.at), *draft.changes.items()]
-            if self.changelog is not None:
-                lost = self.changelog.to_mend(partition) - draft.changes.keys()
-                changes[:0] = [(key, draft.store.record(key)) for key in lost - {OFFSET_KEY}]
-            offset = b"%d" % (draft.next_offset or 0)
-            changes.append((OFFSET_KEY, offset))
-            # By the header a restore knows what an owner wrote that had been replaced already.
-            parcel.extend(topics.STATE, partition, changes, [(READS, offset)])
-            written.append((draft, changes))
-        if not written:
+        if not drafts:
             return
         if self.changelog is not None and not await self.changelog.may_write():
             raise ReplacedError
+        written = []
+        parcel = Parcel()
+        for draft in drafts:
+            partition, reads = draft.store.partition, draft.next_offset or 0
+            changes: list[Change] = [*draft.store.forgotten(draft.at), *draft.changes.items()]
+            if self.changelog is not None:
+                lost = self.changelog.to_mend(partition, reads) - draft.changes.keys()
+                changes[:0] = [(key, draft.store.record(key)) for key in lost - {OFFSET_KEY}]
+            changes.append((OFFSET_KEY, b"%d" % reads))
+            # By the header a restore knows what an owner wrote that had been replaced already.
+            parcel.extend(topics.STATE, partition, changes, [(READS, b"%d" % reads)])
+            written.append((draft, changes))
         firsts = await self._changelog.deliver(parcel, whole=True)
         for (draft, changes), first in zip(written, firsts, strict=True):
             if self.changelog is not None:
-                reads = draft.next_offset or 0
-                self.changelog.written(draft.store.partition, first, len(changes), reads)
+                self.changelog.written(
+                    draft.store.partition, first, len(changes), draft.next_offset or 0
+                )
             draft.kept(changes)
 
     # --- timers ---

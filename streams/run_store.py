@@ -25,6 +25,7 @@ from streams.lifecycle import TERMINAL, Items, RunState
 from streams.pattern import matches
 from streams.records import NodeState, Occurrence
 from streams.run import Outcome
+from streams.state_log import Change
 from streams.timers import Timers
 from streams.topics import DAY_MS
 
@@ -37,7 +38,6 @@ _ITEMS: Final = "@items/"
 REMEMBERED_MS: Final = 7 * DAY_MS
 _FORGOTTEN_AT_ONCE: Final = 500
 
-Change = tuple[bytes, bytes | None]
 Wake = tuple[str, str]
 """A timer's key: the run, and the node or `` for the run's own deadline."""
 
@@ -132,10 +132,7 @@ class RunStore:
                 f"the state of run {run} cannot be read by this release; see the worker's log from"
                 " when it took over the partition"
             )
-        head = codec.heads.decode(record)
-        # One under way that is not known here was written late by a replaced owner, which had read
-        # further: its start is still to be decided, and makes the same.
-        return RunState(head) if head.status in TERMINAL else None
+        return RunState(codec.heads.decode(record))  # it has ended
 
     def waiting(self, occurrence: Occurrence) -> list[str]:
         """The runs that wait for an event of this project and type."""

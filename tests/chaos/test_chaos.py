@@ -23,8 +23,9 @@ from watching import dead_letters
 from infra.local_kafka import LocalKafka
 from infra.owned_process import OwnedProcess
 from streams import topics
-from streams.faust_shell import READS, SESSION_S
+from streams.faust_shell import SESSION_S
 from streams.run import PAYLOAD_LIMIT
+from streams.state_log import READS
 
 PAUSES = [float(pause) for pause in os.environ.get("CHAOS_PAUSES", "").split()] or (
     [5, 5, 60, 5, 5] if FULL else [SESSION_S + 1.5]

@@ -45,13 +45,16 @@ class Log:
         self._say = say
         self._partitions: dict[Place, list[Record]] = defaultdict(list)
 
-    def append(self, topic: str, partition: int, batch: list[Content]) -> None:
+    def append(self, topic: str, partition: int, batch: list[Content]) -> int:
+        """Write a batch; gives its first offset."""
         records = self._partitions[Place(topic, partition)]
+        first = len(records)
         for key, value, headers in batch:
             offset = len(records)
             if self._say is not None:
                 self._say(f"    {topic}/{partition}@{offset} {key!r}: {value!r}")
             records.append(Record(topic, partition, offset, self.clock, key, value, headers))
+        return first
 
     def read(
         self, topic: str, partition: int, start: int = 0, end: int | None = None
@@ -95,26 +98,32 @@ class SimulatedOutbox:
         self._resend = resend
         self._tear_state = tear_state
 
-    async def deliver(self, parcel: Parcel, *, whole: bool = False) -> list[None]:
+    async def deliver(self, parcel: Parcel, *, whole: bool = False) -> list[int | None]:
         parts: dict[Place, list[list[Content]]] = {}
         for place, records in parcel.partitions():
             contents = [(key, value, tuple(headers)) for key, value, headers in records]
             parts[Place(*place)] = self._cut(place[0], contents, whole=whole)
         if self._chance.random() < self._resend:
             await self._send(parts, self._chance.randint(0, sum(map(len, parts.values()))))
-        await self._send(parts, None)
+        firsts = await self._send(parts, None)
         await pause()
-        return [None] * len(parts)  # offsets are not known, as after a repeated send
+        if self._chance.random() < self._resend:
+            return [None] * len(parts)  # as where the broker has it from a send before
+        return [firsts[place] for place in parts]
 
-    async def _send(self, parts: dict[Place, list[list[Content]]], limit: int | None) -> None:
+    async def _send(
+        self, parts: dict[Place, list[list[Content]]], limit: int | None
+    ) -> dict[Place, int]:
+        firsts: dict[Place, int] = {}
         waiting = {place: list(batches) for place, batches in parts.items()}
         while waiting and limit != 0:
             await pause()
             place = self._chance.choice(list(waiting))
-            self._log.append(*place, waiting[place].pop(0))
+            firsts.setdefault(place, self._log.append(*place, waiting[place].pop(0)))
             if not waiting[place]:
                 del waiting[place]
             limit = None if limit is None else limit - 1
+        return firsts
 
     def _cut(self, topic: str, records: list[Content], *, whole: bool) -> list[list[Content]]:
         if topic == topics.INBOX:  # timers, in the order of a set: not the same in every process

@@ -1,10 +1,11 @@
 """The whole engine under faults, without Kafka, threads or a clock: one seed, one history.
 
-The real `Router`, `Orchestrator`, `RunStore`, `Timers` and core run against a log in memory. Their
-coroutines are driven by hand, one effect at a time; between any two effects another worker goes on,
-agents report and answer, people approve, pause and cancel, clocks jump, the blob store is away, or
-the worker crashes, is relieved of its partitions, or goes on as a zombie beside the new owner. Then
-the faults end, and everything has to come to rest; `laws` says how.
+The real `Router`, `Orchestrator`, `RunStore`, `StateLog`, `Timers` and core run against a log in
+memory. Their coroutines are driven by hand, one effect at a time; between any two effects another
+worker goes on, agents report and answer, people approve, pause and cancel, clocks jump, the blob
+store is away, or the worker crashes, is relieved of its partitions, follows as a standby, or goes
+on as a zombie beside the new owner and perhaps comes back as a member, with the tables that it had.
+Then the faults end, and everything has to come to rest; `laws` says how.
 
     make simulate SEEDS=1000
     python tests/simulation/simulator.py [--seeds 1000] [--from 0] [--trace]
@@ -19,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
@@ -31,13 +31,13 @@ from judged_run import SMALL
 from msgspec import UNSET, Raw
 from random_workflow import CORRELATION, EVENT_TYPE, ROLES
 from simulated_blobs import SimulatedBlobs
-from simulated_log import Log, SimulatedOutbox
+from simulated_log import Log, Record, SimulatedOutbox, pause
 from simulated_work import PROJECT, Execution, ended, executed, published
 from structlog.testing import capture_logs
 
 from streams import codec, orchestrator, router, topics
 from streams.catalog import Catalog
-from streams.faust_shell import Batch, PartitionedStore
+from streams.faust_shell import Batch
 from streams.orchestrator import Decided, Orchestrator
 from streams.outbox import partition_of
 from streams.plan import Plan
@@ -52,6 +52,7 @@ from streams.records import (
     Trigger,
 )
 from streams.router import Router
+from streams.state_log import StateLog
 from streams.trigger import IncomingEvent, to_kafka
 
 PARTITIONS: Final = 2
@@ -90,6 +91,8 @@ class Worker:
         self.busy: dict[str, Coroutine[Any, Any, Any]] = {}
         self.done: dict[str, Callable[[], None]] = {}
         self.decided: deque[Decided] = deque()  # and not written yet; at most one waits
+        self.state: dict[int, StateLog] = {}  # of what it owns, follows, or has followed
+        self.log = world.log
         self.blobs = SimulatedBlobs(world.kept, world.chance)
         outbox: Any = SimulatedOutbox(
             world.log, world.chance, world.faults.resend, tear_state=world.faults.tear_state
@@ -98,7 +101,43 @@ class Worker:
         self.orchestrator = Orchestrator(
             outbox, outbox, PARTITIONS, world.plan_of, _prepared, blobs, limits=SMALL
         )
+        self.orchestrator.changelog = self
         self.router = Router(outbox, PARTITIONS, world.catalog, _caught_up, blobs, SMALL)
+
+    # --- what the orchestrator knows and tells of the table's changelog ---
+
+    async def may_write(self) -> bool:
+        """The worst case: the group's answer is older than its decision."""
+        return True
+
+    def to_mend(self, partition: int, reads: int) -> set[bytes]:
+        return self.state[partition].to_mend(reads)
+
+    def written(self, partition: int, first: int | None, count: int, reads: int) -> None:
+        look = f"look {partition}"
+        if not self.state[partition].written(first, count, reads) and look not in self.busy:
+            self.busy[look] = self._look(partition, self.state[partition])
+
+    async def _look(self, partition: int, state: StateLog) -> None:
+        end = self.log.end(topics.STATE, partition)
+        while state.seen + 1 < end:
+            records = self.log.read(topics.STATE, partition, state.seen + 1, end)
+            await pause()
+            state.look(records[: len(records) // 2 + 1])
+
+    def follow(self, partition: int, end: int | None = None) -> StateLog:
+        """Take what is in the changelog, up to an offset."""
+        state = self.state.setdefault(partition, StateLog())
+        state.restore(self.log.read(topics.STATE, partition, state.offset + 1, end))
+        return state
+
+    def let_go(self) -> None:
+        """Own nothing any more, and keep the tables."""
+        self.orchestrator._stores.clear()
+        self.position.clear()
+        self.triggers.clear()
+        for look in [name for name in self.busy if name.startswith("look")]:
+            self.busy.pop(look).close()
 
     def step(self, name: str) -> None:
         """Let one coroutine go on to its next effect."""
@@ -123,6 +162,12 @@ class Worker:
             coroutine.close()
         self.busy.clear()
         self.decided.clear()
+
+
+def _compacted(records: list[Record]) -> list[Record]:
+    """What compaction may leave: of each key the last record."""
+    last = {record.key: record.offset for record in records}
+    return [record for record in records if last[record.key] == record.offset]
 
 
 async def _prepared(_agent: str) -> None:
@@ -182,6 +227,10 @@ class World:
             states = self._check()
             laws.check_ended(self.log, states)
             laws.check_requests(self.log, states)
+            self._mend()
+            for partition in range(PARTITIONS):
+                table = self.table(partition, compacted=True)
+                laws.check_table(self.log, states, partition, table)
 
     def _moves(self) -> list[Callable[[], None]]:
         moves: list[Callable[[], None]] = [self._tick]
@@ -194,6 +243,8 @@ class World:
             moves += [lambda w=worker: self._work(w)] * 6
             moves += [lambda w=worker: self._route(w)] * 3
             moves += [lambda w=worker: self._fire(w)] * 2
+            moves += [lambda w=worker: self._look_at_state(w)]
+            moves += [lambda w=worker: self._follow(w)]
         for fault, move in (
             (self.faults.crash, self._crash),
             (self.faults.rebalance, self._rebalance),
@@ -348,8 +399,35 @@ class World:
         if under_way:
             worker.step(self.chance.choice(under_way))
         elif worker.zombie and not worker.busy:
-            self.workers.remove(worker)
+            self._end_zombie(worker)
         self._take_tasks()
+
+    def _end_zombie(self, worker: Worker) -> None:
+        """It learns what it is, and goes, or comes back as a member that owns nothing."""
+        if self._is(0.5) and len(self.workers) < 4:
+            self.say(f"worker {worker.number} is a member again")
+            worker.let_go()
+            worker.zombie = False
+        else:
+            self.workers.remove(worker)
+
+    def _look_at_state(self, worker: Worker) -> None:
+        """The worker goes on to look at what others wrote where it is the owner."""
+        looks = [name for name in worker.busy if name.startswith("look")]
+        if looks:
+            worker.step(self.chance.choice(looks))
+
+    def _follow(self, worker: Worker) -> None:
+        """As a standby the worker takes some more of what the owner writes; or forgets it all."""
+        partition = self.chance.randrange(PARTITIONS)
+        if worker.zombie or self.owner[partition] is worker:
+            return
+        if self._is(0.1):
+            worker.state.pop(partition, None)
+            return
+        begin = worker.state.setdefault(partition, StateLog()).offset + 1
+        end = self.log.end(topics.STATE, partition)
+        worker.follow(partition, self.chance.randint(begin, end))
 
     def _fetch(self, worker: Worker) -> list[Batch]:
         batches = []
@@ -421,9 +499,7 @@ class World:
         for worker in members:
             worker.blobs.away = False  # or it would hold everybody up, in the real world too
             worker.finish()
-            worker.orchestrator._stores.clear()
-            worker.position.clear()
-            worker.triggers.clear()
+            worker.let_go()
         if len(members) < 3 and self._is(0.5):
             members.append(self._hire())
         elif len(members) > 1:  # its timers may be half sent
@@ -475,19 +551,19 @@ class World:
     def _give(self, partition: int, worker: Worker) -> None:
         """Restore the partition's table from the changelog, and resume where that says."""
         self.owner[partition] = worker
-        worker.position[partition] = worker.orchestrator.own(partition, self.table(partition))
+        table = worker.follow(partition).data
+        worker.position[partition] = worker.orchestrator.own(partition, table)
         worker.triggers[partition] = self.routed[partition]
         self.say(f"worker {worker.number} owns {partition} from {worker.position[partition]}")
 
-    def table(self, partition: int) -> dict[bytes, bytes]:
+    def table(self, partition: int, *, compacted: bool = False) -> dict[bytes, bytes]:
         """What a restore makes of the changelog."""
-        store = object.__new__(PartitionedStore)  # Faust's side of it wants an app
-        store.__post_init__()
         records = self.log.read(topics.STATE, partition)
-        batch = Batch(TP(topics.STATE, partition), 1, records)
-        store.apply_changelog_batch([SimpleNamespace(value=batch)], None, None)
-        table: dict[bytes, bytes] = store.partitions.setdefault(partition, {})
-        return table
+        if compacted:
+            records = _compacted(records)
+        state = StateLog()
+        state.restore(records)
+        return state.data
 
     # --- rest ---
 
@@ -542,6 +618,16 @@ class World:
             for store in stores:
                 laws.check_timers(store)
         raise laws.LawBrokenError("the runs do not come to an end")
+
+    def _mend(self) -> None:
+        """Each owner writes twice more: it learns what others wrote at the end, and repairs it."""
+        for _ in range(2):
+            for partition in range(PARTITIONS):
+                run = next(
+                    f"n{n}" for n in range(99) if partition_of(f"n{n}", PARTITIONS) == partition
+                )
+                self._append(Cancel(run=run, reason="", by_parent=True))  # of a run that never was
+            self._read_all()
 
     def _check(self) -> dict[str, Any]:
         states = laws.check_events(self.log)

@@ -102,8 +102,8 @@ class Record:
         self.timestamp_type = 0
 
 
-def batch_event(partition: int, *changes: tuple[bytes, bytes | None]) -> Any:
-    records = [Record(n, key, value) for n, (key, value) in enumerate(changes)]
+def batch_event(partition: int, *changes: tuple[bytes, bytes | None], first: int = 0) -> Any:
+    records = [Record(first + n, key, value) for n, (key, value) in enumerate(changes)]
 
     class Event:
         value = Batch(TP("state", partition), 1, records)
@@ -117,52 +117,23 @@ def new_store() -> PartitionedStore:
     return store
 
 
+def tables(store: PartitionedStore) -> dict[int, dict[bytes, bytes]]:
+    return {partition: log.data for partition, log in store.partitions.items()}
+
+
 async def test_the_store_keeps_partitions_apart_and_forgets_those_of_others() -> None:
     store = new_store()
     store.apply_changelog_batch(
         [
             batch_event(0, (b"a", b"1"), (b"b", b"2"), (b"a", None)),
             batch_event(1, (b"a", b"3")),
-            batch_event(0, (b"b", b"4")),
+            batch_event(0, (b"b", b"4"), first=3),
         ],
         None,
         None,
     )
-    assert store.partitions == {0: {b"b": b"4"}, 1: {b"a": b"3"}}
+    assert tables(store) == {0: {b"b": b"4"}, 1: {b"a": b"3"}}
     await store.on_recovery_completed({TP("state", 1)}, set())
-    assert store.partitions == {1: {b"a": b"3"}}
+    assert tables(store) == {1: {b"a": b"3"}}
     assert store.persisted_offset(TP("state", 0)) == -1
     assert store.persisted_offset(TP("state", 1)) == 0
-
-
-def test_own_writes_need_no_second_look_unless_somebody_else_wrote_too() -> None:
-    store = new_store()
-    place = TP("state", 0)
-    assert store.persisted_offset(place) == -1
-    store.written(0, 0, 3, reads=1)
-    assert store.persisted_offset(place) == 2
-    store.restore(0, [Record(3), Record(7)])  # what lay between has been compacted away
-    store.written(0, 8, 2, reads=2)
-    assert store.persisted_offset(place) == 9
-    store.written(0, 11, 2, reads=3)  # 10 is not ours
-    store.written(0, 13, 2, reads=4)
-    assert store.persisted_offset(place) == 9
-    store.restore(0, [Record(n) for n in range(10, 15)])
-    store.written(0, None, 2, reads=5)  # sent again: where it stands is not known
-    assert store.persisted_offset(place) == 14
-
-
-def test_a_write_of_a_replaced_owner_is_told_from_what_the_owner_wrote_itself() -> None:
-    store = new_store()
-    store.apply(0, [(b"k", b"new")])
-    store.written(0, 0, 1, reads=20)
-    late = Record(1, b"k", b"old")
-    late.headers = (("reads", b"19"),)
-    store.restore(0, [late])
-    assert store.partitions == {0: {b"k": b"new"}}
-    assert store.persisted_offset(TP("state", 0)) == 1
-    assert store.overwritten == {0: {b"k"}}
-    newer = Record(2, b"k", b"newer")
-    newer.headers = (("reads", b"21"),)
-    store.restore(0, [newer])
-    assert store.overwritten == {0: set()}

@@ -5,15 +5,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from faust.types import TP
 from small_log import Record, SmallLog, run_of
 
-from streams import codec, faust_shell, ledger, topics
-from streams.faust_shell import Batch, PartitionedStore
+from streams import codec, ledger, topics
 from streams.findings import Findings, Place
 from streams.ledger import PartitionAudit
 from streams.records import Start, Trigger
 from streams.run_store import REMEMBERED_MS
+from streams.state_log import StateLog
 from streams.trigger_ledger import TriggerAudit, WorkflowHistory
 
 
@@ -280,19 +279,13 @@ def test_state_of_a_replaced_owner_is_ignored_as_a_restore_ignores_it(log: Small
     stale = log.state[last_of(log.state, run_of("going")) - 4]
     log.state.append(stale)
     assert audit(log).differences == []
-    store = PartitionedStore.__new__(PartitionedStore)
-    PartitionedStore.__post_init__(store)
-
-    class Event:
-        value = Batch(TP(topics.STATE, 0), 1, log.state)
-
-    store.apply_changelog_batch([Event()], None, None)
+    restored = StateLog()
+    restored.restore(log.state)
     table = ledger._Table()
     for record in log.state:
         table.take(record)
     held = {k: v for records in table.runs.values() for k, v in records.items()}
-    assert {**held, b"@offset": b"%d" % table.next_offset} == store.partitions[0]
-    assert ledger.READS == faust_shell.READS
+    assert {**held, b"@offset": b"%d" % table.next_offset} == restored.data
 
 
 class TestSince:

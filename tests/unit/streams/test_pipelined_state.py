@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
+import pytest
 from faust.types import TP
 from msgspec import Raw
 from structlog.testing import capture_logs
@@ -85,7 +86,7 @@ class Replaced:
     async def may_write(self) -> bool:
         return False
 
-    def to_mend(self, _partition: int) -> set[bytes]:
+    def to_mend(self, _partition: int, _reads: int) -> set[bytes]:
         return set()
 
     def written(self, *_: object) -> None:
@@ -132,11 +133,14 @@ class Group:
     """What the shell knows of the group: whether it still counts this worker in."""
 
     ours = False
+    error: Exception | None = None
 
     async def may_write(self) -> bool:
+        if self.error is not None:
+            raise self.error
         return self.ours
 
-    def to_mend(self, _partition: int) -> set[bytes]:
+    def to_mend(self, _partition: int, _reads: int) -> set[bytes]:
         return set()
 
     def written(self, *_: object) -> None:
@@ -160,6 +164,22 @@ async def test_what_was_decided_behind_a_refused_write_is_never_written() -> Non
     decided = await rig.decide(START, DONE)
     assert await rig.orchestrator.write(decided) == decided.batches
     assert [written[OFFSET_KEY] for written in rig.broker.state] == [b"2"]
+
+
+async def test_what_was_decided_behind_a_failed_write_is_never_written() -> None:
+    rig = Rig()
+    rig.broker.open.set()
+    rig.orchestrator.changelog = group = Group()
+    group.error = OSError("the log is gone")
+    first = await rig.decide(START)
+    second = await rig.decide(DONE)
+    with pytest.raises(OSError, match="the log is gone"):
+        await rig.orchestrator.write(first)
+    group.error = None
+    group.ours = True
+    assert list(await rig.orchestrator.write(second)) == []
+    await rig.orchestrator.release()
+    assert rig.broker.state == []
 
 
 async def test_nothing_is_begun_while_partitions_are_let_go() -> None:

@@ -23,7 +23,8 @@ from streams.records import (
     Trigger,
 )
 from streams.run import Outcome, decide
-from streams.run_store import OFFSET_KEY, REMEMBERED_MS, Change, RunStore, records_of
+from streams.run_store import OFFSET_KEY, REMEMBERED_MS, RunStore, records_of
+from streams.state_log import Change
 
 T0 = 1_000_000
 MINUTE = 60_000
