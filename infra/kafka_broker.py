@@ -37,9 +37,6 @@ _LAPTOP_JVM: Final = (
     "-Xms64m",
     "-Xmx1g",
     "-XX:+UseSerialGC",
-    # Without the second compiler: it takes half of Kafka's time in the first minute of load, and
-    # pays that back only after many minutes of it. Docs: performance.md.
-    "-XX:TieredStopAtLevel=1",
     "-XX:+ExitOnOutOfMemoryError",
 )
 
