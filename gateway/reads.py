@@ -361,6 +361,7 @@ def _agent_run(row: Mapping[str, Any]) -> AgentRunView:
         duration_ms=row["duration_ms"],
         retry_at=row["retry_at"],
         worker=row["worker"] or None,
+        agent_version=row["agent_version"] or None,
         inputs=_json(row["inputs"]),
         output=_json(row["output"]),
         error=_failure(row, ""),

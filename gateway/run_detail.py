@@ -50,6 +50,7 @@ from streams.records import (
 from streams.trigger import trace_context
 
 SHOWN_WAITING: Final = 100
+_CHARGED: Final = "node.charged"
 _events: Final = msgspec.json.Decoder(Event)
 
 
@@ -124,7 +125,10 @@ def tell_all(
             nodes.apply(event, row.at)
     started = head.started
     traceparent = trace_context(last.traceparent)
-    finished_at = last.at if RunStatus(last.status) in TERMINAL else None
+    finished_at = None
+    if RunStatus(last.status) in TERMINAL:
+        # Costs may be told after the end.
+        finished_at = next(row.at for row in reversed(rows) if row.type != _CHARGED)
     views = nodes.views()
     parent, origin = (None, None) if started is None else (started.parent, started.origin)
     return Told(

@@ -29,6 +29,7 @@ from gateway.run_views import (
 from gateway.services import AGENTS, CATALOG, READS, SERVICES, STARTS
 from gateway.subscription import Filter
 from gateway.views import EventList, EventView
+from gateway.watermark import AT_LEAST, reached
 from streams.blob_store import MissingContentError
 from streams.errors import CallerError, DefinitionError, NotFoundError
 from streams.payload import Reference
@@ -298,7 +299,7 @@ def event_view(row: EventRow) -> EventView:
 async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:
     limit = page_size(request)
     reads = request.app[READS]
-    watermark = await reads.watermark()
+    seen = await reached(request, request.query.get(AT_LEAST))
     runs = await reads.runs(
         RunQuery(
             project=request.query.get("project", ""),
@@ -313,7 +314,7 @@ async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:
         RunList(
             runs=list(runs[:limit]),
             next=None if last is None else place_text((milliseconds(last.started_at), last.id)),
-            watermark=dict(watermark),
+            watermark=dict(seen),
         )
     )
 

@@ -25,7 +25,7 @@ from streams import codec
 from streams.errors import UnreadableRecordError
 from streams.findings import Findings, LogRecord, Place
 from streams.lifecycle import TERMINAL, RunState, evolve
-from streams.records import Decision, RunHead, Start
+from streams.records import Decision, NodeCharged, RunHead, Start
 from streams.run_store import OFFSET_KEY, REMEMBERED_MS, records_of
 from streams.state_log import reads_of
 
@@ -254,7 +254,7 @@ class PartitionAudit:
             text = f"events {missing} are missing before {_place(record)}"
             self._findings.differ("sequence.gap", run, text)
             account.broken = True
-        if account.ended:
+        if account.ended and any(type(event) is not NodeCharged for event in decision.events):
             self._findings.differ(
                 "run.endedTwice",
                 run,
@@ -318,7 +318,9 @@ class PartitionAudit:
     def _end(self, account: _Account, decision: Decision) -> None:
         account.ended = decision.status.value
         account.finished_at = decision.at
-        account.state = None
+        # Costs of attempts that were given up may follow; of all other runs nothing is kept.
+        if account.state is not None and not account.state.head.unpaid:
+            account.state = None
         account.tasks = set()
         account.ends = set()
         self.counts[f"ended.{account.ended}"] += 1

@@ -193,7 +193,7 @@ class Result(_Value, tag_field="type", tag="result", frozen=True, kw_only=True):
     """An agent's answer to one task: `output` or, where that is unset, `failure`.
 
     `started_at` and `finished_at` are the agent's clock around the work itself. `costs` are those
-    of this attempt, whatever became of it.
+    of this attempt, whatever became of it. `agent_version` is the version of the agent that did it.
     """
 
     run: str
@@ -202,6 +202,7 @@ class Result(_Value, tag_field="type", tag="result", frozen=True, kw_only=True):
     started_at: int
     finished_at: int
     worker: str = ""
+    agent_version: str = ""
     item: int | None = None
     output: Raw | UnsetType = UNSET
     failure: Failure | None = None
@@ -522,6 +523,7 @@ class NodeSucceeded(_Value, tag_field="type", tag="node.succeeded", frozen=True,
     started_at: int
     finished_at: int
     worker: str = ""
+    agent_version: str = ""
     item: int | None = None
     costs: _Costs = ()
 
@@ -536,6 +538,7 @@ class NodeRetrying(_Value, tag_field="type", tag="node.retrying", frozen=True, k
     started_at: int | None = None
     finished_at: int | None = None
     worker: str = ""
+    agent_version: str = ""
     item: int | None = None
     costs: _Costs = ()
 
@@ -552,6 +555,7 @@ class NodeFailed(_Value, tag_field="type", tag="node.failed", frozen=True, kw_on
     started_at: int | None = None
     finished_at: int | None = None
     worker: str = ""
+    agent_version: str = ""
     item: int | None = None
     tolerated: bool = False
     costs: _Costs = ()
@@ -583,6 +587,18 @@ class NodeCancelled(_Value, tag_field="type", tag="node.cancelled", frozen=True,
     attempt: int = 0
     item: int | None = None
     costs: _Costs = ()
+
+
+class NodeCharged(_Value, tag_field="type", tag="node.charged", frozen=True, kw_only=True):
+    """What an attempt cost whose end is told by another event, or was: nothing else changes.
+
+    It asked people before it acted, or its result came when the run had given it up.
+    """
+
+    node: str
+    attempt: int
+    item: int | None = None
+    costs: _Costs
 
 
 class RunPaused(_Value, tag_field="type", tag="run.paused", frozen=True, kw_only=True):
@@ -668,6 +684,7 @@ Event = (
     | NodeSkipped
     | NodeStopping
     | NodeCancelled
+    | NodeCharged
     | RunPaused
     | RunResumed
     | RunEnding
@@ -717,7 +734,8 @@ class RunHead(_Value, frozen=True, kw_only=True):
     """The run itself, without its trigger and its nodes: what is written with every decision.
 
     `seq` is the next event's. `open` nodes are not terminal yet; of these `running` are under way
-    and `waiting` wait for approval. `retries` of the workflow's budget are used.
+    and `waiting` wait for approval. `retries` of the workflow's budget are used. `unpaid` are the
+    newest of the attempts that were given up without a result: it may come, and say what they cost.
     """
 
     run: str
@@ -739,6 +757,7 @@ class RunHead(_Value, frozen=True, kw_only=True):
     failure: Failure | None = None
     finished_at: int | None = None
     traceparent: str | None = None
+    unpaid: tuple[str, ...] = ()
     v: Literal[1] = FORMAT
 
 

@@ -446,6 +446,7 @@ def succeed(draft: Draft, state: NodeState, output: msgspec.Raw, result: Result 
             started_at=draft.at if result is None else result.started_at,
             finished_at=draft.at if result is None else result.finished_at,
             worker="" if result is None else result.worker,
+            agent_version="" if result is None else result.agent_version,
             costs=() if result is None else result.costs,
         )
     )
@@ -486,6 +487,7 @@ def attempt_failed(
                     started_at=None if result is None else result.started_at,
                     finished_at=None if result is None else result.finished_at,
                     worker="" if result is None else result.worker,
+                    agent_version="" if result is None else result.agent_version,
                     costs=() if result is None else result.costs,
                 )
             )
@@ -514,6 +516,7 @@ def fail(
             started_at=None if result is None else result.started_at,
             finished_at=None if result is None else result.finished_at,
             worker="" if result is None else result.worker,
+            agent_version="" if result is None else result.agent_version,
             costs=() if result is None else result.costs,
         )
     )

@@ -74,7 +74,7 @@ class RunRow:
                 self.doing = event["stage"]
             elif "failure" in event:
                 self.doing = f"{subject(event)} {event['failure']['message']}".strip()
-        if self.has_ended:
+        if self.has_ended and not self.finished_at:  # costs may be told after the end
             self.finished_at = decision["at"]
 
 

@@ -153,4 +153,5 @@ _SENTENCES: Final[Mapping[str, Callable[[Event], str]]] = {
     "node.skipped": lambda e: f"{subject(e)} was skipped{_because(e)}",
     "node.stopping": lambda e: f"{subject(e)} was told to end by {clock(e['deadline'])}",
     "node.cancelled": lambda e: f"{subject(e)} was cancelled",
+    "node.charged": lambda e: f"attempt {e['attempt']} of {subject(e)} has told what it cost",
 }

@@ -41,6 +41,7 @@ from streams.records import (
     Result,
     Resume,
     Reused,
+    Timer,
     Trigger,
 )
 
@@ -111,6 +112,19 @@ def finished() -> Story:
     return story.answer("invoice", {"no": 7}).answer("send", None)
 
 
+SPENT = Cost(
+    kind="api", source="s", quantity=Decimal(1), unit="request", unit_price=Decimal(2),
+    amount=Decimal(2),
+)  # fmt: skip
+
+
+def given_up() -> Story:
+    """A run that fails as its step is over its time, and then hears what that has cost."""
+    node = {"id": "n", "agent": "a", "action": "x", "timeout": "1m", "retry": {"attempts": 1}}
+    story = Story({"name": "slow", "nodes": [node]}).start().wake("n", after=60_000)
+    return story.answer("n", costs=(SPENT,))
+
+
 async def test_only_what_was_dispatched_is_an_attempt(store: Store) -> None:
     story = finished()
     history = await recorded(store, story)
@@ -133,7 +147,7 @@ async def test_only_what_was_dispatched_is_an_attempt(store: Store) -> None:
 
 
 async def test_the_ledger_counts_attempts_as_the_store_does(store: Store) -> None:
-    stories = [finished(), order("waits")]
+    stories = [finished(), order("waits"), given_up()]
     await recorded(store, *stories)
     decisions = sorted((d for s in stories for d in s.decisions), key=lambda d: (d.at, d.run))
     findings = Findings()
@@ -145,6 +159,22 @@ async def test_the_ledger_counts_attempts_as_the_store_does(store: Store) -> Non
         held.take(fresh)
     await ask_store(of_store(store), held, 0, 0, findings)
     assert findings.differences == []
+    assert held.counts["costs"] == 1
+
+
+async def test_a_run_that_has_ended_is_charged_and_stays_as_it_was(store: Store) -> None:
+    story = given_up()
+    history = await recorded(store, story)
+    [row] = await history.runs()
+    ended_at = story.decisions[-2].at
+    assert (row["status"], row["error_kind"]) == ("FAILED", "node_failed")
+    assert milliseconds(row["finished_at"]) == ended_at
+    [attempt] = await history.agent_runs(story.run)
+    assert (attempt["status"], attempt["error_kind"]) == ("FAILED", "timeout")
+    detail = tell_all(await StoreReads(history).run_events(story.run), story.plan, {}).detail
+    assert detail.finished_at is not None
+    assert milliseconds(detail.finished_at) == ended_at
+    assert [total.amount for total in detail.cost] == ["2"]
 
 
 async def test_events_name_the_item_that_they_are_about(store: Store) -> None:
@@ -347,8 +377,12 @@ def shipment() -> Story:
     story.start(list("abcdefghij"), origin=origin, reuse=reuse)
     story.answer("n", "A", item=0).fail("n", item=2)
     asks = Failure(kind="approval_required", message="may I?")
-    again = Failure(kind="agent_error", message="not yet")
-    return story.answer("n", item=3, failure=asks).answer("n", item=4, failure=again)
+    story.answer("n", item=3, failure=asks)
+    assert story.state is not None
+    due = story.state.nodes["n.4"].wake_at
+    assert due is not None
+    # It is over its time, and what it cost is told later: that leaves its status alone.
+    return story.hear(Timer(run=story.run, node="n.4", due=due)).answer("n", item=4, costs=(SPENT,))
 
 
 def fleet() -> Story:
@@ -414,6 +448,7 @@ async def test_a_page_of_items_is_what_all_events_tell_of_them(store: Store) -> 
     history = await recorded(store, story)
     reads = StoreReads(history)
     told = tell_all(await reads.run_events(story.run), story.plan, {}).nodes
+    assert [total.amount for total in told.cost.totals()] == ["2"]
     everything = list(told.items("n", range(10)))
     [last] = await reads.newest_run_events(story.run, None, 1)
 

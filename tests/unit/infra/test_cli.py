@@ -123,12 +123,12 @@ async def test_nobody_there_is_out_of_reach(capsys: pytest.CaptureFixture[str]) 
         ("runs", "list", "--limit", "0"),
         ("runs", "list", "--url", "ftp://x"),
         ("trigger", "a.b", "--data", "{"),
-        ("trigger", "a.b", "--data", "@/nonexistent"),
+        ("trigger", "a.b", "--data", "@/dev/null/nothing"),
         ("workflow", "trigger", "review", "--data", "[1]"),
-        ("workflow", "apply", "/nonexistent"),
+        ("workflow", "apply", "/dev/null/nothing"),
         ("sql", "SELECT 1", "--param", "x"),
         ("worker", "--agents", "nonsense"),
-        ("demo", "--repo", "/nonexistent"),
+        ("demo", "--repo", "/dev/null/nothing"),
     ],
 )
 async def test_bad_input_is_exit_code_2_without_a_stack_trace(
@@ -523,6 +523,46 @@ async def test_doctor_names_sources_and_masks_passwords(
     checks = {check["check"]: (check["state"], check["text"]) for check in answer["checks"]}
     assert checks["gateway"] == ("fault", f"{gateway.url} is not ready: store: gone")
     assert checks["Kafka"][0] == "note"
+    assert checks["git"][1].startswith("/")
+    assert checks["sandbox"][0] in ("ok", "note")
+    assert checks["sandbox"][1].startswith("process, ")
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "state", "says"),
+    [("inline", "note", "nothing is confined"), ("docker", "fault", "docker needs an engine")],
+)
+async def test_doctor_says_what_the_sandbox_keeps(
+    sandbox: str,
+    state: str,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("COMMANDCENTER_SANDBOX", sandbox)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    await commandcenter("doctor", "--data-dir", tmp_path, "--json")
+    checks = {it["check"]: it for it in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["sandbox"]["state"] == state
+    assert says in checks["sandbox"]["text"]
+
+
+@pytest.mark.parametrize(("version", "state"), [("2.36.1", "note"), ("2.37.0", "ok")])
+async def test_doctor_knows_an_old_git(
+    version: str,
+    state: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    git = tmp_path / "git"
+    git.write_text(f"#!/bin/sh\necho git version {version}\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    await commandcenter("doctor", "--data-dir", tmp_path, "--json")
+    checks = {it["check"]: it for it in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["git"]["state"] == state
 
 
 async def test_a_worker_needs_a_kafka(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

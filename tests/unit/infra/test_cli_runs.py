@@ -2,6 +2,7 @@
 
 import getpass
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from streams import codec
 from streams.records import (
     Approval,
     Cancel,
+    Cost,
     Edit,
     Event,
     Occurrence,
@@ -320,6 +322,16 @@ async def test_approvals_are_listed(
     assert gateway.asked[-1][1] == {"limit": "20"}
 
 
+SPENT = Cost(
+    kind="api",
+    source="s",
+    quantity=Decimal(1),
+    unit="request",
+    unit_price=Decimal(2),
+    amount=Decimal(2),
+)
+
+
 def a_long_story() -> list[Story]:
     """Runs in which events of every type happen."""
     story = lead(order(), "ann")
@@ -346,6 +358,7 @@ def a_long_story() -> list[Story]:
     other.hear(Progress(run=other.run, node="n", attempt=1))
     other.hear(Progress(run=other.run, node="n", attempt=1, percent=40, message="half way"))
     other.wake("n", after=10_000)
+    other.answer("n", costs=(SPENT,))
     other.hear(Cancel(run=other.run, reason="no"))
     stopped = Story({"name": "w", "nodes": [{"id": "n", **WORK}]}).start()
     stopped.hear(Cancel(run=stopped.run, reason="no"))
@@ -388,6 +401,7 @@ def test_every_event_is_told_in_a_sentence() -> None:
     assert not [text for kind, text in told.items() if kind in text]
     assert told["run.ending"] == "run is going to be CANCELLED: agents at work are told to end"
     assert told["node.progressed"] == "n goes on: 40 %: half way"
+    assert told["node.charged"] == "attempt 1 of n has told what it cost"
     assert told["node.reused"] == "m keeps its result of run "
     assert told["node.rejected"] == "book was rejected by b: no"
     assert told["node.fannedOut"] == "pack has 3 items"
@@ -406,3 +420,13 @@ def test_progress_counts_nodes_and_not_their_items() -> None:
         seen.add((len(decision.events), row.doing, row.progress))
     assert (row.progress, row.status) == ("6/6", "SUCCESS")
     assert {progress for _, doing, progress in seen if doing.startswith("pack")} == {"3/6"}
+
+
+def test_a_cost_that_is_told_after_the_end_moves_no_end() -> None:
+    node = {"id": "n", **WORK, "timeout": "1m", "retry": {"attempts": 1}}
+    story = Story({"name": "w", "nodes": [node]}).start().wake("n", after=60_000)
+    story.answer("n", costs=(SPENT,))
+    row = RunRow(story.run)
+    for decision in story.decisions:
+        row.apply(json.loads(codec.encode(decision)))
+    assert (row.status, row.finished_at) == ("FAILED", story.decisions[-2].at)
