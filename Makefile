@@ -16,7 +16,7 @@ MUTMUT_VERSION := 3.8.1
 UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-sandbox bench-agents bench-rebalance bench-store asyncapi clean
+.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-sandbox bench-agents bench-rebalance bench-store docs clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -73,8 +73,9 @@ bench-store: setup ## Measure the store: ingest, queries, bytes, memory and lag
 chaos: setup ## Kill, stop, fill and confuse the system for some minutes; nothing may be lost
 	CHAOS=full $(PY) -m pytest -s tests/chaos
 
-asyncapi: setup ## Write docs/asyncapi.yaml anew from the records and topics
+docs: setup ## Write anew what documents take from the code: docs/asyncapi.yaml, columns in docs/sql.md
 	$(PY) -m gateway.asyncapi > docs/asyncapi.yaml
+	$(PY) -m sinks.column_list docs/sql.md
 
 lock: setup ## Resolve all dependencies anew: Python's and the embedded Kafka's
 	$(UV) pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url \

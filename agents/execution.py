@@ -85,6 +85,7 @@ class Execution:
         self._sandboxed = sandboxed
         self._colleagues = Colleagues(registry, self.threads, sandboxed, grace)
         self._clock_ns = clock_ns
+        self._versions = {name: agent.version for name, agent in registry.agents.items()}
         self._rates = {
             name: rate if agent.rate is None else Rate(agent.rate, f"{name}@{agent.version}")
             for name, agent in registry.agents.items()
@@ -148,6 +149,7 @@ class Execution:
             started_at=started_at,
             finished_at=self._now_ms(),
             worker=self._worker,
+            agent_version=self._versions.get(task.agent, ""),
             output=UNSET if isinstance(outcome, Failure) else outcome,
             failure=outcome if isinstance(outcome, Failure) else None,
             costs=costs,

@@ -206,7 +206,7 @@ def text() -> str:
     written: str = yaml.dump(
         document(), Dumper=_InFull, sort_keys=False, allow_unicode=True, width=100
     )
-    return "# Made by `make asyncapi` from streams/records.py and gateway/asyncapi.py.\n" + written
+    return "# Made by `make docs` from streams/records.py and gateway/asyncapi.py.\n" + written
 
 
 class _InFull(yaml.SafeDumper):

@@ -1,15 +1,17 @@
 """ClickHouse's HTTP interface at `/clickhouse`, so that its clients work with the history.
 
 Behind it is what `/api/sql` has: the guests' SQL and limits, the embedded store or a server. What a
-client says about compression, sessions and limits is taken and has no effect; a setting that
-would change what a query means is refused, as a read-only server does.
+client says about sessions and limits is taken and has no effect; a setting that would change what a
+query means is refused, as a read-only server does. JDBC knows no path, so POST to `/` is the same.
 """
 
 import base64
 import binascii
 import hmac
 import json
+import re
 import time
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -17,11 +19,13 @@ from uuid import uuid4
 
 import structlog
 from aiohttp import hdrs, web
+from lz4.frame import LZ4FrameCompressor
 
-from gateway import watermark
+from gateway import answer_file, clickhouse_greeting, watermark
+from gateway.clickhouse_blocks import BlockPacker, unpack
 from gateway.requests import body
 from gateway.services import SERVICES
-from sinks.guest_sql import Escaped, QueryError, split_format
+from sinks.guest_sql import Escaped, QueryError, split_format, without_settings
 from streams.errors import CallerError, CommandCenterError, OperatorError
 
 _log = structlog.get_logger(__name__)
@@ -67,20 +71,30 @@ _FORMATS: Final = {
     "XML": "application/xml; charset=UTF-8",
     "Null": "text/plain; charset=UTF-8",
 }
+_QUERY_ID: Final = "X-ClickHouse-Query-Id"
 _USUAL: Final = "TabSeparated"
 
-_OURS: Final = frozenset({"query", "database", "default_format", "user", "password", "query_id"})
+_OURS: Final = frozenset(
+    {
+        "query", "database", "default_format", "user", "password", "query_id", "compress",
+        "decompress", "enable_http_compression", "limit", "max_result_rows",
+        "result_overflow_mode",
+    }
+)  # fmt: skip
+_ENCODINGS: Final = ("lz4", "gzip", "deflate")
+_FAST: Final = 1  # of zlib's levels
 # Of the transport, or limits, of which ours hold; none changes what the rows say.
 _WITHOUT_EFFECT: Final = frozenset(
     {
-        "add_http_cors_header", "buffer_size", "cancel_http_readonly_queries_on_client_close",
-        "client_protocol_version", "connect_timeout", "enable_http_compression",
-        "http_headers_progress_interval_ms", "http_receive_timeout", "http_send_timeout",
-        "http_zlib_compression_level", "log_comment", "log_queries", "max_block_size",
-        "max_execution_time", "max_memory_usage", "max_result_bytes", "max_result_rows",
-        "max_threads", "output_format_binary_write_json_as_string", "priority", "quota_key",
-        "readonly", "receive_timeout", "result_overflow_mode", "send_progress_in_http_headers",
-        "send_timeout", "session_check", "session_id", "session_timeout", "wait_end_of_query",
+        "add_http_cors_header", "async_insert", "buffer_size",
+        "cancel_http_readonly_queries_on_client_close", "client_protocol_version",
+        "connect_timeout", "http_headers_progress_interval_ms", "http_receive_timeout",
+        "http_send_timeout", "http_zlib_compression_level", "log_comment", "log_queries",
+        "max_block_size", "max_execution_time", "max_memory_usage", "max_result_bytes",
+        "max_threads", "network_compression_method", "network_zstd_compression_level",
+        "output_format_binary_write_json_as_string", "priority", "quota_key", "readonly",
+        "receive_timeout", "send_progress_in_http_headers", "send_timeout", "session_check",
+        "session_id", "session_timeout", "wait_end_of_query", "wait_for_async_insert",
     }
 )  # fmt: skip
 
@@ -95,11 +109,13 @@ _STATUS: Final = {_WRONG_KEY: 403, 497: 403, _READONLY: 403, _UNKNOWN_DATABASE: 
 
 
 class _Asked(NamedTuple):
-    """A request of a client."""
+    """A request of a client; `rows` are the first ones that it wants, 0: all."""
 
     sql: str
     output_format: str
     parameters: Mapping[str, Any]
+    rows: int
+    encoding: str
     at_least: str | None
 
 
@@ -108,7 +124,9 @@ def add_routes(app: web.Application) -> None:
     for path in (PATH, f"{PATH}/"):
         app.router.add_get(path, answer)
         app.router.add_post(path, answer)
-    app.router.add_get(f"{PATH}/ping", ping)
+    app.router.add_post("/", answer)
+    for path in (f"{PATH}/ping", "/ping"):
+        app.router.add_get(path, ping)
 
 
 async def ping(_request: web.Request) -> web.Response:
@@ -116,38 +134,89 @@ async def ping(_request: web.Request) -> web.Response:
     return web.Response(text="Ok.\n")
 
 
-async def answer(request: web.Request) -> web.Response:
+async def answer(request: web.Request) -> web.StreamResponse:
     """The rows that a client asks for, or ClickHouse's kind of error."""
-    query_id = request.query.get("query_id") or str(uuid4())
+    query_id = request.query.get("query_id") or request.headers.get(_QUERY_ID) or str(uuid4())
+    headers = {
+        _QUERY_ID: query_id,
+        "X-ClickHouse-Server-Display-Name": "CommandCenter",
+    }
     try:
         given = {**request.query, **await _form(request)}
         if not given and not await request.read():
             return web.Response(text="Ok.\n")
         _hold_key(request, given)
-        response = await _rows(request, await _asked(request, given))
+        return await _rows(request, await _asked(request, given), headers)
     except CommandCenterError as error:
-        response = _refusal(error)
-    response.headers["X-ClickHouse-Query-Id"] = query_id
-    response.headers["X-ClickHouse-Server-Display-Name"] = "CommandCenter"
-    return response
+        return _refusal(error, headers)
 
 
-async def _rows(request: web.Request, asked: _Asked) -> web.Response:
+async def _rows(
+    request: web.Request, asked: _Asked, headers: Mapping[str, str]
+) -> web.StreamResponse:
     seen = await watermark.reached(request, asked.at_least)
+    if clickhouse_greeting.is_greeting(asked.sql) and "client_protocol_version" in request.query:
+        return await _greet(request, asked, headers)
     began = time.perf_counter_ns()
-    content = await request.app[SERVICES].store.export_readonly(
-        asked.sql, asked.parameters, output_format=asked.output_format
-    )
-    summary = {"elapsed_ns": str(time.perf_counter_ns() - began), "result_bytes": str(len(content))}
-    return web.Response(
-        body=content,
-        headers={
-            hdrs.CONTENT_TYPE: _FORMATS[asked.output_format],
-            "X-ClickHouse-Format": asked.output_format,
-            "X-ClickHouse-Summary": json.dumps(summary),
-            watermark.HEADER: watermark.text(seen),
-        },
-    )
+    async with answer_file.answered(
+        request, asked.sql, asked.parameters, asked.output_format, asked.rows
+    ) as file:
+        summary = {
+            "elapsed_ns": str(time.perf_counter_ns() - began),
+            "result_bytes": str(file.size),
+        }
+        return await answer_file.send(
+            request,
+            file,
+            {
+                **headers,
+                **_kind(asked.output_format, asked.encoding),
+                "X-ClickHouse-Summary": json.dumps(summary),
+                watermark.HEADER: watermark.text(seen),
+            },
+            _packing(asked.encoding),
+        )
+
+
+async def _greet(
+    request: web.Request, asked: _Asked, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    found = await request.app[SERVICES].store.query("SELECT version(), timezone()")
+    content = clickhouse_greeting.native(*found.rows[0])
+    packing = _packing(asked.encoding)
+    if packing is not None:
+        content = packing.compress(content) + packing.flush()
+    return web.Response(body=content, headers={**headers, **_kind("Native", asked.encoding)})
+
+
+def _kind(output_format: str, encoding: str) -> dict[str, str]:
+    """The headers that say what an answer is."""
+    found = {hdrs.CONTENT_TYPE: _FORMATS[output_format], "X-ClickHouse-Format": output_format}
+    if encoding in _ENCODINGS:
+        found[hdrs.CONTENT_ENCODING] = encoding
+    return found
+
+
+def _packing(encoding: str) -> answer_file.Packing | None:
+    match encoding:
+        case "gzip":
+            return zlib.compressobj(_FAST, wbits=31)
+        case "deflate":
+            return zlib.compressobj(_FAST)
+        case "lz4":
+            return _Lz4Frames()
+        case "blocks":
+            return BlockPacker()
+        case _:
+            return None
+
+
+class _Lz4Frames(LZ4FrameCompressor):  # type: ignore[misc]  # lz4 ships no types
+    """One LZ4 frame, begun with its first piece."""
+
+    def compress(self, data: bytes) -> bytes:
+        head: bytes = b"" if self.started() else self.begin()
+        return head + super().compress(data)  # type: ignore[no-any-return]  # as above
 
 
 async def _form(request: web.Request) -> dict[str, str]:
@@ -164,7 +233,7 @@ async def _asked(request: web.Request, given: Mapping[str, str]) -> _Asked:
     sql = given.get("query", "")
     if request.content_type != "multipart/form-data":
         try:
-            sql = "\n".join(part for part in (sql, (await body(request)).decode()) if part)
+            sql = "\n".join(part for part in (sql, (await _text(request, given)).decode()) if part)
         except UnicodeDecodeError as error:
             raise QueryError("The query is not UTF-8.", _EMPTY) from error
     if not sql.strip():
@@ -172,6 +241,7 @@ async def _asked(request: web.Request, given: Mapping[str, str]) -> _Asked:
     _refuse_settings(given)
     await _hold_database(request, given)
     sql, output_format = split_format(sql)
+    sql = without_settings(sql, _WITHOUT_EFFECT)
     output_format = (
         output_format
         or given.get("default_format")
@@ -187,19 +257,50 @@ async def _asked(request: web.Request, given: Mapping[str, str]) -> _Asked:
         for name, value in given.items()
         if name.startswith("param_")
     }
-    return _Asked(sql, output_format, parameters, given.get(watermark.AT_LEAST))
+    return _Asked(
+        sql,
+        output_format,
+        parameters,
+        _wanted_rows(given),
+        _encoding(request, given),
+        given.get(watermark.AT_LEAST),
+    )
+
+
+async def _text(request: web.Request, given: Mapping[str, str]) -> bytes:
+    content = await body(request)
+    if _is_on(given.get("decompress")):
+        return unpack(content, request.app[SERVICES].body_limit)
+    return content
+
+
+def _is_on(value: str | None) -> bool:
+    return value not in (None, "", "0", "false")
+
+
+def _wanted_rows(given: Mapping[str, str]) -> int:
+    """The least that `limit` (Grafana) and `max_result_rows` with `break` (JDBC) say; 0: all."""
+    wanted = [given.get("limit", "")]
+    if given.get("result_overflow_mode") == "break":
+        wanted.append(given.get("max_result_rows", ""))
+    numbers = [int(text) for text in wanted if re.fullmatch(r"\d{1,18}", text, re.ASCII)]
+    return min((number for number in numbers if number), default=0)
+
+
+def _encoding(request: web.Request, given: Mapping[str, str]) -> str:
+    """How the answer is packed: as `blocks`, as a content encoding, or not at all."""
+    if _is_on(given.get("compress")):
+        return "blocks"
+    if not _is_on(given.get("enable_http_compression")):
+        return ""
+    accepted = request.headers.get(hdrs.ACCEPT_ENCODING, "").lower()
+    names = [each.partition(";")[0].strip() for each in accepted.split(",")]
+    return next((name for name in _ENCODINGS if name in names), "")
 
 
 def _refuse_settings(given: Mapping[str, str]) -> None:
-    for name, value in given.items():
-        if name in ("compress", "decompress"):
-            if value not in ("0", "false", ""):
-                raise QueryError(
-                    f"ClickHouse's own compression is not spoken here: leave out {name}=1"
-                    " (in JDBC: compress=false).",
-                    _NOT_IMPLEMENTED,
-                )
-        elif not (
+    for name in given:
+        if not (
             name in _OURS
             or name in _WITHOUT_EFFECT
             or name == watermark.AT_LEAST
@@ -239,7 +340,7 @@ def _keys(request: web.Request, given: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _refusal(error: CommandCenterError) -> web.Response:
+def _refusal(error: CommandCenterError, headers: Mapping[str, str]) -> web.Response:
     code = error.code if isinstance(error, QueryError) else _EMPTY
     status = _STATUS.get(code, 400)
     if isinstance(error, OperatorError):
@@ -251,5 +352,5 @@ def _refusal(error: CommandCenterError) -> web.Response:
     return web.Response(
         status=status,
         text=f"Code: {code}. DB::Exception: {error}\n",
-        headers={"X-ClickHouse-Exception-Code": str(code)},
+        headers={**headers, "X-ClickHouse-Exception-Code": str(code)},
     )

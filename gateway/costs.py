@@ -12,8 +12,9 @@ from gateway.cost_views import CostGroup, CostSumsView
 from gateway.requests import answer
 from gateway.run_costs import plain
 from gateway.run_views import CostTotal
-from gateway.services import COSTS, READS, SERVICES
+from gateway.services import COSTS, SERVICES
 from gateway.views import moment
+from gateway.watermark import AT_LEAST, reached
 from sinks import focus
 from sinks.costs import CostFilter, Dimension, Row
 from sinks.decision_record import TIME_LIMIT
@@ -39,7 +40,7 @@ async def sum_costs(request: web.Request) -> web.Response:
     wanted = cost_filter(request)
     by = _dimensions(request.query.get("groupBy", ""))
     limit = _limit(request)
-    watermark = await request.app[READS].watermark()
+    seen = await reached(request, request.query.get(AT_LEAST))
     found = await request.app[COSTS].sums(wanted, by, limit)
     return answer(
         CostSumsView(
@@ -49,7 +50,7 @@ async def sum_costs(request: web.Request) -> web.Response:
             groups=[_group(row, by) for row in found.groups],
             totals=[_total(row) for row in found.totals],
             more=found.more,
-            watermark=dict(watermark),
+            watermark=dict(seen),
         )
     )
 

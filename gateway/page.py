@@ -9,6 +9,8 @@ from aiohttp import web
 _TYPES: Final = {
     "index.html": "text/html",
     "app.js": "text/javascript",
+    "costs.js": "text/javascript",
+    "element.js": "text/javascript",
     "style.css": "text/css",
     "icon.svg": "image/svg+xml",
 }

@@ -368,6 +368,7 @@ class AgentRunView(View, frozen=True, kw_only=True):
     duration_ms: int | None = None
     retry_at: datetime | None = None
     worker: str | None = None
+    agent_version: str | None = None
     inputs: Raw | None = None
     output: Raw | None = None
     error: FailureView | None = None

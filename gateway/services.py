@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -45,6 +46,7 @@ class Services:
         blobs: Where payloads are that are too big for the log.
         definition_limit: Bytes of a workflow definition, as canonical JSON.
         nodes_limit: Nodes of a workflow.
+        scratch: A folder on a disk for SQL answers under way; None: the system's for such things.
         sql_key: What clients of `/clickhouse` have to give as their password; empty: nothing.
     """
 
@@ -60,6 +62,7 @@ class Services:
     body_limit: int = PAYLOAD_LIMIT
     definition_limit: int = 256 * 1024
     nodes_limit: int = MAX_NODES
+    scratch: Path | None = None
     sql_key: str = ""
     clock: Callable[[], float] = time.time
 

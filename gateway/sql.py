@@ -4,9 +4,9 @@ import time
 from typing import Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from gateway import watermark
+from gateway import answer_file, watermark
 from gateway.requests import JSON, json_object
 from gateway.services import SERVICES
 from gateway.views import SqlAnswer
@@ -24,7 +24,7 @@ _FORMATS: Final = {
 _FIELDS: Final = ("query", "parameters", "format")
 
 
-async def ask(request: web.Request) -> web.Response:
+async def ask(request: web.Request) -> web.StreamResponse:
     """The answer to one SELECT over the tables that are public.
 
     These are `events`, `runs`, `agent_runs`, `approvals`, `costs`, `run_costs` and
@@ -46,7 +46,6 @@ async def ask(request: web.Request) -> web.Response:
     parameters = given.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise CallerError("'parameters' must be an object")
-    store = request.app[SERVICES].store
     wanted = given.get("format", "JSON")
     if wanted != "JSON" and wanted not in _FORMATS:
         raise CallerError(f"format {wanted!r} is not one of JSON, {', '.join(_FORMATS)}")
@@ -54,9 +53,11 @@ async def ask(request: web.Request) -> web.Response:
     headers = {watermark.HEADER: watermark.text(seen)}
     began = time.perf_counter()
     if wanted != "JSON":
-        content = await store.export_readonly(query, parameters, output_format=wanted)
-        return web.Response(body=content, headers={**headers, "Content-Type": _FORMATS[wanted]})
-    rows = await store.query_readonly(query, parameters)
+        async with answer_file.answered(request, query, parameters, wanted) as file:
+            return await answer_file.send(
+                request, file, {**headers, hdrs.CONTENT_TYPE: _FORMATS[wanted]}
+            )
+    rows = await request.app[SERVICES].store.query_readonly(query, parameters)
     view = SqlAnswer(
         columns=list(rows.columns),
         rows=rows.dicts(),

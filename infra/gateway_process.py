@@ -7,9 +7,12 @@ recorder is a process of its own, and the gateway reads the log itself.
 
 import asyncio
 import gc
+import shutil
+import time
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, Self
 
 import structlog
@@ -28,7 +31,7 @@ from sinks.clickhouse import open_store
 from sinks.recorder import Recorder
 from sinks.recording import DeadLetterBox, LogRecord
 from sinks.rollups import Rollups
-from sinks.store import Store
+from sinks.store import Limits, Store
 from streams import dead_letters, topics
 from streams.blob_store import BlobStore
 from streams.errors import OperatorError
@@ -37,6 +40,8 @@ from streams.outbox import Outbox, Parcel
 _log = structlog.get_logger(__name__)
 
 RECORDER_GROUP: Final = "commandcenter-recorder"
+_ANSWER_S: Final = 3600
+"""No SQL answer is under way for so long. Gateways may share a data directory."""
 CLUSTER_DEFAULT: Final = -1
 """As many replicas of a topic as the cluster's default says."""
 
@@ -61,6 +66,7 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
             checks={"worker": watch.check},
             definition_limit=settings.definition_limit,
             nodes_limit=settings.nodes_limit,
+            scratch=_scratch(settings),
             sql_key=settings.sql_key,
         )
         if settings.store.startswith("chdb:"):
@@ -105,13 +111,26 @@ async def _open(settings: Settings, bootstrap: str, stack: AsyncExitStack) -> St
     await ensure_topics(
         bootstrap, topics.TOPICS, partitions=settings.partitions, replication=CLUSTER_DEFAULT
     )
-    store = await open_store(settings.store)
+    store = await open_store(settings.store, Limits.within(settings.store_memory))
     stack.push_async_callback(store.close)
     await damage.refuse(store)
     await schema.apply(store)
     await rebuild.finish(store)
     await retention.apply(store, settings.retention)
     return store
+
+
+def _scratch(settings: Settings) -> Path:
+    """A folder for SQL answers under way; what a process that was killed left there is removed."""
+    folder = settings.data / "answers"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.iterdir():
+            if time.time() - left.stat().st_mtime > _ANSWER_S:
+                shutil.rmtree(left, ignore_errors=True)
+    except OSError as error:
+        raise OperatorError(f"The folder {folder} cannot be used: {error}.") from error
+    return folder
 
 
 async def _recorder(
@@ -126,14 +145,15 @@ async def _recorder(
     outbox = Outbox(bootstrap, "commandcenter-recorder")
     await outbox.start()
     stack.push_async_callback(outbox.stop)
+    dead_letter = await _dead_letter_box(outbox)
     recorder = Recorder(
         bootstrap,
         store,
-        await _dead_letter_box(outbox),
+        dead_letter,
         group=group,
         on_records=None if tail is None else tail.on_records,
     )
-    await stack.enter_async_context(CatalogRecording(bootstrap, store))
+    await stack.enter_async_context(CatalogRecording(bootstrap, store, dead_letter))
     rollups = Rollups(store, retention_days=settings.retention)
     stack.enter_context(_Beside(rollups.follow(lambda: dict(recorder.watermark)), "rollups"))
     return recorder

@@ -107,6 +107,12 @@ class Settings(BaseSettings):
     clickhouse: Annotated[str, AfterValidator(_store)] = Field(
         default="", description="ClickHouse to use; empty: chDB in the data directory"
     )
+    clickhouse_memory: int = Field(
+        default=1024,
+        ge=256,
+        le=1_048_576,
+        description="MiB of memory for the embedded ClickHouse; three eighths for a SQL query",
+    )
     retention: int = Field(
         default=0,
         ge=0,
@@ -219,6 +225,11 @@ class Settings(BaseSettings):
     def store(self) -> str:
         """The ClickHouse address, chDB's folder in the data directory if none was set."""
         return self.clickhouse or f"chdb://{self.data / 'clickhouse'}"
+
+    @property
+    def store_memory(self) -> int:
+        """Bytes that the store may take."""
+        return self.clickhouse_memory * 1024 * 1024
 
 
 _KEYS: Final = frozenset({"sql_key"})

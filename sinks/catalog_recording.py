@@ -1,18 +1,21 @@
 """The workflows and agents topics into the store: what each record says, as rows that replace.
 
-Both topics are small and compacted. They are read whole at every start, and written again: a row's
-key and precedence come from the log, so the same records make the same tables, however often.
+These topics are small and compacted. They are read whole at every start, and written again: a row's
+key and precedence come from the log, so the same records make the same tables, however often. What
+cannot be read becomes a dead letter, that of the budgets too, which have no table.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
 import structlog
+from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
 from sinks.decision_record import COUNT_LIMIT, TIME_LIMIT
+from sinks.recording import DeadLetterBox, LogRecord
 from sinks.store import Store
 from streams import codec, topics
 from streams.compacted_reader import CompactedReader
@@ -39,6 +42,7 @@ _AGENTS: Final = (
 )
 
 Row = tuple[Any, ...]
+Poison = tuple[LogRecord, Exception]
 
 
 def workflow_row(offset: int, value: bytes | None) -> Row | None:
@@ -80,6 +84,16 @@ def agent_row(offset: int, key: bytes | None, value: bytes | None) -> Row | None
     return (*said, offset, 0)
 
 
+def budget_row(value: bytes | None) -> None:
+    """No row: budgets have no table.
+
+    Raises:
+        UnreadableRecordError: It is no budget.
+    """
+    if value is not None:
+        codec.budgets.decode(value)
+
+
 def _within(number: int, limit: int, name: str) -> None:
     if not 0 <= number < limit:
         raise UnreadableRecordError(f"{name} is {number}, out of range")
@@ -88,11 +102,20 @@ def _within(number: int, limit: int, name: str) -> None:
 class CatalogRecording:
     """Keeps the tables of workflows and agents current; an async context manager.
 
-    A store that is away is tried again until it is there.
+    A store or Kafka that is away is tried again until it is there.
+
+    Args:
+        bootstrap: Kafka, `host:port[,host:port]`.
+        store: With the schema applied.
+        dead_letter: Keeps a record that cannot be read; None: it is told in the log alone.
     """
 
-    def __init__(self, bootstrap: str, store: Store) -> None:
+    def __init__(
+        self, bootstrap: str, store: Store, dead_letter: DeadLetterBox | None = None
+    ) -> None:
         self._store = store
+        self._dead_letter = dead_letter
+        self._poison: list[Poison] = []
         self._waiting: dict[str, list[Row]] = {"workflows_log": [], "agents_log": []}
         self._changed = asyncio.Event()
         self._written = asyncio.Condition()
@@ -100,6 +123,7 @@ class CatalogRecording:
         self._readers = (
             CompactedReader(bootstrap, topics.WORKFLOWS, self._workflow),
             CompactedReader(bootstrap, topics.AGENTS, self._agent),
+            CompactedReader(bootstrap, topics.BUDGETS, self._budget),
         )
         self._task: asyncio.Task[None] | None = None
 
@@ -118,12 +142,12 @@ class CatalogRecording:
                 await self._task
 
     async def caught_up(self) -> None:
-        """Wait until all that is on both topics now is in the store."""
+        """Wait until all that is on the topics now is in the store, or a dead letter."""
         for reader in self._readers:
             await reader.caught_up()
         async with self._written:
             await self._written.wait_for(
-                lambda: not self._writing and not any(self._waiting.values())
+                lambda: not (self._writing or self._poison or any(self._waiting.values()))
             )
 
     def _workflow(self, record: Any) -> None:
@@ -132,13 +156,18 @@ class CatalogRecording:
     def _agent(self, record: Any) -> None:
         self._take("agents_log", record, lambda: agent_row(record.offset, record.key, record.value))
 
-    def _take(self, table: str, record: Any, make: Any) -> None:
+    def _budget(self, record: Any) -> None:
+        self._take("", record, lambda: budget_row(record.value))
+
+    def _take(self, table: str, record: Any, make: Callable[[], Row | None]) -> None:
         try:
             row = make()
         except (UnreadableRecordError, UnicodeDecodeError) as error:
-            # Whoever uses the record says so too; here it only makes no row.
             _unreadable.labels(record.topic).inc()
             _log.warning("a record makes no row", topic=record.topic, why=str(error))
+            if self._dead_letter is not None:
+                self._poison.append((record, error))
+                self._changed.set()
             return
         if row is not None:
             self._waiting[table].append(row)
@@ -154,8 +183,19 @@ class CatalogRecording:
                     self._writing += 1
                     await self._insert(table, names, rows)
                     self._writing -= 1
+            await self._bury()
             async with self._written:
                 self._written.notify_all()
+
+    async def _bury(self) -> None:
+        while self._poison and self._dead_letter is not None:
+            try:
+                await self._dead_letter(*self._poison[0])
+            except (OperatorError, KafkaError) as error:
+                _log.warning("a dead letter is written later", error=str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                del self._poison[0]
 
     async def _insert(self, table: str, names: Sequence[str], rows: list[Row]) -> None:
         columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))

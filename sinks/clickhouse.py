@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,10 +45,14 @@ _OPERATOR: Final = frozenset(
     }
 )  # fmt: skip
 
+_MIB: Final = 1024 * 1024
+_PIECE: Final = 256 * 1024
 _CHDB_DATABASE: Final = "default"
 
 Client = Any
 Make = Callable[[Mapping[str, Any]], Client]
+Export = Callable[[Client, str, Mapping[str, Any], str, Path], None]
+"""Writes the answer of a client to a statement, with its parameters, in a format, into a file."""
 T = TypeVar("T")
 
 # A batch goes in as one block with one answer: it is there when the call returns.
@@ -61,7 +66,7 @@ async def open_store(url: str, limits: Limits = DEFAULT_LIMITS, *, beside: str =
     Args:
         url: `chdb:///folder`, or `clickhouse://user:password@host:8123/database`, with
             `?secure=true` for TLS.
-        limits: Of the guests' queries.
+        limits: Of the embedded engine, and of the guests' queries.
         beside: Open another database of the same engine, called as the store's with this behind;
             it is made if need be.
 
@@ -96,8 +101,7 @@ def _open_chdb(folder: Path, limits: Limits, beside: str) -> Store:
                 database=database,
                 settings=dict(settings),
                 tz_mode="aware",
-                # The machine is shared with a broker and workers: two threads to merge are plenty.
-                chdb_options={"background_pool_size": "2", "background_schedule_pool_size": "2"},
+                chdb_options=_engine_options(limits.engine_bytes),
             )
         except ClickHouseError as error:
             raise _why_not_opened(folder, error) from error
@@ -109,7 +113,27 @@ def _open_chdb(folder: Path, limits: Limits, beside: str) -> Store:
             first.command(f"CREATE DATABASE IF NOT EXISTS `{name}`")
         finally:
             first.close()
-    return ClickHouse(f"chDB in {folder}", lambda settings: connect(name, settings), limits)
+    return ClickHouse(
+        f"chDB in {folder}",
+        lambda settings: connect(name, settings),
+        limits,
+        export=_into_outfile,
+    )
+
+
+def _engine_options(memory: int) -> dict[str, str]:
+    """How the embedded engine shares the machine; its caches would take gigabytes by themselves."""
+    return {
+        # The machine is shared with a broker and workers: two threads to merge are plenty.
+        "background_pool_size": "2",
+        "background_schedule_pool_size": "2",
+        "max_server_memory_usage": str(memory),
+        "mark_cache_size": str(memory // 8),
+        "primary_index_cache_size": str(memory // 8),
+        "index_mark_cache_size": str(memory // 16),
+        "compiled_expression_cache_size": str(memory // 32),
+        "query_condition_cache_size": str(memory // 32),
+    }
 
 
 def _why_not_opened(folder: Path, error: ClickHouseError) -> OperatorError:
@@ -122,9 +146,10 @@ def _why_not_opened(folder: Path, error: ClickHouseError) -> OperatorError:
         return OperatorError(
             f"This process already has another chDB open, so {folder} cannot be opened."
         )
+    why = _OPENING.sub("", _plain(error)).strip(" .")
     return DamagedStoreError(
-        f"chDB cannot open {folder}: {_plain(error)}. If the folder is damaged, `commandcenter "
-        "rebuild` makes a new one from the log, and keeps this one beside it."
+        f"chDB cannot open {folder}{': ' if why else ''}{why}. If the folder is damaged, "
+        "`commandcenter rebuild` makes a new one from the log, and keeps this one beside it."
     )
 
 
@@ -182,7 +207,16 @@ def _open_server(url: str, limits: Limits, beside: str) -> Store:
             raise OperatorError(f"{where} cannot be created: {_plain(error)}.") from error
         finally:
             first.close()
-    return ClickHouse(where, lambda settings: connect(database, settings), limits, database)
+    return ClickHouse(
+        where, lambda settings: connect(database, settings), limits, database, export=_download
+    )
+
+
+_OPENING: Final = re.compile(
+    r"Unable to open the chdb engine at '[^']*': |Failed to create connection: "
+    r"|Error initializing EmbeddedServer: ?"
+)
+"""What every failure to open says, before the reason (if there is one)."""
 
 
 class DamagedStoreError(OperatorError):
@@ -197,19 +231,27 @@ class ClickHouse:
         make: Makes a client with the given session settings.
         limits: Of the guests' queries.
         database: The database that the client works in.
+        export: Writes an answer into a file.
     """
 
     def __init__(
-        self, description: str, make: Make, limits: Limits, database: str = "default"
+        self,
+        description: str,
+        make: Make,
+        limits: Limits,
+        database: str = "default",
+        *,
+        export: Export,
     ) -> None:
         self._description = description
         self._database = database
         self._limits = limits
+        self._export = export
         self._types: dict[str, dict[str, Any]] = {}
         self._writer = _Role("writer", 1, lambda: make(_WRITER))
         self._upkeep = _Role("upkeep", 1, lambda: make(_WRITER))
         self._readers = _Role("reader", READERS, lambda: make(_READER))
-        self._guests = _Role("guest", GUESTS, lambda: _confine(make, limits))
+        self._guests = _Role("guest", GUESTS, lambda: _Guest(make, limits))
         self._writer.open_one()
 
     @property
@@ -263,46 +305,67 @@ class ClickHouse:
         """Ask a guest's query."""
         checked = guest_sql.check(sql, self._database)
         given = guest_sql.bound(checked, parameters or {})
-        return await self._ask(self._guests, lambda client: _rows(client, checked, given))
+        limits = self._limits
+        most = (
+            f"{limits.rows:,} rows or {limits.answer_bytes // _MIB:,} MiB: add LIMIT, aggregate, "
+            f"or ask for CSVWithNames, say, which may have {limits.export_rows:,} rows."
+        )
+        return await self._ask(self._guests, lambda guest: _rows(guest.rows, checked, given), most)
 
     async def export_readonly(
-        self, sql: str, parameters: Parameters | None = None, *, output_format: str
-    ) -> bytes:
-        """Ask a guest's query; the answer in one of ClickHouse's output formats."""
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        output_format: str,
+        file: Path,
+        rows: int = 0,
+    ) -> None:
+        """Ask a guest's query; the answer becomes a file, in one of ClickHouse's output formats."""
         checked = guest_sql.check(sql, self._database)
         given = guest_sql.bound(checked, parameters or {})
         if not re.fullmatch(r"[A-Za-z0-9]+", output_format):
             raise CallerError(f"{output_format!r} is not the name of an output format.")
+        if rows:
+            checked = f"SELECT * FROM (\n{checked}\n) LIMIT {rows}"  # noqa: S608  # it was checked
+        limits = self._limits
+        most = (
+            f"{limits.export_rows:,} rows or {limits.export_bytes // _MIB:,} MiB: add LIMIT, or "
+            "aggregate."
+        )
+        await self._ask(
+            self._guests,
+            lambda guest: self._export(guest.exports, checked, given, output_format, file),
+            most,
+        )
 
-        def export(client: Client) -> bytes:
-            answer: bytes = client.raw_query(checked, parameters=given, fmt=output_format)
-            return answer
-
-        return await self._ask(self._guests, export)
-
-    async def _ask(self, role: "_Role", ask: Callable[[Client], T]) -> T:
+    async def _ask(self, role: "_Role", ask: Callable[[Client], T], most: str = "") -> T:
+        """`most` is what an answer may have, for guests."""
         try:
             return await role.run(ask)
         except (ClickHouseError, OSError) as error:
-            raise self._fault(error) from error
+            raise self._fault(error, most) from error
 
-    def _fault(self, error: Exception) -> CallerError | OperatorError:
+    def _fault(self, error: Exception, most: str) -> CallerError | OperatorError:
         code = error.code if isinstance(error, DatabaseError) else None
+        if code == _TOO_MUCH_MEMORY and (not most or "(total)" in str(error)):
+            memory = self._limits.engine_bytes // _MIB
+            return OperatorError(
+                f"{self._description} has no memory left for the query: ask for less, ask again "
+                f"later, or give it more than {memory:,} MiB (COMMANDCENTER_CLICKHOUSE_MEMORY)."
+            )
         if code is None or code in _OPERATOR:
             return OperatorError(f"{self._description} does not answer: {_plain(error)}.")
-        return QueryError(self._what_is_wrong(code, error), code)
+        return QueryError(self._what_is_wrong(code, error, most), code)
 
-    def _what_is_wrong(self, code: int, error: Exception) -> str:
+    def _what_is_wrong(self, code: int, error: Exception, most: str) -> str:
         if code == _TOO_LONG:
             seconds = f"{self._limits.seconds:g} s"
             return f"The query was stopped after {seconds}: ask for a shorter time."
         if code in _TOO_MANY_ROWS:
-            rows, size = self._limits.rows, self._limits.answer_bytes // 1024**2
-            return (
-                f"The answer has more than {rows:,} rows or {size:,} MiB: add LIMIT, or aggregate."
-            )
+            return f"The answer has more than {most}"
         if code == _TOO_MUCH_MEMORY:
-            memory = self._limits.memory_bytes // 1024**2
+            memory = self._limits.memory_bytes // _MIB
             return f"The query needs more than {memory:,} MiB of memory: ask for less."
         if code == _READONLY:
             return "The query is refused: only reading is allowed."
@@ -350,7 +413,19 @@ class _Role:
             self._idle.get().close()
 
 
-def _confine(make: Make, limits: Limits) -> Client:
+class _Guest:
+    """What a guest's thread asks with: the one for rows, the other for whole files."""
+
+    def __init__(self, make: Make, limits: Limits) -> None:
+        self.rows = _confine(make, limits, limits.rows, limits.answer_bytes)
+        self.exports = _confine(make, limits, limits.export_rows, limits.export_bytes)
+
+    def close(self) -> None:
+        self.rows.close()
+        self.exports.close()
+
+
+def _confine(make: Make, limits: Limits, rows: int, answer_bytes: int) -> Client:
     client = make(
         {
             "max_threads": 2,
@@ -358,16 +433,46 @@ def _confine(make: Make, limits: Limits) -> Client:
             # Inserts and our own reads go first: on two cores a guest's long query would slow them
             # to twenty times. Needs CAP_SYS_NICE, and does nothing without it.
             "os_thread_priority": 15,
-            "max_result_rows": limits.rows,
-            "max_result_bytes": limits.answer_bytes,
+            "max_result_rows": rows,
+            "max_result_bytes": answer_bytes,
             "result_overflow_mode": "throw",
             "max_memory_usage": limits.memory_bytes,
+            # What is big is sorted and grouped on the disk, before it is refused.
+            "max_bytes_before_external_group_by": limits.memory_bytes // 4,
+            "max_bytes_before_external_sort": limits.memory_bytes // 4,
+            "max_temporary_data_on_disk_size_for_query": 4 * limits.engine_bytes,
             "allow_ddl": 0,
             "allow_introspection_functions": 0,
         }
     )
     client.set_client_setting("readonly", 1)  # last: it refuses every further setting
     return client
+
+
+def _into_outfile(
+    client: Client, sql: str, parameters: Mapping[str, Any], output_format: str, file: Path
+) -> None:
+    """The embedded engine writes the file by itself."""
+    name = str(file).replace("\\", "\\\\").replace("'", "\\'")
+    client.raw_query(
+        f"{sql}\nINTO OUTFILE '{name}'", parameters=dict(parameters), fmt=output_format
+    )
+
+
+def _download(
+    client: Client, sql: str, parameters: Mapping[str, Any], output_format: str, file: Path
+) -> None:
+    """The server keeps the answer until it is whole, so a mistake is told before the first byte."""
+    with (
+        client.raw_stream(
+            sql,
+            parameters=dict(parameters),
+            fmt=output_format,
+            settings={"wait_end_of_query": 1},
+        ) as answer,
+        file.open("xb") as written,
+    ):
+        shutil.copyfileobj(answer, written, _PIECE)
 
 
 def _rows(client: Client, sql: str, parameters: Parameters | None) -> Rows:

@@ -58,15 +58,27 @@ _SETTINGS: Final = (
     " toUInt8(1) AS readonly, '' AS type, '' AS default, '' AS alias_for WHERE 0"
 )
 
+# What is behind the public tables stays behind them.
+_PARTS: Final = (
+    "SELECT '' AS database, '' AS table, '' AS name, '' AS partition, '' AS engine,"
+    " toUInt8(1) AS active, toUInt64(0) AS rows, toUInt64(0) AS bytes,"
+    " toUInt64(0) AS bytes_on_disk, toDateTime(0, 'UTC') AS modification_time,"
+    " toDate(0) AS min_date, toDate(0) AS max_date WHERE 0"
+)
+
 SYSTEM_TABLES: Final = {
     "system.databases": _DATABASES,
     "system.tables": _TABLES,
     "system.columns": _COLUMNS,
     "system.settings": _SETTINGS,
+    "system.parts": _PARTS,
+    "system.table_engines": "SELECT 'View' AS name",
     "system.one": "SELECT toUInt8(0) AS dummy",
     # The engine's vocabulary, which clients offer while one types.
     "system.functions": (
-        "SELECT name, is_aggregate, case_insensitive, alias_to FROM system.functions"
+        "SELECT name, is_aggregate, case_insensitive, alias_to, origin, description, syntax,"
+        " arguments, parameters, returned_value, examples, introduced_in, categories"
+        " FROM system.functions WHERE origin = 'System'"
     ),
     "system.data_type_families": (
         "SELECT name, case_insensitive, alias_to FROM system.data_type_families"
@@ -74,6 +86,9 @@ SYSTEM_TABLES: Final = {
     "system.keywords": "SELECT keyword FROM system.keywords",
 }
 """Each system table that clients ask, with the subquery that stands for it."""
+
+
+_NOTHING: Final = "SELECT 1 WHERE 0"
 
 
 class Name(NamedTuple):
@@ -84,7 +99,7 @@ class Name(NamedTuple):
 
 
 def statement(tokens: Sequence[Token], database: str) -> str | None:
-    """The SELECT that answers a DESCRIBE, SHOW or EXISTS; None where the text is none of them.
+    """The SELECT that answers DESCRIBE, SHOW, EXISTS, USE or SET; None where it is none of them.
 
     Raises:
         CallerError: It is one of them, but not of a form that is answered, or names another table.
@@ -103,11 +118,14 @@ def statement(tokens: Sequence[Token], database: str) -> str | None:
             return _show_tables(tokens[2:], database)
         case ["SHOW", "CREATE", "TABLE" | "VIEW", *rest] if rest:
             return _show_create(_name(tokens[3:], database))
-        case ["EXISTS", "DATABASE", _]:
-            found = tokens[2].text == database
-            return f"SELECT toUInt8({int(found)}) AS result"
-        case ["EXISTS", "TABLE" | "VIEW", *rest] if rest:
-            return _exists(tokens[2:], database)
+        case ["USE", _]:
+            if tokens[1].text != database:
+                raise CallerError(f"There is no database {tokens[1].text!r}, only {database!r}.")
+            return _NOTHING
+        case ["SET", "READONLY", "=", "1" | "2"]:  # so it is
+            return _NOTHING
+        case ["EXISTS", kind, *rest] if rest and kind in ("DATABASE", "TABLE", "VIEW"):
+            return _exists(kind, tokens[2:], database)
         case ["SHOW" | "DESCRIBE" | "DESC" | "EXISTS", *_]:
             raise CallerError(
                 "Of its kind only DESCRIBE name, SHOW TABLES, SHOW DATABASES, SHOW CREATE TABLE"
@@ -149,12 +167,15 @@ def _show_create(name: Name) -> str:
     )
 
 
-def _exists(rest: Sequence[Token], database: str) -> str:
-    try:
-        _name(rest, database)
-    except CallerError:
-        return "SELECT toUInt8(0) AS result"
-    return "SELECT toUInt8(1) AS result"
+def _exists(kind: str, rest: Sequence[Token], database: str) -> str:
+    if kind == "DATABASE":
+        found = [token.text for token in rest] == [database]
+    else:
+        try:
+            found = bool(_name(rest, database))
+        except CallerError:
+            found = False
+    return f"SELECT toUInt8({int(found)}) AS result"
 
 
 def _name(tokens: Sequence[Token], database: str) -> Name:

@@ -7,7 +7,7 @@ tables) is answered from `guest_catalogue`.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import sqlglot
@@ -100,11 +100,7 @@ def split_format(sql: str) -> tuple[str, str]:
     Raises:
         QueryError: The text cannot be split into words.
     """
-    try:
-        tokens = sqlglot.tokenize(sql, dialect="clickhouse")
-    except SqlglotError as error:
-        text = f"The query cannot be understood: {_where(error)}."
-        raise QueryError(text, _SYNTAX) from error
+    tokens = _tokens(sql)
     while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
         tokens.pop()
     if tokens and tokens[0].token_type is TokenType.SHOW:  # its rest is one piece of text
@@ -115,6 +111,42 @@ def split_format(sql: str) -> tuple[str, str]:
         if word.token_type is not TokenType.STRING and re.fullmatch(r"[A-Za-z0-9]+", name.text):
             return sql[: word.start], name.text
     return sql, ""
+
+
+def without_settings(sql: str, harmless: Collection[str]) -> str:
+    """The text without the SETTINGS at its end, where each of them may be ignored.
+
+    Raises:
+        QueryError: The text cannot be split into words.
+    """
+    tokens = _tokens(sql)
+    while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
+        tokens.pop()
+    places = [n for n, token in enumerate(tokens) if token.token_type is TokenType.SETTINGS]
+    if not places or places[-1] == 0:
+        return sql
+    given = tokens[places[-1] + 1 :]
+    values = (TokenType.NUMBER, TokenType.STRING)
+    for n in range(0, len(given), 4):
+        match given[n : n + 4]:
+            case [name, equals, value, *comma] if (
+                name.text.lower() in harmless
+                and equals.token_type is TokenType.EQ
+                and value.token_type in values
+                and all(each.token_type is TokenType.COMMA for each in comma)
+            ):
+                continue
+            case _:
+                return sql
+    return sql[: tokens[places[-1]].start]
+
+
+def _tokens(sql: str) -> list[Token]:
+    try:
+        return sqlglot.tokenize(sql, dialect="clickhouse")
+    except SqlglotError as error:
+        text = f"The query cannot be understood: {_where(error)}."
+        raise QueryError(text, _SYNTAX) from error
 
 
 def _checked(sql: str, database: str) -> str:
@@ -139,16 +171,35 @@ def _checked(sql: str, database: str) -> str:
 
 
 def _with_catalogue(sql: str, statement: exp.Expr) -> str:
-    """The text with a subquery in the place of each system table."""
+    """The text with a subquery in the place of each system table, and its columns named by it."""
     places = []
+    known: dict[str, str] = {}
     for table in statement.find_all(exp.Table):
-        if stands_for := SYSTEM_TABLES.get(f"{table.db}.{table.name}".lower()):
+        name = f"{table.db}.{table.name}".lower()
+        if stands_for := SYSTEM_TABLES.get(name):
             alias = "" if table.alias else f" AS {table.name}"
-            start, end = table.args["db"].meta["start"], table.this.meta["end"]
-            places.append((start, end + 1, f"({stands_for}){alias}"))
+            known.setdefault(name, _plain_name(table.alias or table.name))
+            places.append((*_span(table.args["db"], table.this), f"({stands_for}){alias}"))
+    # `system.tables.name` is valid even where the table has an alias.
+    places += [
+        (*_span(column.args["db"], column.args["table"]), f"`{called}`")
+        for column in statement.find_all(exp.Column)
+        if (called := known.get(f"{column.db}.{column.table}".lower()))
+    ]
     for start, end, text in sorted(places, reverse=True):
         sql = sql[:start] + text + sql[end:]
     return sql
+
+
+def _plain_name(name: str) -> str:
+    """The name, which goes into the text: quotes in it could end it there, and say anything."""
+    if not _NAME.fullmatch(name):
+        raise QueryError(f"A system table cannot be called {name[:50]!r} here: letters, digits, _.")
+    return name
+
+
+def _span(first: exp.Expr, last: exp.Expr) -> tuple[int, int]:
+    return first.meta["start"], last.meta["end"] + 1
 
 
 def _problems(statement: exp.Expr, tokens: Sequence[Token], database: str) -> Iterator[str]:

@@ -108,6 +108,7 @@ AGENT_RUN_COLUMNS: Final = (
     "error_kind",
     "error_message",
     "worker",
+    "agent_version",
     "inputs",
     "output",
 )
@@ -162,8 +163,8 @@ _SAME_STATUS: Final[Row] = (0, "", 0, "", "", "")
 _NOT_SENT: Final[Row] = ("", "", "", "", 0, 0)
 """Task, agent, action, child run, time of dispatch and deadline, in parts of other events."""
 
-_NOT_ENDED: Final[Row] = (0, 0, 0, 0, "", "", "", "")
-"""Four times, outcome, the error's kind and message, and worker, in parts of a dispatch."""
+_NOT_ENDED: Final[Row] = (0, 0, 0, 0, "", "", "", "", "")
+"""Four times, outcome, the error's kind and message, worker and version, in parts of a dispatch."""
 
 
 @dataclass(slots=True)
@@ -367,7 +368,8 @@ def _requested(event: NodeRequested, run: str, at: int) -> Row:
 def _succeeded(event: NodeSucceeded, _run: str, _at: int) -> Row | None:
     if not isinstance(event.output, Raw):  # a fan-out: its items were attempted
         return None
-    ended = (event.started_at, event.finished_at, 0, 0, "SUCCESS", "", "", event.worker)
+    times = (event.started_at, event.finished_at, 0, 0)
+    ended = (*times, "SUCCESS", "", "", event.worker, event.agent_version)
     return (*_key(event), *_NOT_SENT, *ended, "", str(event.output, "utf-8"))
 
 
@@ -378,7 +380,7 @@ def _failed(event: NodeRetrying | NodeFailed, _run: str, at: int) -> Row | None:
     retry_at = event.retry_at if isinstance(event, NodeRetrying) else 0
     times = (event.started_at or 0, event.finished_at or at, retry_at, 0)
     why = ("FAILED", event.failure.kind, event.failure.message)
-    return (*_key(event), *_NOT_SENT, *times, *why, event.worker, "", "")
+    return (*_key(event), *_NOT_SENT, *times, *why, event.worker, event.agent_version, "", "")
 
 
 def _asked(event: NodeApprovalRequested, _run: str, at: int) -> Row | None:
@@ -386,13 +388,13 @@ def _asked(event: NodeApprovalRequested, _run: str, at: int) -> Row | None:
         return None
     # A question, not a failure: it must not count in anybody's failure rate.
     why = ("CANCELLED", "approval_required", "the agent acts only if a person has agreed")
-    return (*_key(event), *_NOT_SENT, 0, at, 0, 0, *why, "", "", "")
+    return (*_key(event), *_NOT_SENT, 0, at, 0, 0, *why, "", "", "", "")
 
 
 def _cancelled(event: NodeCancelled, _run: str, at: int) -> Row | None:
     if not event.attempt:
         return None
-    return (*_key(event), *_NOT_SENT, 0, 0, 0, at, "", "", "", "", "", "")
+    return (*_key(event), *_NOT_SENT, 0, 0, 0, at, "", "", "", "", "", "", "")
 
 
 _PAUSING: Final = frozenset({RunPaused, RunResumed, RunEnding})

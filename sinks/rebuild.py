@@ -20,7 +20,7 @@ from sinks.queries import query
 from sinks.recorder import Recorder
 from sinks.recording import LogRecord
 from sinks.rollups import Rollups
-from sinks.store import Store
+from sinks.store import DEFAULT_LIMITS, Limits, Store
 from streams.topics import EVENTS
 
 BESIDE: Final = "_rebuild"
@@ -48,6 +48,7 @@ async def rebuild(
     *,
     topic: str = EVENTS,
     catalog: bool = True,
+    limits: Limits = DEFAULT_LIMITS,
     say: Say = lambda _done, _total: None,
 ) -> Rebuilt:
     """Make every table anew from the log, and put it in the old one's place.
@@ -58,13 +59,14 @@ async def rebuild(
         bootstrap: Kafka, `host:port[,host:port]`.
         topic: The events topic.
         catalog: Also record workflows and agents.
+        limits: That the store was opened with.
         say: Told of the progress.
 
     Raises:
         OperatorError: Kafka or the store is out of reach; begun again it goes on.
     """
     await finish(store)
-    shadow = await open_store(url, beside=BESIDE)
+    shadow = await open_store(url, limits, beside=BESIDE)
     try:
         await schema.apply(shadow)
         done = await _record(shadow, bootstrap, topic, say)

@@ -9,7 +9,10 @@ Rules:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, Self
+
+_MIB: Final = 1024 * 1024
 
 Parameters = Mapping[str, Any]
 Columns = Mapping[str, Sequence[Any]]
@@ -27,12 +30,33 @@ class Rows(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What a guest's query may take; more is a `CallerError` that says so."""
+    """What the store, and of that a guest's query, may take.
 
+    More than a guest may take is a `CallerError` that says so.
+
+    Attributes:
+        engine_bytes: Memory of the embedded engine, for all that it does and keeps. A server has
+            its own setting.
+        seconds: Of a guest's query.
+        memory_bytes: Memory of a guest's query; `sinks.clickhouse.GUESTS` of them run at once.
+        rows: Of a guest's answer that is made here, row by row.
+        answer_bytes: Of such an answer; here it takes some times as much memory.
+        export_rows: Of a guest's answer that the engine writes into a file.
+        export_bytes: Of such an answer, before it is written down as text.
+    """
+
+    engine_bytes: int = 1024 * _MIB
     seconds: float = 30.0
+    memory_bytes: int = 384 * _MIB
     rows: int = 10_000
-    memory_bytes: int = 1024 * 1024 * 1024
-    answer_bytes: int = 256 * 1024 * 1024
+    answer_bytes: int = 32 * _MIB
+    export_rows: int = 1_000_000
+    export_bytes: int = 256 * _MIB
+
+    @classmethod
+    def within(cls, engine_bytes: int) -> Self:
+        """The limits of an engine of this size: two guests at once leave a quarter to the rest."""
+        return cls(engine_bytes=engine_bytes, memory_bytes=engine_bytes * 3 // 8)
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -70,9 +94,25 @@ class Store(Protocol):
         ...
 
     async def export_readonly(
-        self, sql: str, parameters: Parameters | None = None, *, output_format: str
-    ) -> bytes:
-        """Ask as `query_readonly` does; the answer in one of ClickHouse's output formats."""
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        output_format: str,
+        file: Path,
+        rows: int = 0,
+    ) -> None:
+        """Ask as `query_readonly` does; the answer becomes a file.
+
+        Nothing of it is held in memory here, and it is whole when the call returns.
+
+        Args:
+            sql: One SELECT.
+            parameters: For `{name:Type}` in it.
+            output_format: One of ClickHouse's.
+            file: A new file, for the answer.
+            rows: So many rows, the first ones, are enough; 0: all.
+        """
         ...
 
     async def ping(self) -> None:

@@ -4,6 +4,7 @@ Rules:
 - The log is append-only. A replay and a purge are records of their own, in the partition of the
   letter that they are about, so every reader sees the same state.
 - A letter is named by where it stands: `partition-offset`.
+- A record has one letter. A reader that starts anew may write it again; only the first one counts.
 - A letter keeps all of the original. One that is too large for a record stands in several: its
   parts first, then the letter without key, value and headers. Where a writer is killed in between,
   the parts come again, and the last ones count.
@@ -196,6 +197,7 @@ class LetterBook:
 
     def __init__(self) -> None:
         self._entries: dict[LetterId, Entry] = {}
+        self._places: dict[str, LetterId] = {}
         self._parts: dict[tuple[int, str], list[int]] = {}
         self.open_by_topic: Counter[str] = Counter()
 
@@ -230,6 +232,9 @@ class LetterBook:
         if letter.parts:
             parts = self._parts.pop((at.partition, place(letter)), [])
             begin = parts[0] if len(parts) == letter.parts else None
+        known = self._entries.get(self._places.setdefault(place(letter), at))
+        if known is not None and known.begin is not None:
+            return
         size = len(letter.key or b"") + len(letter.value or b"")
         size += sum(len(name) + len(value) for name, value in letter.headers)
         whole = not letter.parts and size <= PREVIEW_BYTES

@@ -533,7 +533,7 @@ class Orchestrator:
             changes: list[Change] = [*draft.store.forgotten(draft.at), *draft.changes.items()]
             if self.changelog is not None:
                 lost = self.changelog.to_mend(partition, reads) - draft.changes.keys()
-                changes[:0] = [(key, draft.store.record(key)) for key in lost - {OFFSET_KEY}]
+                changes[:0] = [(k, draft.store.record(k)) for k in sorted(lost - {OFFSET_KEY})]
             changes.append((OFFSET_KEY, b"%d" % reads))
             # By the header a restore knows what an owner wrote that had been replaced already.
             parcel.extend(topics.STATE, partition, changes, [(READS, b"%d" % reads)])

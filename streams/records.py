@@ -193,7 +193,7 @@ class Result(_Value, tag_field="type", tag="result", frozen=True, kw_only=True):
     """An agent's answer to one task: `output` or, where that is unset, `failure`.
 
     `started_at` and `finished_at` are the agent's clock around the work itself. `costs` are those
-    of this attempt, whatever became of it.
+    of this attempt, whatever became of it. `agent_version` is the version of the agent that did it.
     """
 
     run: str
@@ -202,6 +202,7 @@ class Result(_Value, tag_field="type", tag="result", frozen=True, kw_only=True):
     started_at: int
     finished_at: int
     worker: str = ""
+    agent_version: str = ""
     item: int | None = None
     output: Raw | UnsetType = UNSET
     failure: Failure | None = None
@@ -522,6 +523,7 @@ class NodeSucceeded(_Value, tag_field="type", tag="node.succeeded", frozen=True,
     started_at: int
     finished_at: int
     worker: str = ""
+    agent_version: str = ""
     item: int | None = None
     costs: _Costs = ()
 
@@ -536,6 +538,7 @@ class NodeRetrying(_Value, tag_field="type", tag="node.retrying", frozen=True, k
     started_at: int | None = None
     finished_at: int | None = None
     worker: str = ""
+    agent_version: str = ""
     item: int | None = None
     costs: _Costs = ()
 
@@ -552,6 +555,7 @@ class NodeFailed(_Value, tag_field="type", tag="node.failed", frozen=True, kw_on
     started_at: int | None = None
     finished_at: int | None = None
     worker: str = ""
+    agent_version: str = ""
     item: int | None = None
     tolerated: bool = False
     costs: _Costs = ()

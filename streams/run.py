@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from streams import ending, pattern, steps
+from streams import duration, ending, pattern, steps
 from streams.draft import PAYLOAD_LIMIT, Draft, Limits, Outcome
 from streams.ids import attempt_key, node_key
 from streams.lifecycle import TERMINAL, RunState, evolve
@@ -369,7 +369,7 @@ def _run_is_due(draft: Draft, now: int) -> str:
     if draft.head.ending is not None:
         ending.force(draft)
         return ""
-    text = f"the run took longer than its timeout of {draft.plan.spec.timeout / 1000:g} s"
+    text = f"the run took longer than its timeout of {duration.text(draft.plan.spec.timeout)}"
     failure = Failure(kind="timeout", message=text, retryable=False)
     ending.stop(draft, RunStatus.TIMED_OUT, failure)
     return ""
@@ -389,13 +389,13 @@ def _begin_again(draft: Draft, state: NodeState) -> None:
 
 def _nobody_answered(draft: Draft, state: NodeState) -> None:
     spec = steps.approval_of(draft, state.node)
-    hours = f"within {spec.deadline / 3_600_000:g} h"
+    deadline = f"within {duration.text(spec.deadline)}"
     if spec.on_deadline == "approve":
-        text = f"nobody answered {hours}"
+        text = f"nobody answered {deadline}"
         draft.emit(NodeApproved(node=state.node, item=state.item, by="", missing=0, notes=text))
         _go_ahead(draft, state.node, state.item)
     else:
-        text = f"nobody approved it {hours}"
+        text = f"nobody approved it {deadline}"
         failure = Failure(kind="approval_expired", message=text, retryable=False)
         steps.fail(draft, state.node, state.item, state.attempt, failure)
         if state.item is not None:
@@ -411,24 +411,24 @@ def _is_over_time(draft: Draft, state: NodeState, now: int) -> None:
     if in_graph and plan.work is None and spec.workflow is None:
         if spec.wait_for_event is not None:
             text = f"no {spec.wait_for_event.event} came within"
-            text += f" {spec.wait_for_event.timeout / 1000:g} s"
+            text += f" {duration.text(spec.wait_for_event.timeout)}"
             failure = Failure(kind="timeout", message=text, retryable=False)
             steps.fail(draft, state.node, None, state.attempt, failure)
         else:
             steps.succeed(draft, state, msgspec.Raw(b"null"), None)
         return
-    seconds = (spec.attempt_timeout if in_graph else _undo_timeout(draft, state.node)) / 1000
+    limit = spec.attempt_timeout if in_graph else _undo_timeout(draft, state.node)
     if state.give_up_at is not None and state.give_up_at <= now:
-        text = f"no result within {(spec.total_timeout or 0) / 1000:g} s, over all attempts"
+        text = f"no result within {duration.text(spec.total_timeout or 0)}, over all attempts"
         failure = Failure(kind="timeout", message=text, retryable=False)
     elif state.beat_by is not None and state.beat_by <= now:
-        text = f"no heartbeat for {(spec.heartbeat_timeout or 0) / 1000:g} s"
+        text = f"no heartbeat for {duration.text(spec.heartbeat_timeout or 0)}"
         failure = Failure(kind="heartbeat", message=f"{text} in attempt {state.attempt}")
     elif in_graph and spec.start_timeout is not None and not state.begun:
-        text = f"no agent began it within {spec.start_timeout / 1000:g} s"
+        text = f"no agent began it within {duration.text(spec.start_timeout)}"
         failure = Failure(kind="not_started", message=text, retryable=False)
     else:
-        text = f"no result of attempt {state.attempt} within {seconds:g} s"
+        text = f"no result of attempt {state.attempt} within {duration.text(limit)}"
         failure = Failure(kind="timeout", message=text)
     steps.call_off(draft, state, 0, failure.message)
     steps.attempt_failed(draft, state, failure)

@@ -2,18 +2,15 @@
 // State is what the stream said; everything on the page is drawn from it. All text goes in as text
 // nodes, never as markup.
 
+import * as costs from "./costs.js";
+import { h } from "./element.js";
+
 const SHOWN = 300;
 const BEHIND = 100;
 const TERMINAL = new Set(["SUCCESS", "FAILED", "CANCELLED", "TIMED_OUT"]);
 const UNDOING = ".compensate";
+const COSTS = "costs";
 const $ = (id) => document.getElementById(id);
-
-/** An element with properties and children; strings become text. */
-function h(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
 
 // --- runs as told by snapshots and decisions -----------------------------------------------------
 
@@ -357,7 +354,7 @@ function approvalForm(id, approval) {
     said.textContent = problem ? problem.detail : "";
     for (const button of buttons) button.disabled = !problem;
   }
-  const who = approval ? `${approval.needed - approval.missing} of ${approval.needed} have agreed${approval.roles.length ? `, with the role ${approval.roles.join(" or ")}` : ""}; else ${approval.onDeadline} at ${timeOf(approval.deadline)}` : `${id.split(":").pop()} waits`;
+  const who = approval ? `${approval.needed - approval.missing} of ${approval.needed} have agreed${approval.roles.length ? `, with the role ${approval.roles.join(" or ")}` : ""}; otherwise it is ${approval.onDeadline === "approve" ? "approved" : "rejected"} at ${timeOf(approval.deadline)}` : `${id.split(":").pop()} waits`;
   const element = h("div", { className: "approval" }, h("p", { className: "soft" }, who), h("p", {}, by, role, notes, ...buttons), said);
   detail.forms.set(id, { element, missing: approval?.missing });
   return element;
@@ -608,13 +605,34 @@ function addEvents(shown, events) {
   shown.events = [...known.values()].sort((a, b) => a.seq - b.seq);
 }
 
+/** Costs take the list's place, or give it back. */
+function showCosts(wanted) {
+  if (wanted) show(null);
+  $("costs").hidden = !wanted;
+  $("list").hidden = wanted;
+  $("filters").classList.toggle("away", wanted);
+  for (const [id, here] of [["to-costs", wanted], ["to-runs", !wanted]]) {
+    if (here) $(id).setAttribute("aria-current", "page");
+    else $(id).removeAttribute("aria-current");
+  }
+  document.title = `CommandCenter · ${wanted ? "costs" : "runs"}`;
+  if (wanted) costs.start($("costs"));
+  else costs.stop();
+}
+
+function goTo() {
+  const place = decodeURIComponent(location.hash.slice(1));
+  showCosts(place === COSTS);
+  if (place !== COSTS && place !== detail?.id) show(place || null);
+}
+
 function show(id) {
   if (detail?.sub) send({ type: "unsubscribe", id: detail.sub });
   const before = detail?.id;
   detail = id === null ? null : { id, run: null, events: [] };
   $("detail").hidden = id === null;
   document.querySelector("main").classList.toggle("split", id !== null);
-  history.replaceState(null, "", id === null ? location.pathname : `#${encodeURIComponent(id)}`);
+  if (location.hash.slice(1) !== COSTS) history.replaceState(null, "", id === null ? location.pathname : `#${encodeURIComponent(id)}`);
   for (const each of [before, id]) if (each && runs.has(each)) touch(each);
   if (detail) { subscribeDetail(); drawDetail(); }
 }
@@ -638,5 +656,6 @@ $("filters").addEventListener("input", () => {
   typing = setTimeout(() => { listCursor = null; clear(); subscribeList(); }, 250);
 });
 
-if (location.hash.length > 1) show(decodeURIComponent(location.hash.slice(1)));
+addEventListener("hashchange", goTo);
+goTo();
 connect();

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from infra.commands import output
 from infra.commands.options import AsJson, DataDir, settings
@@ -15,6 +15,10 @@ from streams.errors import OperatorError
 if TYPE_CHECKING:
     from infra.settings import Settings
     from sinks.rebuild import Rebuilt, Say
+
+
+_AGAIN: Final = "\r\x1b[K"
+"""To the beginning of a terminal's line, which is emptied."""
 
 
 def rebuild(data_dir: DataDir = None, as_json: AsJson = False) -> None:
@@ -26,6 +30,8 @@ def rebuild(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     chosen = settings(data=data_dir)
     began = time.monotonic()
     done = asyncio.run(_rebuild(chosen, _progress(as_json)))
+    if sys.stderr.isatty() and not as_json:
+        sys.stderr.write(_AGAIN)
     took = time.monotonic() - began
     if as_json:
         output.print_json({**done._asdict(), "seconds": round(took, 3)})
@@ -41,7 +47,9 @@ async def _rebuild(chosen: "Settings", say: "Say") -> "Rebuilt":
     from infra.topic_admin import group_members
     from sinks import rebuild, retention, schema
     from sinks.clickhouse import DamagedStoreError, open_store
+    from sinks.store import Limits
 
+    limits = Limits.within(chosen.store_memory)
     embedded = chosen.store.startswith("chdb:")
     async with _kafka(chosen) as bootstrap:
         if not embedded and (members := await group_members(bootstrap, "commandcenter-recorder")):
@@ -49,14 +57,14 @@ async def _rebuild(chosen: "Settings", say: "Say") -> "Rebuilt":
                 f"{members} recorders are running: stop them first. Gateways and workers may go on."
             )
         try:
-            store = await open_store(chosen.store)
+            store = await open_store(chosen.store, limits)
         except DamagedStoreError as error:
             aside = _put_aside(Path(chosen.store.removeprefix("chdb://")))
             print(f"{error} It is now {aside}.", file=sys.stderr)
-            store = await open_store(chosen.store)
+            store = await open_store(chosen.store, limits)
         try:
             await schema.apply(store)
-            done = await rebuild.rebuild(store, chosen.store, bootstrap, say=say)
+            done = await rebuild.rebuild(store, chosen.store, bootstrap, limits=limits, say=say)
             await retention.apply(store, chosen.retention)
         finally:
             await store.close()
@@ -87,6 +95,7 @@ async def _kafka(chosen: "Settings") -> AsyncIterator[str]:
             f"There is no log in {chosen.data} to rebuild from. Name the data directory with "
             "--data-dir or COMMANDCENTER_DATA, or another Kafka with COMMANDCENTER_KAFKA."
         )
+    print("Starting Kafka.", file=sys.stderr, flush=True)
     async with LocalKafka(chosen.data) as kafka:
         yield kafka.bootstrap
 
@@ -100,7 +109,7 @@ def _progress(as_json: bool) -> "Say":
         if as_json:
             return
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{done:,} of {total:,} records")
+            sys.stderr.write(f"{_AGAIN}{done:,} of {total:,} records")
             sys.stderr.flush()
         elif (tenth := 10 * done // max(1, total)) > shown:
             shown = tenth

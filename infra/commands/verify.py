@@ -74,6 +74,7 @@ async def _store(chosen: "Settings", url: str) -> AsyncIterator["Ask"]:
     from infra.system import gateway_url
     from infra.verification import of_store, through_gateway
     from sinks.clickhouse import open_store
+    from sinks.store import Limits
 
     embedded = chosen.store.startswith("chdb:")
     if embedded:
@@ -86,7 +87,7 @@ async def _store(chosen: "Settings", url: str) -> AsyncIterator["Ask"]:
             else:
                 yield through_gateway(client)
                 return
-    store = await open_store(chosen.store)
+    store = await open_store(chosen.store, Limits.within(chosen.store_memory))
     try:
         yield of_store(store)
     finally:

@@ -5,7 +5,7 @@ the recording into chDB as the recorder does it. Larger sizes are copies that th
 what was recorded, so that the queries have as much to read as after so many events.
 
     python tests/bench/store.py [--runs 40000] [--events 1000000,10000000] [--lag-runs 1000]
-        [--out FILE]
+        [--live-runs 100] [--out FILE]
 """
 
 import argparse
@@ -16,10 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import psutil
+from aiohttp import ClientSession
 from aiokafka import AIOKafkaProducer
 
 HERE = Path(__file__).parent
@@ -27,6 +29,9 @@ sys.path.insert(0, str(HERE.parent / "support"))
 
 from small_log import BEGAN, Record, SmallLog, run_of  # noqa: E402  # found through the line above
 
+from gateway.live import LiveTail  # noqa: E402
+from gateway.server import serving  # noqa: E402
+from gateway.services import Services  # noqa: E402
 from infra.local_kafka import LocalKafka  # noqa: E402
 from infra.topic_admin import ensure_topics  # noqa: E402
 from sinks import schema  # noqa: E402
@@ -35,8 +40,9 @@ from sinks.history import History  # noqa: E402
 from sinks.recorder import Recorder  # noqa: E402
 from sinks.recording import LogRecord, Recording  # noqa: E402
 from sinks.rollups import Rollups  # noqa: E402
-from sinks.store import Store  # noqa: E402
+from sinks.store import DEFAULT_LIMITS, Store  # noqa: E402
 from streams import topics  # noqa: E402
+from streams.blob_store import BlobStore  # noqa: E402
 from streams.topics import Topic  # noqa: E402
 
 BATCH = 10_000
@@ -110,7 +116,10 @@ async def main() -> None:
                 figures[f"at {size} events"] = await ask(store)
             if options.lag_runs:
                 figures["lag"] = await lag(store, Path(folder), options.lag_runs)
+            if options.live_runs:
+                figures["live"] = await live(store, Path(folder), options.live_runs)
             figures["after_load_mb"] = process.memory_info().rss // 2**20
+            figures["memory_limit_mb"] = DEFAULT_LIMITS.engine_bytes // 2**20
         finally:
             await store.close()
     text = json.dumps(figures, indent=2)
@@ -124,6 +133,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=40_000, help="runs that are ingested")
     parser.add_argument("--events", default="1000000,10000000", help="sizes that are asked")
     parser.add_argument("--lag-runs", type=int, default=1_000, help="runs a second; 0: no lag")
+    parser.add_argument("--live-runs", type=int, default=100, help="runs a second, live; 0: none")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     options.events = [int(size) for size in options.events.split(",") if size]
@@ -289,6 +299,95 @@ async def lag(store: Store, folder: Path, runs_per_s: int, seconds: int = 10) ->
         "p50_ms": round(1000 * statistics.median(took), 1),
         "p99_ms": _percentile(took, 0.99),
     }
+
+
+async def live(store: Store, folder: Path, runs_per_s: int) -> dict[str, Any]:
+    """From sending a run's end to the websocket that tells it: alone, and beside endless guests."""
+    made = Topic("bench.live", "run id", "a benchmark", "delete", -1)
+    tail = LiveTail()
+    async with AsyncExitStack() as stack:
+        kafka = await stack.enter_async_context(LocalKafka(folder / "live"))
+        await ensure_topics(kafka.bootstrap, [made, *topics.TOPICS], partitions=1, replication=1)
+        recorder = Recorder(
+            kafka.bootstrap, store, refuse, topic=made.name, on_records=tail.on_records
+        )
+        work = asyncio.create_task(recorder.run())
+        services = Services(
+            bootstrap=kafka.bootstrap,
+            store=store,
+            blobs=BlobStore(str(folder / "blobs"), 1_000_000),
+            recorded=lambda: {part: last + 1 for part, last in recorder.watermark.items()},
+            tail=tail,
+        )
+        url = await stack.enter_async_context(serving(services, "127.0.0.1", 0))
+        http = await stack.enter_async_context(ClientSession())
+        producer = await stack.enter_async_context(
+            AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+        )
+        await recorder.ready.wait()
+        generator = Generator()
+        generator.runs = 0x60000000
+        found = {}
+        for name, guests in (("alone", 0), ("beside two guests", 2)):
+            asking = [asyncio.create_task(_endless(http, url)) for _ in range(guests)]
+            await asyncio.sleep(1 if guests else 0)
+            took = await _seen_live(http, url, producer, made.name, generator, runs_per_s)
+            for task in asking:
+                task.cancel()
+            found[name] = {
+                "p50_ms": round(1000 * statistics.median(took), 1),
+                "p99_ms": _percentile(took, 0.99),
+            }
+        work.cancel()
+        await asyncio.gather(work, *asking, return_exceptions=True)
+    return {"runs_per_s": runs_per_s, **found}
+
+
+async def _endless(http: ClientSession, url: str) -> None:
+    query = "SELECT sum(sipHash64(number)) FROM numbers(1000000000000)"
+    while True:
+        async with http.post(f"{url}/api/sql", json={"query": query}) as response:
+            await response.read()
+
+
+async def _seen_live(
+    http: ClientSession,
+    url: str,
+    producer: AIOKafkaProducer,
+    topic: str,
+    generator: Generator,
+    runs_per_s: int,
+    seconds: int = 8,
+) -> list[float]:
+    sent: dict[str, float] = {}
+    took: list[float] = []
+    async with http.ws_connect(f"{url}/api/stream", max_msg_size=0) as socket:
+        await socket.send_json({"type": "subscribe", "id": 1, "filter": {}})
+        await socket.receive_json()  # the snapshot
+
+        async def hear() -> None:
+            while len(took) < runs_per_s * seconds:
+                frame = await socket.receive_json()
+                now = time.monotonic()
+                took.extend(
+                    now - sent.pop(decision["run"])
+                    for decision in frame.get("decisions", ())
+                    if decision["status"] == "SUCCESS"
+                )
+
+        hearing = asyncio.create_task(hear())
+        for _ in range(seconds * 20):
+            due = asyncio.create_task(asyncio.sleep(0.05))
+            for _ in range(runs_per_s // 20):
+                values = generator.run()
+                sent[json.loads(values[-1])["run"]] = time.monotonic()
+                for each in values:
+                    await producer.send(topic, each, partition=0)
+            await producer.flush()
+            await due
+        async with asyncio.timeout(60):
+            await hearing
+    return took
 
 
 if __name__ == "__main__":

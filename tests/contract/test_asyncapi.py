@@ -32,7 +32,7 @@ def test_it_is_a_valid_document_of_asyncapi() -> None:
 
 
 def test_it_is_what_the_code_makes() -> None:
-    assert FILE.read_text() == asyncapi.text(), "write it anew: make asyncapi"
+    assert FILE.read_text() == asyncapi.text(), "write it anew: make docs"
 
 
 def test_every_reference_in_it_leads_somewhere() -> None:

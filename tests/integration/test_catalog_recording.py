@@ -8,17 +8,33 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 from msgspec import Raw
+from prometheus_client import REGISTRY
 
 from infra.topic_admin import ensure_topics
 from sinks import schema
 from sinks.catalog_recording import CatalogRecording
 from sinks.clickhouse import open_store
+from sinks.recording import LogRecord
 from sinks.store import Columns, Store
 from streams import codec, topics
 from streams.errors import OperatorError
 from streams.records import AgentRecord, Definition, Retirement
 
 NAME = "recorded-catalog"
+CATALOG = (topics.WORKFLOWS, topics.AGENTS, topics.BUDGETS)
+
+
+class Counted:
+    """What the metric says of a topic."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+
+    def now(self) -> float:
+        found = REGISTRY.get_sample_value(
+            "commandcenter_catalog_unreadable_total", {"topic": self._topic}
+        )
+        return found or 0.0
 
 
 class AwayOnce:
@@ -72,7 +88,7 @@ async def test_the_tables_say_what_the_topics_say_however_often_they_are_read(
     kafka: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sinks.catalog_recording._RETRY_S", 0.01)
-    catalog = [topic for topic in topics.TOPICS if topic.name in (topics.WORKFLOWS, topics.AGENTS)]
+    catalog = [topic for topic in topics.TOPICS if topic.name in CATALOG]
     await ensure_topics(kafka, catalog, partitions=1, replication=1)
     away = AwayOnce(store)
     async with (
@@ -118,3 +134,36 @@ async def test_the_tables_say_what_the_topics_say_however_often_they_are_read(
         await producer.send_and_wait(topics.AGENTS, None, key=NAME.encode())
         await recording.caught_up()
     assert (await tables())[1] == []
+
+
+@pytest.mark.parametrize("topic", [topics.WORKFLOWS, topics.AGENTS, topics.BUDGETS])
+@pytest.mark.parametrize("value", [b"nonsense", b"\xff\xfe", b'{"name":1}'])
+async def test_what_cannot_be_read_is_a_dead_letter_and_no_stop(
+    kafka: str, store: Store, topic: str, value: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinks.catalog_recording._RETRY_S", 0.01)
+    catalog = [each for each in topics.TOPICS if each.name in CATALOG]
+    await ensure_topics(kafka, catalog, partitions=1, replication=1)
+    kept: list[tuple[str, int, str]] = []
+    refusals = [OperatorError("Kafka is away")]
+
+    async def keep(record: LogRecord, error: Exception) -> None:
+        if refusals:
+            raise refusals.pop()
+        kept.append((record.topic, record.offset, type(error).__name__))
+
+    counted = Counted(topic)
+    async with (
+        AIOKafkaProducer(bootstrap_servers=kafka) as producer,
+        CatalogRecording(kafka, store, keep) as recording,
+    ):
+        await recording.caught_up()
+        before = counted.now()
+        sent = await producer.send_and_wait(topic, value, key=b"poison")
+        key, registered = agent("7.0.0")
+        await producer.send_and_wait(topics.AGENTS, registered, key=key)
+        await recording.caught_up()
+    assert (topic, sent.offset, "UnreadableRecordError") in kept
+    assert counted.now() == before + 1
+    rows = await store.query(f"SELECT version FROM agents WHERE name = '{NAME}'")
+    assert rows.rows == [("7.0.0",)]

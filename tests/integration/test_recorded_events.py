@@ -1,6 +1,6 @@
 """What the store says of runs with every kind of node and event: rows, attempts, approvals."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from msgspec import Raw
+from msgspec.structs import replace
 from story import BEGIN, Story, order
 
 from gateway.reads import StoreReads, milliseconds
 from gateway.run_detail import tell_all
 from gateway.run_items import ItemPage, page_of_items
+from gateway.run_reading import read_run
 from gateway.run_views import AgentRunView
 from infra.verification import ask_store, of_store
 from sinks import schema
@@ -35,6 +37,7 @@ from streams.records import (
     Origin,
     Parent,
     Pause,
+    Progress,
     Result,
     Resume,
     Reused,
@@ -380,6 +383,64 @@ def shipment() -> Story:
     assert due is not None
     # It is over its time, and what it cost is told later: that leaves its status alone.
     return story.hear(Timer(run=story.run, node="n.4", due=due)).answer("n", item=4, costs=(SPENT,))
+
+
+def fleet() -> Story:
+    """Fan-outs: small and done, large and under way, with signs of life, costs, and questions."""
+    story = Story(
+        {
+            "name": "fleet",
+            "nodes": [
+                {"id": "few", "agent": "a", "action": "x", "forEach": [1, 2]},
+                {"id": "many", "agent": "a", "action": "x", "forEach": list(range(300))},
+                {"id": "long", "agent": "a", "action": "x", "heartbeatTimeout": "1h"},
+                {"id": "asks", "agent": "a", "action": "x", "approvalRequired": True},
+            ],
+        }
+    ).start()
+    cost = Cost(
+        kind="compute",
+        source="a",
+        quantity=Decimal(1),
+        unit="minute",
+        unit_price=Decimal("0.1"),
+        amount=Decimal("0.1"),
+    )
+    for percent in (10, 20):
+        story.hear(Progress(run=story.run, node="long", attempt=1, percent=percent))
+        story.hear(Progress(run=story.run, node="many", item=1, attempt=1, percent=percent))
+    asks = Failure(kind="approval_required", message="may I?")
+    story.answer("few", "A", item=0, costs=(cost,)).answer("many", item=3, failure=asks)
+    story.answer("few", "B", item=1, costs=(cost, cost)).answer("many", item=2, failure=asks)
+    story.answer("long", 1, costs=(cost,)).approve("asks").answer("asks", 2)
+    return story.answer("many", "C", item=5, costs=(cost,)).hear(
+        Approval(run=story.run, node="many", item=3, approved=True, by="ann")
+    )
+
+
+@pytest.mark.parametrize("make", [finished, shipment, fleet])
+async def test_a_run_is_read_as_all_of_its_events_tell_it(
+    store: Store, make: Callable[[], Story]
+) -> None:
+    """However far it had come, and whatever has been recorded since."""
+    story = make()
+    reads = StoreReads(await recorded(store, story))
+    events = await reads.run_events(story.run)
+    for end in range(1, len(events) + 1):
+        told = tell_all(events[:end], story.plan, {0: 1}).detail
+        read = (await read_run(reads, events[end - 1], story.plan, {0: 1})).detail
+        assert sorted(read.waiting_for) == sorted(told.waiting_for)
+        assert replace(read, waiting_for=()) == replace(told, waiting_for=())
+
+
+async def test_what_an_item_asks_is_read_with_its_run(store: Store) -> None:
+    story = fleet()
+    reads = StoreReads(await recorded(store, story))
+    events = await reads.run_events(story.run)
+    told = tell_all(events, story.plan, {}).nodes
+    for item in (2, 3, 5):
+        read = (await read_run(reads, events[-1], story.plan, {}, [("many", item)])).nodes
+        assert read.approval("many", item) == told.approval("many", item)
 
 
 async def test_a_page_of_items_is_what_all_events_tell_of_them(store: Store) -> None:

@@ -9,9 +9,8 @@ import generated_history
 import pytest
 import pytest_asyncio
 
-from sinks import schema
+from sinks import column_list, schema
 from sinks.clickhouse import open_store
-from sinks.guest_catalogue import PUBLIC_TABLES
 from sinks.store import Store
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -69,29 +68,20 @@ async def test_the_recipes_say_what_the_history_has(store: Store) -> None:
     assert story.run in next(iter(dear)).values()
     path = await asked(store, "The critical path of a run")
     assert [row["node"] for row in path] == ["lint", "judge"], "lint ended after scan"
+    by_version = await asked(store, "Failure rate by agent version")
+    assert [(row["agent_version"], row["attempts"], row["failed"]) for row in by_version] == [
+        ("1.0.0", 4 * 7 + 7, 7),
+        ("1.1.0", 4 * 7 + 6 + 4, 6 + 4),
+    ]
+    versions = await asked(store, "Two versions of a workflow, compared")
+    assert [(row["version"], row["runs"], row["success_percent"]) for row in versions] == [
+        (1, 28, 100.0),
+        (2, 28, round(100 * 24 / 28, 1)),
+    ]
     wasted = await asked(store, "What retries waste")
     retries = generated_history.DAYS - 1 + 4
     assert [(row["node"], row["failed_attempts"]) for row in wasted] == [("scan", retries)]
 
 
 async def test_the_list_of_columns_is_the_schemas(store: Store) -> None:
-    lines = []
-    for table in sorted(PUBLIC_TABLES):
-        [[about]] = (
-            await store.query_readonly(
-                "SELECT comment FROM system.tables WHERE name = {t:String}", {"t": table}
-            )
-        ).rows
-        lines += [
-            f"### `{table}`",
-            "",
-            f"{about}.",
-            "",
-            "| column | type | what it is |",
-            "|---|---|---|",
-        ]
-        for row in (await store.query_readonly(f"DESCRIBE {table}")).dicts():
-            lines.append(f"| `{row['name']}` | {row['type']} | {row['comment']} |")
-        lines.append("")
-    listed = TEXT.partition("<!-- columns -->\n")[2].partition("<!-- end of columns -->")[0]
-    assert listed == "\n".join(lines), "write into docs/sql.md what stands on the right"
+    assert column_list.replaced(TEXT, await column_list.markdown(store)) == TEXT, "run make docs"

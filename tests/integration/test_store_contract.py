@@ -14,7 +14,7 @@ from sinks.clickhouse import open_store
 from sinks.store import Limits, Store
 from streams.errors import CallerError, OperatorError
 
-LIMITS = Limits(seconds=1.0, rows=100, memory_bytes=64 * 1024 * 1024)
+LIMITS = Limits(seconds=1.0, rows=100, export_rows=1_000, memory_bytes=64 * 1024 * 1024)
 LATEST = (4, "SUCCESS", 3_000, "", "", "")
 
 
@@ -151,12 +151,13 @@ async def test_every_column_and_table_says_what_it_is(store: Store) -> None:
     assert silent.rows == []
 
 
-async def test_a_guest_reads_the_public_tables(store: Store) -> None:
+async def test_a_guest_reads_the_public_tables(store: Store, tmp_path: Path) -> None:
     await insert_run(store)
     sql = "SELECT run_id FROM runs WHERE status = {status:String};"
     assert (await store.query_readonly(sql, {"status": "SUCCESS"})).rows[0] == ("r-1",)
-    csv = await store.export_readonly(sql, {"status": "SUCCESS"}, output_format="CSVWithNames")
-    assert csv == b'"run_id"\n"r-1"\n'
+    file = tmp_path / "it's.csv"
+    await store.export_readonly(sql, {"status": "SUCCESS"}, output_format="CSVWithNames", file=file)
+    assert file.read_bytes() == b'"run_id"\n"r-1"\n'
 
 
 @pytest.mark.parametrize(
@@ -176,10 +177,26 @@ async def test_a_guests_mistake_is_told_in_a_sentence(store: Store, sql: str, re
     assert "DB::Exception" not in str(refused.value)
 
 
-async def test_an_unknown_output_format_is_the_callers_mistake(store: Store) -> None:
+async def test_an_unknown_output_format_is_the_callers_mistake(
+    store: Store, tmp_path: Path
+) -> None:
     for name in ("Nope", "CSV SETTINGS readonly = 0"):
         with pytest.raises(CallerError, match=r"format|Format"):
-            await store.export_readonly("SELECT 1", output_format=name)
+            await store.export_readonly("SELECT 1", output_format=name, file=tmp_path / "x")
+
+
+async def test_an_export_may_have_more_rows_and_a_limit_of_its_own(
+    store: Store, tmp_path: Path
+) -> None:
+    async def export(rows: int) -> int:
+        file = tmp_path / str(rows)
+        sql = f"SELECT number FROM numbers({rows})"
+        await store.export_readonly(sql, output_format="CSV", file=file)
+        return len(file.read_text().splitlines())
+
+    assert await export(1_000) == 1_000
+    with pytest.raises(CallerError, match="more than 1,000 rows"):
+        await export(1_001)
 
 
 async def test_the_engine_itself_refuses_a_guest_to_write(

@@ -1,5 +1,7 @@
 """A generated history of two weeks: two workflows, retries, failures, approvals and costs.
 
+In its second week the reviews have a new version, and so has their scanner.
+
 It is made by the real core, decision by decision, and recorded as the recorder does; every number
 follows from the place of the run, so that each history is the same.
 """
@@ -80,19 +82,23 @@ async def _no_letters(record: Any, error: Exception) -> None:
 def _review(day: int, turn: int) -> Story:
     odd = day == ODD_DAY
     story = Story(REVIEW, event=f"r-{day}-{turn}", at=BEGAN + day * DAY + turn * 3_600_000)
-    story.start({})
+    is_second_week = day >= DAYS // 2
+    scanner = "1.1.0" if is_second_week else "1.0.0"
+    story.start({}, version=2 if is_second_week else 1)
     attempt = 1
     if turn == 1 or odd:
-        story.answer("scan", attempt=1, failure=TRANSIENT, costs=(_compute("scanner", "0.5"),))
+        half = (_compute("scanner", "0.5"),)
+        story.answer("scan", attempt=1, failure=TRANSIENT, costs=half, version=scanner)
         story.wake("scan", after=2_000)
         attempt = 2
     story.at += 30_000 if odd else 400 + 100 * turn
-    story.answer("scan", {}, attempt=attempt, costs=(_compute("scanner", "1.5"),))
+    costs = (_compute("scanner", "1.5"),)
+    story.answer("scan", {}, attempt=attempt, costs=costs, version=scanner)
     story.answer("lint", {}, costs=(_compute("linter", "0.25"),))
     if odd:
         return story.fail("judge")
     tokens = 1_000 * (1 + turn) * (40 if (day, turn) == (5, 3) else 1)
-    model = "large" if day >= DAYS // 2 else "small"
+    model = "large" if is_second_week else "small"
     return story.answer("judge", {}, costs=(_tokens(model, tokens), _compute("judge", "0.1")))
 
 

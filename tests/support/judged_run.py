@@ -317,14 +317,24 @@ class JudgedRun:
         for node in self.items:
             assert all(status in ENDED for _, status in self._items_of(node))
         self.status = RUN_ENDS[type(event)]
-        lost = [n for n in self.undo if self.nodes[n + COMPENSATION] != "SUCCESS"]
+        lost = [n for n in self._to_undo() if self.nodes.get(n + COMPENSATION) != "SUCCESS"]
         if self.status is RunStatus.SUCCESS:
-            assert not lost
+            assert not self.undo or not lost
             main = [n.id for n in self.plan.spec.nodes]
             bad = [n for n in main if self.nodes[n] in ("FAILED", "CANCELLED")]
             assert all(self._tolerated(n) for n in bad)
         else:
             assert sorted(event.uncompensated) == sorted(lost)
+
+    def _to_undo(self) -> list[str]:
+        """What the run did and, where it does not succeed, undoes or names."""
+        nodes = [n.id for n in self.plan.spec.nodes if n.compensate is not None]
+        return [
+            node
+            for node in nodes
+            if self.nodes[node] == "SUCCESS"
+            or any(status == "SUCCESS" for _, status in self._items_of(node))
+        ]
 
     def _top(self) -> dict[str, str]:
         """Nodes and compensations, without items."""
@@ -332,7 +342,7 @@ class JudgedRun:
         return {key: s for key, s in self.nodes.items() if key not in items and not _is_item(key)}
 
     def _items_of(self, node: str) -> Iterator[tuple[str, str]]:
-        for index in range(self.items[node]):
+        for index in range(self.items.get(node, 0)):
             key = node_key(node, index)
             if key in self.nodes:
                 yield key, self.nodes[key]

@@ -66,8 +66,8 @@ class Story:
         self.at += STEP
         return self
 
-    def start(self, context: Any = None, **fields: Any) -> "Story":
-        """The run's beginning."""
+    def start(self, context: Any = None, *, version: int = 1, **fields: Any) -> "Story":
+        """The run's beginning, with a version of its workflow."""
         spec = self.plan.spec
         trigger = Trigger(
             id=self.event,
@@ -80,7 +80,7 @@ class Story:
                 run=self.run,
                 project=spec.project,
                 workflow=spec.name,
-                version=1,
+                version=version,
                 trigger=trigger,
                 **fields,
             )
@@ -95,8 +95,9 @@ class Story:
         item: int | None = None,
         failure: Failure | None = None,
         costs: tuple[Cost, ...] = (),
+        version: str = "",
     ) -> "Story":
-        """An agent's result, which it worked 3 ms for."""
+        """The result of an agent, which worked 3 ms for it, and of its version."""
         return self.hear(
             Result(
                 run=self.run,
@@ -106,6 +107,7 @@ class Story:
                 started_at=self.at - 5,
                 finished_at=self.at - 2,
                 worker="w",
+                agent_version=version,
                 failure=failure,
                 output=UNSET if failure else Raw(msgspec.json.encode(output)),
                 costs=costs,

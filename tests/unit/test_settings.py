@@ -16,6 +16,7 @@ def test_defaults_are_embedded_and_on_loopback(
         "kafka": "",
         "kafka_port": 9092,
         "clickhouse": "",
+        "clickhouse_memory": 1024,
         "retention": 0,
         "data": tmp_path / "commandcenter",
         "host": "127.0.0.1",

@@ -1,5 +1,6 @@
 """The command line against a gateway of the test's own, that answers as the real one does."""
 
+import getpass
 import json
 import os
 import socket
@@ -122,12 +123,12 @@ async def test_nobody_there_is_out_of_reach(capsys: pytest.CaptureFixture[str]) 
         ("runs", "list", "--limit", "0"),
         ("runs", "list", "--url", "ftp://x"),
         ("trigger", "a.b", "--data", "{"),
-        ("trigger", "a.b", "--data", "@/nonexistent"),
+        ("trigger", "a.b", "--data", "@/dev/null/nothing"),
         ("workflow", "trigger", "review", "--data", "[1]"),
-        ("workflow", "apply", "/nonexistent"),
+        ("workflow", "apply", "/dev/null/nothing"),
         ("sql", "SELECT 1", "--param", "x"),
         ("worker", "--agents", "nonsense"),
-        ("demo", "--repo", "/nonexistent"),
+        ("demo", "--repo", "/dev/null/nothing"),
     ],
 )
 async def test_bad_input_is_exit_code_2_without_a_stack_trace(
@@ -428,7 +429,7 @@ async def test_dead_letters_are_listed_and_all_open_ones_replayed_oldest_first(
         "0-1\trefused: done before",
     ]
     assert gateway.asked[-3][1] == {"limit": "200", "state": "OPEN", "topic": "t"}
-    assert gateway.asked[-1][2] == {"again": False, "requestedBy": "commandcenter"}
+    assert gateway.asked[-1][2] == {"again": False, "requestedBy": getpass.getuser()}
 
 
 async def test_a_gateway_that_is_not_ready_ends_a_replay(gateway: FakeGateway) -> None:
@@ -448,7 +449,23 @@ async def test_a_purge_needs_a_reason(
     assert await commandcenter("dead-letters", "purge", "2-17", "--reason", "x", "--json") == 0
     [result] = json.loads(capsys.readouterr().out)
     assert (result["id"], result["done"]) == ("2-17", True)
-    assert gateway.asked[-1][2] == {"reason": "x", "purgedBy": "commandcenter"}
+    assert gateway.asked[-1][2] == {"reason": "x", "purgedBy": getpass.getuser()}
+    command = ("dead-letters", "purge", "2-17", "--reason", "x", "--by", "ann")
+    assert await commandcenter(*command) == 0
+    assert gateway.asked[-1][2] == {"reason": "x", "purgedBy": "ann"}
+
+
+async def test_a_long_dead_letter_is_shown_in_part(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    letter = {**LETTER, "value": "eA==", "valueText": "x" * 5_000_000, "headers": {}}
+    gateway.says("/api/dead-letters/2-17", letter)
+    assert await commandcenter("dead-letters", "show", "2-17") == 0
+    out = capsys.readouterr().out
+    assert len(out) < 2_000
+    assert "xxx… (--json shows it all)" in out
+    assert await commandcenter("dead-letters", "show", "2-17", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == letter
 
 
 async def test_the_difference_of_two_versions(

@@ -252,6 +252,34 @@ async def test_a_repetition_is_waited_for(
 
 
 @pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"reused": 0}, "Run r2 repeats run r1."),
+        ({"reused": 1}, "Run r2 repeats run r1; 1 result is taken over."),
+        ({"kind": "compensation"}, "Run r2 undoes what run r1 could not undo."),
+        ({"status": "FAILED"}, "That is run r2 already; it is FAILED."),
+        (
+            {"status": "RUNNING", "kind": "compensation"},
+            "That is run r2 already; it is RUNNING.",
+        ),
+        (
+            {"status": "FAILED", "kind": "compensation"},
+            (
+                "That is run r2 already; it is FAILED. What it could not undo:"
+                " commandcenter runs retry r2 --compensation"
+            ),
+        ),
+    ],
+)
+async def test_what_repeats_a_run_is_said(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], answer: dict[str, Any], says: str
+) -> None:
+    gateway.says("/api/runs/r1/retry", {**REPEATED, **answer}, 202)
+    assert await commandcenter("runs", "retry", "r1") == 0
+    assert capsys.readouterr().out == f"{says}\n"
+
+
+@pytest.mark.parametrize(
     ("waiting", "says"), [([], "waits for no approval"), (["r1:a", "r1:b.3"], "a, b.3")]
 )
 async def test_which_approval_is_meant_must_be_clear(
@@ -338,6 +366,28 @@ def a_long_story() -> list[Story]:
     late = Story({"name": "w", "timeout": "1h", "nodes": [{"id": "n", "delay": "2h"}]})
     late.start().wake(after=3_600_000)
     return [story, rejected, other, stopped, failed, late]
+
+
+def test_signs_of_life_that_say_nothing_are_not_shown_to_who_watches() -> None:
+    story = Story({"name": "w", "nodes": [{"id": "n", **WORK, "heartbeatTimeout": "10s"}]}).start()
+    for said in ({}, {}, {"percent": 2.9e-06}, {"percent": 33.333}, {"message": "half way"}):
+        story.hear(Progress(run=story.run, node="n", attempt=1, **said))
+    lines = [line for d in story.decisions for line in lines_of(json.loads(codec.encode(d)))]
+    assert [line.partition("  w  ")[2] for line in lines[2:]] == [
+        "n was begun",
+        "n goes on: 0 %",
+        "n goes on: 33.3 %",
+        "n goes on: half way",
+    ]
+
+
+async def test_a_step_of_the_failure_handler_is_marked(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    definition = {"name": "w", "nodes": [{"id": "n", **WORK}], "onFailure": [{"id": "h", **WORK}]}
+    out = await shown(gateway, capsys, Story(definition).start().fail("n"))
+    [handler] = [line for line in out.splitlines() if line.startswith("h\t")]
+    assert handler.endswith("failure handler")
 
 
 def events(stories: list[Story]) -> list[dict[str, Any]]:

@@ -164,6 +164,13 @@ def test_the_log_tells_what_became_of_a_letter(
         letters.check_replay(entry, again=True)
 
 
+def test_a_letter_that_is_written_again_counts_once() -> None:
+    known = book(codec.encode(LETTER), purged(), codec.encode(LETTER))
+    [entry] = known.newest()
+    assert (str(entry.id), entry.state) == ("2-0", LetterState.PURGED)
+    assert known.open_by_topic == {topics.INBOX: 0}
+
+
 def test_a_value_that_an_older_release_cut_is_not_replayed() -> None:
     cut = replace(LETTER, reason="too large (value of 7,000,000 bytes, cut to 6,291,456)")
     [entry] = book(codec.encode(cut)).newest()

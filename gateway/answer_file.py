@@ -1,0 +1,82 @@
+"""A SQL answer that the engine wrote into a file, sent piece by piece: never whole in memory.
+
+The file is whole before its first byte is sent. So a mistake still has its status, the client's
+slowness keeps no place among the queries, and an answer that breaks off is seen by its length.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, NamedTuple, Protocol
+
+from aiohttp import web
+
+from gateway.services import SERVICES
+from sinks.store import Parameters
+
+_PIECE: Final = 256 * 1024
+
+
+class Packing(Protocol):
+    """What packs an answer on its way, such as `zlib.compressobj`."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """What there is to send after this much."""
+        ...
+
+    def flush(self) -> bytes:
+        """The end of what is sent."""
+        ...
+
+
+class AnswerFile(NamedTuple):
+    """A whole answer: where it is, and its length in bytes."""
+
+    path: Path
+    size: int
+
+
+@asynccontextmanager
+async def answered(
+    request: web.Request, sql: str, parameters: Parameters, output_format: str, rows: int = 0
+) -> AsyncIterator[AnswerFile]:
+    """The answer to a guest's query, or its first rows, as a file while the context is open.
+
+    Raises:
+        CallerError: The query is refused or wrong.
+        OperatorError: The store does not answer.
+    """
+    services = request.app[SERVICES]
+    with TemporaryDirectory(
+        prefix="commandcenter-answer-", dir=services.scratch, ignore_cleanup_errors=True
+    ) as folder:
+        file = Path(folder) / "answer"
+        await services.store.export_readonly(
+            sql, parameters, output_format=output_format, file=file, rows=rows
+        )
+        size = (await asyncio.to_thread(file.stat)).st_size
+        yield AnswerFile(file, size)
+
+
+async def send(
+    request: web.Request,
+    file: AnswerFile,
+    headers: Mapping[str, str],
+    packing: Packing | None = None,
+) -> web.StreamResponse:
+    """The file as the answer to a request, packed if the client asked for that."""
+    response = web.StreamResponse(headers=headers)
+    if packing is None:
+        response.content_length = file.size
+    await response.prepare(request)
+    with file.path.open("rb") as content:
+        while piece := await asyncio.to_thread(content.read, _PIECE):
+            if packing is not None:
+                piece = await asyncio.to_thread(packing.compress, piece)
+            await response.write(piece)
+    if packing is not None:
+        await response.write(packing.flush())
+    await response.write_eof()
+    return response
