@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, Protocol
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway.services import SERVICES
 from sinks.store import Parameters
@@ -71,6 +71,8 @@ async def send(
     if packing is None:
         response.content_length = file.size
     await response.prepare(request)
+    if request.method == hdrs.METH_HEAD:
+        return response
     with file.path.open("rb") as content:
         while piece := await asyncio.to_thread(content.read, _PIECE):
             if packing is not None:

@@ -160,6 +160,15 @@ async def test_answers_are_compressed_for_http(
     assert content == (await post(served, sql, {"default_format": "TSV"}))[0]
 
 
+async def test_the_head_alone_has_no_rows(served: Served) -> None:
+    asked = {"query": "SELECT 1 FORMAT TSV", "password": KEY}
+    for _ in range(2):  # the second one would find what the first one left on the connection
+        async with served.http.head("/clickhouse", params=asked) as response:
+            assert (response.status, response.headers["Content-Length"]) == (200, "2")
+    async with served.http.get("/clickhouse", params=asked) as response:
+        assert await response.text() == "1\n"
+
+
 async def test_a_query_may_come_compressed(served: Served) -> None:
     sql = BlockPacker().compress(b"SELECT 1 + 1 FORMAT TSV")
     assert (await post(served, sql, {"decompress": "1"}))[0] == b"2\n"
