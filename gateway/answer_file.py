@@ -16,6 +16,10 @@ from aiohttp import hdrs, web
 from gateway.services import SERVICES
 from sinks.store import Parameters
 
+UNDER_WAY: Final = 16
+"""Answers on the disk at once: more wait, so that slow readers cannot fill it."""
+PLACES: Final = web.AppKey("answer places", asyncio.Semaphore)
+
 _PIECE: Final = 256 * 1024
 
 
@@ -49,15 +53,16 @@ async def answered(
         OperatorError: The store does not answer.
     """
     services = request.app[SERVICES]
-    with TemporaryDirectory(
-        prefix="commandcenter-answer-", dir=services.scratch, ignore_cleanup_errors=True
-    ) as folder:
-        file = Path(folder) / "answer"
-        await services.store.export_readonly(
-            sql, parameters, output_format=output_format, file=file, rows=rows
-        )
-        size = (await asyncio.to_thread(file.stat)).st_size
-        yield AnswerFile(file, size)
+    async with request.app[PLACES]:
+        with TemporaryDirectory(
+            prefix="commandcenter-answer-", dir=services.scratch, ignore_cleanup_errors=True
+        ) as folder:
+            file = Path(folder) / "answer"
+            await services.store.export_readonly(
+                sql, parameters, output_format=output_format, file=file, rows=rows
+            )
+            size = (await asyncio.to_thread(file.stat)).st_size
+            yield AnswerFile(file, size)
 
 
 async def send(
