@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from msgspec import Struct, field
@@ -12,6 +13,9 @@ from agents.cost import Costs
 from agents.secrets import Secrets
 from agents.signals import Signals
 from agents.workspace import Workspace
+
+if TYPE_CHECKING:
+    from agents.colleagues import Colleagues
 
 
 class Context(Struct, frozen=True, kw_only=True):
@@ -42,6 +46,8 @@ class Context(Struct, frozen=True, kw_only=True):
     secrets: Secrets = field(default_factory=Secrets)
     blobs: Blobs = field(default_factory=MemoryBlobs)
     folder: Workspace = field(default_factory=Workspace)
+    colleagues: "Colleagues | None" = None
+    """Other actions of the same worker; None in the sandbox, and where there are none."""
 
     @property
     def idempotency_key(self) -> str:

@@ -17,30 +17,27 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from msgspec import UNSET, Raw
-from msgspec.structs import replace
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
 
 from agents.action import Action, explain
 from agents.attempt import Attempt
 from agents.blob import BlobKeeper, MemoryBlobs, ProjectBlobs
+from agents.colleagues import Colleagues
 from agents.context import Context
 from agents.cost import DEFAULT_PRICE, Rate, compute
-from agents.errors import PermanentError
+from agents.outcome import failure_of, final, written
 from agents.payloads import PayloadError, Payloads
 from agents.registry import AgentRegistry
 from agents.reporter import Say, nobody
-from agents.sandbox.actions import SandboxedActions, SandboxedError
+from agents.sandbox.actions import SandboxedActions
 from agents.secrets import GivenSecrets, Secrets, SecretSource
 from agents.threads import Threads
 from agents.time_limit import GRACE_S, OverTimeError, within
 from streams.payload import INLINE_LIMIT, has_references
 from streams.records import Cost, Failure, Result, Task, TaskCancellation
-
-_MESSAGE_LENGTH: Final = 2_000
 
 
 class Execution:
@@ -86,6 +83,7 @@ class Execution:
         self._secrets = secrets or GivenSecrets({})
         self._blobs = blobs
         self._sandboxed = sandboxed
+        self._colleagues = Colleagues(registry, self.threads, sandboxed, grace)
         self._clock_ns = clock_ns
         self._versions = {name: agent.version for name, agent in registry.agents.items()}
         self._rates = {
@@ -112,11 +110,11 @@ class Execution:
         except asyncio.CancelledError:
             if attempt.cancelled is None:
                 raise
-            outcome = _final("cancelled", "")
+            outcome = final("cancelled", "")
         if (reason := attempt.cancelled) is not None:
             _forget_cancellation()
             if isinstance(outcome, Failure):
-                outcome = _final("cancelled", reason)
+                outcome = final("cancelled", reason)
         if attempt.context is not None and attempt.context.folder.is_made:
             attempt.end()  # it is done: nobody ends what only tidies up
             await asyncio.to_thread(attempt.context.folder.remove)
@@ -124,7 +122,7 @@ class Execution:
 
     def refuse(self, task: Task, order: TaskCancellation) -> Result:
         """The result of a task that is not begun, because it was called off."""
-        return self._result(task, self._now_ms(), _final("cancelled", order.reason), ())
+        return self._result(task, self._now_ms(), final("cancelled", order.reason), ())
 
     def broken_off(self, attempt: Attempt) -> Result:
         """The result of a task whose action cancelled the asyncio task that it was called in."""
@@ -164,10 +162,10 @@ class Execution:
     async def _outcome(self, task: Task, attempt: Attempt, started_at: int) -> Raw | Failure:
         action = self._find(task.agent, task.action)
         if action is None:
-            return _final("unknown_action", self._explain_missing(task.agent, task.action))
+            return final("unknown_action", self._explain_missing(task.agent, task.action))
         if action.risk == "APPROVAL_REQUIRED" and not task.approved:
             text = f"a person has to approve {task.agent} {task.action} before it is executed"
-            return _final("approval_required", text)
+            return final("approval_required", text)
         limit = min(task.timeout_ms / 1000, action.timeout)
         content = bytes(task.inputs)
         if has_references(content):
@@ -177,9 +175,9 @@ class Execution:
         try:
             inputs = action.parse(content)
         except ValidationError as error:
-            return _final("invalid_input", explain(error))
+            return final("invalid_input", explain(error))
         except Exception as error:  # noqa: BLE001 -- a validator of the agent's own may raise anything
-            return _from_exception(error, None)
+            return failure_of(error, None)
         try:
             produced = await self._call(action, attempt, inputs, limit, started_at)
         except OverTimeError:
@@ -187,12 +185,12 @@ class Execution:
         except asyncio.CancelledError as error:
             if _is_being_cancelled():
                 raise
-            return _from_exception(error, attempt.context)
+            return failure_of(error, attempt.context)
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- an agent may raise anything
-            return _from_exception(error, attempt.context)
+            return failure_of(error, attempt.context)
         finally:
             attempt.end_work()
-        output = self._written(action, produced, attempt.context)
+        output = written(action, produced, attempt.context)
         if isinstance(output, Failure):
             return output
         self._payloads.check(output)
@@ -232,6 +230,7 @@ class Execution:
                 signals=attempt.signals,
                 secrets=Secrets(self._secrets),
                 blobs=self._blobs_of(task.project),
+                colleagues=self._colleagues,
             )
             if sandboxed is not None:
                 attempt.begin_work()
@@ -249,48 +248,6 @@ class Execution:
         if self._blobs is None:
             return MemoryBlobs()
         return ProjectBlobs(self._blobs, project, asyncio.get_running_loop())
-
-    def _written(
-        self, action: Action[Any, Any], produced: object, context: Context | None
-    ) -> bytes | Failure:
-        try:
-            output = action.write(produced)
-        except ValidationError as error:
-            return _final("invalid_output", explain(error))
-        except PydanticSerializationError as error:
-            return _final("invalid_output", _shortened(_hidden(str(error), context)))
-        except Exception as error:  # noqa: BLE001 -- a serializer of the agent's own may raise anything
-            return _from_exception(error, context)
-        secret = None if context is None else context.secrets.named_in(output)
-        if secret is not None:
-            return _final("invalid_output", f"the secret {secret} stands in the output")
-        return output
-
-
-def _final(kind: str, message: str) -> Failure:
-    return Failure(kind=kind, message=message, retryable=False)
-
-
-def _from_exception(error: BaseException, context: Context | None) -> Failure:
-    if isinstance(error, SandboxedError):
-        message = _shortened(_hidden(error.failure.message, context))
-        return replace(error.failure, message=message)
-    return Failure(
-        kind="agent_error",
-        message=_shortened(_hidden(f"{type(error).__name__}: {error}".rstrip(": "), context)),
-        retryable=not isinstance(error, PermanentError),
-        error=type(error).__name__,
-    )
-
-
-def _hidden(text: str, context: Context | None) -> str:
-    """The text without secrets; before it is shortened, which could leave half of one."""
-    return text if context is None else context.secrets.hide(text)
-
-
-def _shortened(text: str) -> str:
-    text = text.encode(errors="replace").decode()  # half a surrogate pair is no JSON
-    return text if len(text) <= _MESSAGE_LENGTH else text[: _MESSAGE_LENGTH - 1] + "…"
 
 
 def _is_being_cancelled() -> bool:

@@ -7,12 +7,12 @@ Rules:
   recorded at 0 with the version `unknown`.
 - A provider that is away, busy or broken is tried again; a refused request, a wrong key, an answer
   of the wrong shape after all repetitions, or a limit that was reached is final.
+- Tools are the worker's own actions, if the step names them (`llm_tools`).
 """
 
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
@@ -20,7 +20,10 @@ from pydantic import Field, JsonValue, StringConstraints, model_validator
 from agents.agent import Agent
 from agents.context import Context
 from agents.errors import PermanentError
+from agents.llm_limits import Limits, capped, unheld
 from agents.llm_models import MODELS, NAME, default_models, open_models
+from agents.llm_price import UNKNOWN, price_version, record
+from agents.llm_tools import Tool, ToolCall, Tools
 from agents.model import Model
 from streams.errors import AgentError
 
@@ -28,9 +31,6 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
 
 LONGEST_S: Final = 600.0
-UNKNOWN: Final = "unknown"
-_MILLION: Final = Decimal(1_000_000)
-_FINE: Final = Decimal("0.000000000001")
 
 llm = Agent(
     "llm",
@@ -47,15 +47,6 @@ class Message(Model):
 
     role: Literal["user", "assistant"]
     content: str = Field(min_length=1, max_length=1_000_000)
-
-
-class Limits(Model):
-    """What a step may use; over it, the step fails."""
-
-    requests: int = Field(default=5, ge=1, le=50, description="with repetitions for a wrong shape")
-    input_tokens: int | None = Field(default=None, ge=1)
-    output_tokens: int | None = Field(default=None, ge=1)
-    total_tokens: int | None = Field(default=None, ge=1)
 
 
 class CompleteInput(Model):
@@ -80,6 +71,9 @@ class CompleteInput(Model):
         default=2, ge=0, le=10, description="chances to mend an answer of the wrong shape"
     )
     limits: Limits = Limits()
+    tools: list[Tool] = Field(
+        default_factory=list, max_length=50, description="actions that the model may call"
+    )
 
     @model_validator(mode="after")
     def _an_object(self) -> "CompleteInput":
@@ -111,6 +105,7 @@ class CompleteOutput(Model):
     usage: TokenUsage
     cost: Decimal | None = Field(description="USD for the tokens; null where no price is known")
     price_version: str
+    tool_calls: list[ToolCall] = Field(default_factory=list)
 
 
 @llm.action(timeout=LONGEST_S)
@@ -128,7 +123,7 @@ async def complete(inputs: CompleteInput, context: Context) -> CompleteOutput:
 
 async def _asked(inputs: CompleteInput, context: Context, model: Any) -> CompleteOutput:
     from pydantic_ai import Agent as Asker
-    from pydantic_ai import ModelRetry, StructuredDict, UsageLimits, capture_run_messages
+    from pydantic_ai import ModelRetry, StructuredDict, capture_run_messages
     from pydantic_ai.exceptions import UserError
     from pydantic_ai.settings import ModelSettings
 
@@ -137,13 +132,8 @@ async def _asked(inputs: CompleteInput, context: Context, model: Any) -> Complet
         settings["temperature"] = inputs.temperature
     if inputs.max_tokens is not None:
         settings["max_tokens"] = inputs.max_tokens
-    allowed = inputs.limits
-    limits = UsageLimits(
-        request_limit=allowed.requests,
-        input_tokens_limit=allowed.input_tokens,
-        output_tokens_limit=allowed.output_tokens,
-        total_tokens_limit=allowed.total_tokens,
-    )
+    limits = capped(inputs.limits)
+    tools = Tools(inputs.tools, context, limits.tool_result)
     with capture_run_messages() as messages:
         try:
             schema: Any = str
@@ -154,6 +144,7 @@ async def _asked(inputs: CompleteInput, context: Context, model: Any) -> Complet
                 output_type=schema,
                 instructions=inputs.instructions or None,
                 retries=inputs.repetitions,
+                tools=tools.for_model(),
             )
             if (judge := _judge(inputs.output_schema)) is not None:
                 asker.output_validator(partial(_checked, judge, ModelRetry))
@@ -162,9 +153,9 @@ async def _asked(inputs: CompleteInput, context: Context, model: Any) -> Complet
                 inputs.prompt,
                 message_history=history or None,
                 model_settings=settings,
-                usage_limits=limits,
+                usage_limits=limits.of_usage(),
             )
-        except PermanentError:
+        except AgentError:
             raise
         except UserError as error:
             raise PermanentError(f"the question cannot be asked: {error}") from error
@@ -172,7 +163,7 @@ async def _asked(inputs: CompleteInput, context: Context, model: Any) -> Complet
             raise _failure(error, context) from error
         finally:
             answers = _answers(messages[len(inputs.messages) :])
-            prices = [_record(answer, context) for answer in answers]
+            prices = [record(answer, context) for answer in answers]
     last = answers[-1]
     known = [price for price in prices if price is not None]
     is_known = len(known) == len(prices)
@@ -187,7 +178,8 @@ async def _asked(inputs: CompleteInput, context: Context, model: Any) -> Complet
             output_tokens=sum(it.usage.output_tokens for it in answers),
         ),
         cost=sum(known, Decimal(0)) if is_known else None,
-        price_version=_price_version() if is_known else UNKNOWN,
+        price_version=price_version() if is_known else UNKNOWN,
+        tool_calls=tools.calls,
     )
 
 
@@ -235,62 +227,6 @@ def _answers(messages: "list[ModelMessage]") -> "list[ModelResponse]":
     return [each for each in messages if isinstance(each, ModelResponse)]
 
 
-def _price_version() -> str:
-    return f"genai-prices {version('genai-prices')}"
-
-
-def _record(answer: "ModelResponse", context: Context) -> Decimal | None:
-    """Record what the answer's tokens cost; gives it where the price is known."""
-    usage = answer.usage
-    cached = usage.cache_read_tokens
-    counts = {
-        "input_token": usage.input_tokens - cached,
-        "cached_input_token": cached,
-        "output_token": usage.output_tokens,
-    }
-    source = (answer.provider_name or "test")[:200]
-    model = (answer.model_name or "")[:200]
-    try:
-        price = answer.cost()
-    except (LookupError, ValueError, AssertionError):
-        for unit, count in counts.items():
-            if count:
-                context.cost.record(
-                    kind="tokens", source=source, model=model, quantity=count, unit=unit,
-                    unit_price=0, price_version=UNKNOWN,
-                )  # fmt: skip
-        return None
-    rates = {
-        "input_token": _rate(price.model_price, "input_mtok", usage.input_tokens),
-        "cached_input_token": _rate(price.model_price, "cache_read_mtok", usage.input_tokens),
-        "output_token": _rate(price.model_price, "output_mtok", usage.input_tokens),
-    }
-    rates["cached_input_token"] = rates["cached_input_token"] or rates["input_token"]
-    sums = {unit: rates[unit] * count for unit, count in counts.items()}
-    if sum(sums.values()) == price.total_price:
-        entries = [(unit, Decimal(count), rates[unit]) for unit, count in counts.items() if count]
-    else:  # tokens of other kinds are in it (audio, written caches): the total is what is exact
-        entries = [("answer", Decimal(1), price.total_price)]
-    for unit, quantity, each in entries:
-        context.cost.record(
-            kind="tokens", source=source, model=model, quantity=quantity, unit=unit,
-            unit_price=each.quantize(_FINE), price_version=_price_version(),
-        )  # fmt: skip
-    return price.total_price
-
-
-def _rate(prices: Any, name: str, input_tokens: int) -> Decimal:
-    """USD for one token; the tier is by the tokens of the input."""
-    found = getattr(prices, name, None) or Decimal(0)
-    for tier in getattr(found, "tiers", ()):
-        if input_tokens > tier.start:
-            base: Decimal = tier.price
-            break
-    else:
-        base = getattr(found, "base", found)
-    return base / _MILLION
-
-
 def _failure(error: Exception, context: Context) -> AgentError:
     """What a provider's or pydantic-ai's error means for the step."""
     from pydantic_ai import exceptions as known
@@ -301,6 +237,8 @@ def _failure(error: Exception, context: Context) -> AgentError:
         final = all(isinstance(each, PermanentError) for each in failures)
         return PermanentError(text) if final else AgentError(text)
     text = " ".join(context.secrets.hide(str(error)).split())[:500]
+    if isinstance(error, unheld()):
+        return PermanentError(f"a limit of the step cannot be held: {text}")
     if isinstance(error, known.UsageLimitExceeded):
         return PermanentError(f"a limit of the step was reached: {text}")
     if isinstance(error, known.ModelHTTPError):

@@ -4,7 +4,7 @@ A value stands in no log, no `repr`, no failure and no output: what a task has a
 here, and cut out of what it says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -69,6 +69,17 @@ class WorkerSecrets:
         return f"WorkerSecrets(folder={self._folder})"
 
 
+class _Only:
+    """Some of the secrets of another source."""
+
+    def __init__(self, source: SecretSource, names: frozenset[str]) -> None:
+        self._source = source
+        self._names = names
+
+    def find(self, name: str) -> str | None:
+        return self._source.find(name) if name in self._names else None
+
+
 class Secrets:
     """The secrets that one attempt asks for: `secrets["API_TOKEN"]`."""
 
@@ -97,6 +108,12 @@ class Secrets:
     def __contains__(self, name: str) -> bool:
         """Whether there is a secret of this name."""
         return self._source.find(name) is not None
+
+    def only(self, names: Iterable[str]) -> "Secrets":
+        """These alone; what is asked for there is hidden here as well."""
+        made = Secrets(_Only(self._source, frozenset(names)))
+        made._asked = self._asked
+        return made
 
     @property
     def asked(self) -> frozenset[str]:

@@ -66,7 +66,8 @@ async def decide_approval(request: web.Request) -> web.Response:
     name = request.match_info["id"]
     said = _said(await json_object(request))
     asked = _asked(name)
-    told = await told_so_far(request, asked.run)
+    item = () if asked.item is None else ((asked.node, asked.item),)
+    told = await told_so_far(request, asked.run, *item)
     approval = told.nodes.approval(asked.node, asked.item)
     if approval is None:
         raise NotFoundError(f"there is no approval {name!r}: nobody was asked about it")

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.recorded_log import RecordedLog
+from gateway.run_costs import ItemsCost
 from gateway.run_detail import EventRow
 from gateway.run_views import (
     AgentRunView,
@@ -82,6 +83,7 @@ class ItemQuery(NamedTuple):
 class LastEvent(NamedTuple):
     """How many `items` of a node had this last event, and a result of an earlier run or not."""
 
+    node: str
     type: str
     reused: bool
     items: int
@@ -130,8 +132,20 @@ class Reads(RecordedLog, Protocol):
         """The events by which nodes of a run got their items."""
         ...
 
-    async def item_counts(self, run: str, node: str, until: int) -> Sequence[LastEvent]:
-        """How many items of a node stand where."""
+    async def run_story(self, run: str, until: int) -> Sequence[EventRow]:
+        """Events of a run that are about no item, in order; of signs of life a node's newest."""
+        ...
+
+    async def item_counts(self, run: str, until: int, node: str = "") -> Sequence[LastEvent]:
+        """How many items of a node, or of each, stand where."""
+        ...
+
+    async def item_costs(self, run: str, until: int) -> Sequence[ItemsCost]:
+        """What the items of each node cost."""
+        ...
+
+    async def item_outputs(self, run: str, until: int, nodes: Sequence[str]) -> Sequence[EventRow]:
+        """The events that gave the items of these nodes their outputs, in order."""
         ...
 
     async def items(self, query: ItemQuery) -> Sequence[int]:
@@ -235,10 +249,25 @@ class StoreReads:
         """The events by which nodes of a run got their items."""
         return [_event(row) for row in await self._history.fan_outs(run)]
 
-    async def item_counts(self, run: str, node: str, until: int) -> Sequence[LastEvent]:
-        """How many items of a node stand where."""
-        rows = await self._history.item_counts(run, node, until)
-        return [LastEvent(row["last"], bool(row["reused"]), row["items"]) for row in rows]
+    async def run_story(self, run: str, until: int) -> Sequence[EventRow]:
+        """Events of a run that are about no item, in order; of signs of life a node's newest."""
+        return [_event(row) for row in await self._history.run_story(run, until)]
+
+    async def item_counts(self, run: str, until: int, node: str = "") -> Sequence[LastEvent]:
+        """How many items of a node, or of each, stand where."""
+        rows = await self._history.item_counts(run, until, node=node)
+        return [
+            LastEvent(row["node"], row["last"], bool(row["reused"]), row["items"]) for row in rows
+        ]
+
+    async def item_costs(self, run: str, until: int) -> Sequence[ItemsCost]:
+        """What the items of each node cost."""
+        rows = await self._history.item_costs(run, until)
+        return [ItemsCost(r["node"], r["currency"], r["kind"], r["amount"]) for r in rows]
+
+    async def item_outputs(self, run: str, until: int, nodes: Sequence[str]) -> Sequence[EventRow]:
+        """The events that gave the items of these nodes their outputs, in order."""
+        return [_event(row) for row in await self._history.item_outputs(run, until, nodes)]
 
     async def items(self, query: ItemQuery) -> Sequence[int]:
         """The items that are wanted, in their order."""

@@ -1,11 +1,13 @@
 """Retry and rerun: a new run of the same workflow version, linked to the one that it repeats."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
 from aiohttp import web
-from msgspec import Raw, structs
+from msgspec import Raw
+from msgspec.structs import replace
 
 from gateway.problem import ConflictError
 from gateway.repetition import Outputs, Repetition, Results
@@ -13,7 +15,7 @@ from gateway.requests import answer, fields, idempotency_key, json_object, short
 from gateway.run_detail import Told, decoded
 from gateway.run_views import RepetitionAccepted
 from gateway.runs import told_so_far
-from gateway.services import SERVICES, STARTS, WRITER
+from gateway.services import READS, SERVICES, STARTS, WRITER
 from streams import codec
 from streams.blob_store import BlobStore, MissingContentError
 from streams.draft import PAYLOAD_LIMIT
@@ -22,7 +24,7 @@ from streams.ids import run_id
 from streams.lifecycle import TERMINAL
 from streams.payload import as_reference
 from streams.plan import Plan
-from streams.records import Edit, Origin, Reused, RunStarted, RunStatus, Start
+from streams.records import Edit, Event, Origin, Reused, RunStarted, RunStatus, Start
 from streams.topics import INBOX
 from streams.trigger import trace_context
 
@@ -37,7 +39,7 @@ async def retry_run(request: web.Request) -> web.Response:
 
     `failed` (the default) does again what did not succeed, and what depends on that; results of
     the rest are taken over. `whole` does everything again. `compensation` undoes what the run could
-    not undo. The same `Idempotency-Key` gives the same run.
+    not undo. The same `Idempotency-Key` gives the same run, with the `status` it has come to.
     """
     given = await json_object(request)
     fields(given, "mode", "requestedBy")
@@ -45,8 +47,8 @@ async def retry_run(request: web.Request) -> web.Response:
     if mode not in MODES:
         raise CallerError(f"'mode' must be one of {', '.join(MODES)}, not {mode!r}")
     requested_by = short_text(given, "requestedBy", "")
-    told, plan = await _ended(request)
-    results = Results(event for _, event in decoded(told.rows))
+    told, plan, events = await _ended(request)
+    results = Results(events)
     if mode == "whole":
         taken = results.whole()
     elif mode == "failed":
@@ -58,7 +60,7 @@ async def retry_run(request: web.Request) -> web.Response:
             raise ConflictError(f"run {told.detail.id} left nothing that could not be undone")
         taken = results.undone(plan)
     kind = "compensation" if mode == "compensation" else "retry"
-    return await _repeat(request, told, taken, kind, requested_by)
+    return await _repeat(request, told, events, taken, kind, requested_by)
 
 
 async def rerun_run(request: web.Request) -> web.Response:
@@ -70,17 +72,16 @@ async def rerun_run(request: web.Request) -> web.Response:
     given = await json_object(request)
     fields(given, "from", "inputs", "requestedBy")
     requested_by = short_text(given, "requestedBy", "")
-    told, plan = await _ended(request)
+    told, plan, events = await _ended(request)
     node = given.get("from")
     steps = [spec.id for spec in plan.spec.nodes]
     if node not in steps:
         raise CallerError(f"'from' must be a node of the run ({', '.join(steps)}), not {node!r}")
-    results = Results(event for _, event in decoded(told.rows))
+    results = Results(events)
     chosen = frozenset({node})
     inputs = _inputs(given.get("inputs", {}), plan, results.again(plan, chosen))
-    return await _repeat(
-        request, told, results.repeated(plan, chosen, inputs), "rerun", requested_by
-    )
+    taken = results.repeated(plan, chosen, inputs)
+    return await _repeat(request, told, events, taken, "rerun", requested_by)
 
 
 def _inputs(given: Any, plan: Plan, again: frozenset[str]) -> dict[str, Raw]:
@@ -103,7 +104,8 @@ def _inputs(given: Any, plan: Plan, again: frozenset[str]) -> dict[str, Raw]:
     return {node: Raw(msgspec.json.encode(value)) for node, value in given.items()}
 
 
-async def _ended(request: web.Request) -> tuple[Told, Plan]:
+async def _ended(request: web.Request) -> tuple[Told, Plan, Sequence[Event]]:
+    """The run, its plan, and everything that happened in it."""
     run = request.match_info["id"]
     told = await told_so_far(request, run)
     if told.detail.status not in TERMINAL:
@@ -115,21 +117,38 @@ async def _ended(request: web.Request) -> tuple[Told, Plan]:
             f"version {told.detail.version} of workflow {told.detail.workflow!r} cannot be read by"
             " this release"
         )
-    return told, told.plan
+    rows = await request.app[READS].run_events(run)
+    return told, told.plan, [event for _, event in decoded(rows)]
 
 
 async def _repeat(
-    request: web.Request, told: Told, taken: Repetition, kind: str, requested_by: str
+    request: web.Request,
+    told: Told,
+    events: Sequence[Event],
+    taken: Repetition,
+    kind: str,
+    requested_by: str,
 ) -> web.Response:
     app = request.app
     old = told.detail
-    started = next(event for _, event in decoded(told.rows) if isinstance(event, RunStarted))
+    started = next(event for event in events if isinstance(event, RunStarted))
     # To undo twice would be to pay a refund twice: asked again, it is the same run. What that one
     # could not undo, a retry of that one does.
     key = kind if kind == "compensation" else idempotency_key(request) or uuid4().hex
+    run = run_id(old.project, old.workflow, f"/api/runs/{old.id}/{kind}", key)
+    accepted = RepetitionAccepted(
+        workflow_run_id=run,
+        status=RunStatus.PENDING,
+        origin_run=old.id,
+        kind=kind,
+        reused=taken.results,
+    )
+    location = {"Location": f"/api/runs/{run}"}
+    if known := await app[READS].newest_run_events(run, None, 1):
+        return answer(replace(accepted, status=RunStatus(known[0].status)), 202, location)
     blobs = app[SERVICES].blobs
     start = Start(
-        run=run_id(old.project, old.workflow, f"/api/runs/{old.id}/{kind}", key),
+        run=run,
         project=old.project,
         workflow=old.workflow,
         version=old.version,
@@ -144,17 +163,7 @@ async def _repeat(
     start = await _fitting(blobs, start)
     await app[WRITER].write(INBOX, start.run, codec.encode(start))
     app[STARTS].add(start, int(app[SERVICES].clock() * 1000))
-    return answer(
-        RepetitionAccepted(
-            workflow_run_id=start.run,
-            status=RunStatus.PENDING,
-            origin_run=old.id,
-            kind=kind,
-            reused=taken.results,
-        ),
-        202,
-        {"Location": f"/api/runs/{start.run}"},
-    )
+    return answer(accepted, 202, location)
 
 
 async def _reuse(blobs: BlobStore, project: str, taken: Repetition) -> tuple[Reused, ...]:
@@ -190,9 +199,9 @@ async def _fitting(blobs: BlobStore, start: Start) -> Start:
             return payload
         return Raw((await blobs.put(start.project, content)).encode())
 
-    fitting = structs.replace(
+    fitting = replace(
         start,
-        trigger=structs.replace(start.trigger, data=await small(start.trigger.data)),
+        trigger=replace(start.trigger, data=await small(start.trigger.data)),
         reuse=tuple(
             [
                 Reused(node=each.node, item=each.item, output=await small(each.output))

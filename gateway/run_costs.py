@@ -5,13 +5,22 @@ Sums are exact; an amount is the shortest text of the number, without an exponen
 
 from collections.abc import Iterable
 from decimal import Context, Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway.run_views import CostTotal, CostView
-from streams.records import Cost
+from streams.records import Cost, CostKind
 
 _EXACT: Final = Context(prec=60)
 _KINDS: Final = ("compute", "tokens", "api")
+
+
+class ItemsCost(NamedTuple):
+    """What the items of a node cost: the exact sum of one currency and kind."""
+
+    node: str
+    currency: str
+    kind: CostKind
+    amount: Decimal
 
 
 class CostSum:
@@ -25,8 +34,12 @@ class CostSum:
     def add(self, costs: Iterable[Cost]) -> None:
         """Count these too."""
         for cost in costs:
-            kinds = self._amounts.setdefault(cost.currency, dict.fromkeys(_KINDS, Decimal(0)))
-            kinds[cost.kind] = _EXACT.add(kinds[cost.kind], cost.amount)
+            self.count(cost.currency, cost.kind, cost.amount)
+
+    def count(self, currency: str, kind: CostKind, amount: Decimal) -> None:
+        """Count an amount too."""
+        kinds = self._amounts.setdefault(currency, dict.fromkeys(_KINDS, Decimal(0)))
+        kinds[kind] = _EXACT.add(kinds[kind], amount)
 
     def totals(self) -> tuple[CostTotal, ...]:
         """What it adds up to, a total for each currency."""

@@ -1,7 +1,8 @@
 """A run and its nodes as they stand, told from the run's events alone.
 
-Because everything of the run comes from one list of events, its parts always agree. Nodes that the
-events do not name yet are PENDING; their agent and action come from the definition.
+Because everything of the run comes from its events up to one of them, its parts always agree. Nodes
+that the events do not name yet are PENDING; their agent and action come from the definition. Of the
+items of fan-outs it is enough to know how many stand where: see `gateway.run_reading`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +15,12 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from gateway.recent_starts import AcceptedStart
+from gateway.run_costs import ItemsCost
 from gateway.run_nodes import RunNodes, failure_view, milliseconds_between
 from gateway.run_views import (
     EndingView,
     FailureView,
+    ItemCounts,
     NodeView,
     OriginView,
     ParentView,
@@ -46,7 +49,8 @@ from streams.records import (
 )
 from streams.trigger import trace_context
 
-_SHOWN_WAITING: Final = 100
+SHOWN_WAITING: Final = 100
+_CHARGED: Final = "node.charged"
 _events: Final = msgspec.json.Decoder(Event)
 
 
@@ -66,12 +70,22 @@ class EventRow(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A run as its events (`rows`) tell it, with its nodes open to further questions."""
+    """A run as its events tell it, with its nodes open to further questions."""
 
     detail: RunDetail
     nodes: RunNodes
-    rows: Sequence[EventRow] = ()
     plan: Plan | None = None
+
+
+class ItemsTold(NamedTuple):
+    """What is known of items where not all of their events are there.
+
+    How many stand where, by node; what they cost; and all events of those that are shown.
+    """
+
+    counts: Mapping[str, ItemCounts]
+    costs: Sequence[ItemsCost]
+    rows: Sequence[EventRow]
 
 
 def tell(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int, int]) -> RunDetail:
@@ -83,17 +97,38 @@ def tell(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int, in
     return tell_all(rows, plan, watermark).detail
 
 
-def tell_all(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int, int]) -> Told:
-    """As `tell`, with the run's nodes."""
-    first, last = rows[0], rows[-1]
+def tell_all(
+    rows: Sequence[EventRow],
+    plan: Plan | None,
+    watermark: Mapping[int, int],
+    last: EventRow | None = None,
+    items: ItemsTold | None = None,
+) -> Told:
+    """As `tell`, with the run's nodes.
+
+    Args:
+        rows: Where there are `items`, without the events of items.
+        plan: As for `RunNodes`.
+        watermark: How far the history was read.
+        last: The run's last event, where that is not the last of `rows`.
+        items: What is known of items; None: their events are among `rows`.
+    """
+    first, last = rows[0], last or rows[-1]
     nodes = RunNodes(first.run, first.workflow, first.project, plan)
     head = _Head()
     for row, event in decoded(rows):
         head.apply(event, row.at)
         nodes.apply(event, row.at)
+    if items is not None:
+        nodes.count_items(items.counts, items.costs)
+        for row, event in decoded(items.rows):
+            nodes.apply(event, row.at)
     started = head.started
     traceparent = trace_context(last.traceparent)
-    finished_at = last.at if RunStatus(last.status) in TERMINAL else None
+    finished_at = None
+    if RunStatus(last.status) in TERMINAL:
+        # Costs may be told after the end.
+        finished_at = next(row.at for row in reversed(rows) if row.type != _CHARGED)
     views = nodes.views()
     parent, origin = (None, None) if started is None else (started.parent, started.origin)
     return Told(
@@ -122,7 +157,7 @@ def tell_all(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int
             steps=views,
             output=head.output,
             waited_ms=_waited_ms(rows),
-            waiting_for=tuple(islice(nodes.waiting(), _SHOWN_WAITING)),
+            waiting_for=tuple(islice(nodes.waiting(), SHOWN_WAITING)),
             pause=head.pause,
             ending=None if finished_at is not None else _left(head.ending, views),
             parent=_parent_view(parent),
@@ -132,7 +167,6 @@ def tell_all(rows: Sequence[EventRow], plan: Plan | None, watermark: Mapping[int
             watermark=dict(watermark),
         ),
         nodes,
-        rows,
         plan,
     )
 
@@ -158,7 +192,7 @@ def tell_accepted(accepted: AcceptedStart, plan: Plan | None, watermark: Mapping
         watermark=dict(watermark),
         seq=-1,
     )
-    return Told(detail, nodes, (), plan)
+    return Told(detail, nodes, plan)
 
 
 def decoded(rows: Sequence[EventRow]) -> Iterator[tuple[EventRow, Event]]:

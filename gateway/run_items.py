@@ -5,7 +5,7 @@ whatever else has happened in the run.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from gateway.reads import ItemQuery, LastEvent, Reads
@@ -33,6 +33,11 @@ _STATUS: Final[Mapping[str, NodeStatus]] = {
     "node.cancelled": NodeStatus.CANCELLED,
 }
 """What an item is by its last event; '': there is none."""
+
+
+def events_that_mean(status: NodeStatus) -> tuple[str, ...]:
+    """The last events of items in this status."""
+    return tuple(name for name, means in _STATUS.items() if means is status)
 
 
 class ItemPage(NamedTuple):
@@ -71,9 +76,9 @@ async def page_of_items(
     if status is None:
         found: Sequence[int] = range(start, start + min(left, limit + 1))
     else:
-        types = tuple(name for name, means in _STATUS.items() if means is status)
+        types = events_that_mean(status)
         found = await reads.items(ItemQuery(run, node, last.seq, types, start, left, limit + 1))
-    counts = _counts(fan_out.count, await reads.item_counts(run, node, last.seq))
+    counts = counts_of(fan_out.count, await reads.item_counts(run, last.seq, node))
     wanted = found[:limit]
     nodes = RunNodes(run, row.workflow, row.project, plan)
     events = await reads.item_events(run, node, last.seq, wanted) if wanted else ()
@@ -84,7 +89,9 @@ async def page_of_items(
     )
 
 
-def _counts(total: int, lasts: Sequence[LastEvent]) -> ItemCounts:
+def counts_of(total: int, lasts: Iterable[LastEvent]) -> ItemCounts:
+    """The items of a node by status, told from their last events."""
+    lasts = list(lasts)
     found: Counter[NodeStatus] = Counter()
     for last in lasts:
         found[_STATUS[last.type]] += last.items

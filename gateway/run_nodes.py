@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from gateway.run_costs import CostSum, costs_of
+from gateway.run_costs import CostSum, ItemsCost, costs_of
 from gateway.run_views import (
     AnswerView,
     ApprovalView,
@@ -90,6 +90,7 @@ class RunNodes:
         self._items: dict[str, dict[int, Fields]] = {}
         self._lists: dict[str, NodeFannedOut] = {}
         self._undone: dict[str, Fields] = {}
+        self._counted: dict[str, ItemCounts] = {}
         self._costs: dict[tuple[str, int | None], CostSum] = {}
         self.cost = CostSum()
         """What all of them cost."""
@@ -106,9 +107,21 @@ class RunNodes:
         fields = self._fields(node, item)
         fields.update(self._changes(event, fields, at))
         if costs := costs_of(event):
-            self.cost.add(costs)
-            for key in {(node, item), (node, None)}:
-                self._costs.setdefault(key, CostSum()).add(costs)
+            self._costs.setdefault((node, item), CostSum()).add(costs)
+            if item is None or node not in self._counted:
+                self.cost.add(costs)
+            if item is not None and node not in self._counted:
+                self._costs.setdefault((node, None), CostSum()).add(costs)
+
+    def count_items(self, counts: Mapping[str, ItemCounts], costs: Iterable[ItemsCost]) -> None:
+        """Take in how many items of each node stand where, and what they cost, counted elsewhere.
+
+        After that the events of some items add to neither: of others there need be none.
+        """
+        self._counted.update(counts)
+        for cost in costs:
+            for total in (self.cost, self._costs.setdefault((cost.node, None), CostSum())):
+                total.count(cost.currency, cost.kind, cost.amount)
 
     def views(self) -> list[NodeView]:
         """Every node, in the order of the definition; then those of the failure handler."""
@@ -120,6 +133,8 @@ class RunNodes:
 
     def counts(self, node: str) -> ItemCounts:
         """The node's items by status."""
+        if node in self._counted:
+            return self._counted[node]
         total = self._lists[node].count
         known = self._items.get(node, {})
         found = Counter(fields["status"] for fields in known.values())

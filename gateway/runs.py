@@ -14,8 +14,9 @@ from gateway.paging import place, place_text
 from gateway.reads import EventQuery, RunQuery, milliseconds
 from gateway.requests import JSON, MAX_PAGE, answer, choice, page_size
 from gateway.run_costs import CostSum, cost_views, costs_of
-from gateway.run_detail import EventRow, Told, decoded, tell_accepted, tell_all
+from gateway.run_detail import EventRow, Told, decoded, tell_accepted
 from gateway.run_items import page_of_items
+from gateway.run_reading import Item, first_events, tell_run
 from gateway.run_views import (
     AgentRunList,
     CostList,
@@ -38,7 +39,6 @@ from streams.records import NodeStatus, RunStatus
 RECORDED_WITHIN_S: Final = 2.0
 _LOOK_AGAIN_S: Final = 0.05
 _SNAPSHOT_RUNS: Final = 100
-_MANY_EVENTS: Final = 1_000
 _SEQ_LIMIT: Final = 2**32
 OCTETS: Final = "application/octet-stream"
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -220,7 +220,7 @@ async def snapshot(app: web.Application, wanted: Filter) -> Snapshot:
     reads = app[READS]
     watermark = await reads.watermark()
     if wanted.run is not None:
-        rows = await reads.run_events(wanted.run)
+        rows = await first_events(reads, wanted.run)
         if not rows:
             return Snapshot({"run": None}, watermark, {})
         run = (await _tell(app, rows, watermark)).detail
@@ -241,12 +241,13 @@ async def detail(request: web.Request, run: str) -> RunDetail:
     return (await known_run(request, run)).detail
 
 
-async def known_run(request: web.Request, run: str) -> Told:
-    """As `detail`, with its nodes, and all its events: none where it has not begun."""
-    watermark = await request.app[READS].watermark()
-    rows = await _recorded(request, run)
+async def known_run(request: web.Request, run: str, *asked: Item) -> Told:
+    """As `detail`, with its nodes, and the items that are asked about."""
+    reads = request.app[READS]
+    watermark = await reads.watermark()
+    rows = await _recorded(request, run, lambda: first_events(reads, run))
     if rows:
-        return await _tell(request.app, rows, watermark)
+        return await _tell(request.app, rows, watermark, asked)
     accepted = request.app[STARTS].get(run)
     if accepted is None:
         raise _unknown(run)
@@ -255,10 +256,10 @@ async def known_run(request: web.Request, run: str) -> Told:
     return tell_accepted(accepted, plan, watermark)
 
 
-async def told_so_far(request: web.Request, run: str) -> Told:
+async def told_so_far(request: web.Request, run: str, *asked: Item) -> Told:
     """As `known_run`, with all that the streams of this gateway have told of it."""
     await all_told_is_recorded(request.app)
-    return await known_run(request, run)
+    return await known_run(request, run, *asked)
 
 
 async def all_told_is_recorded(app: web.Application) -> None:
@@ -319,17 +320,13 @@ async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:
 
 
 async def _tell(
-    app: web.Application, rows: Sequence[EventRow], watermark: Mapping[int, int]
+    app: web.Application,
+    first: Sequence[EventRow],
+    watermark: Mapping[int, int],
+    asked: Sequence[Item] = (),
 ) -> Told:
-    """`tell_all`; with many events in a thread, so that others are served meanwhile.
-
-    What waits for a worker that is not there says so.
-    """
-    plan = plan_of(app, rows[0])
-    if len(rows) < _MANY_EVENTS:
-        told = tell_all(rows, plan, watermark)
-    else:
-        told = await asyncio.to_thread(tell_all, rows, plan, watermark)
+    """The run of these first events; what waits for a worker that is not there says so."""
+    told = await tell_run(app[READS], first, plan_of(app, first[0]), watermark, asked)
     steps = [_with_unserved(app[AGENTS], step) for step in told.detail.steps]
     return told._replace(detail=msgspec.structs.replace(told.detail, steps=steps))
 

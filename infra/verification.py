@@ -141,12 +141,12 @@ async def _verify(
             for partition in partitions:
                 last = recorded.get(partition, -1)
                 counts.update(await _partition(log, ask, partition, last, triggers, findings))
-                del triggers.expected[partition]
+                del triggers.expected[partition], triggers.told_ends[partition]
             excused = [place async for place in _letters(log)]
             counts["dead letters"] += len(excused)
             findings.excuse(excused)
             if ask is not None and settled:
-                await _strangers(ask, findings)
+                await ask_strangers(ask, findings)
     except (KafkaError, TimeoutError) as error:
         why = str(error) or type(error).__name__
         raise OperatorError(f"Kafka at {bootstrap} cannot be read: {why}") from error
@@ -172,6 +172,7 @@ async def _partition(
         partition,
         findings,
         triggers.expected[partition],
+        triggers.told_ends[partition],
         whole=not begins[1],
         all_starts=not begins[0],
         since=log.since,
@@ -241,7 +242,8 @@ async def _watermark(ask: Ask) -> dict[int, int]:
     return {int(row["partition"]): int(row["offset"]) for row in rows}
 
 
-async def _strangers(ask: Ask, findings: Findings) -> None:
+async def ask_strangers(ask: Ask, findings: Findings) -> None:
+    """Look for what the store has of runs that have no events there."""
     for row in await ask(query("ledger_strangers"), {}):
         text = f"{row['table_name']} of the store has it, and there are no events of it"
         findings.differ("store.noEvents", row["run_id"], text)

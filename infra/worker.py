@@ -8,7 +8,7 @@ import gc
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import wraps
 from typing import Final, ParamSpec, TypeVar
@@ -32,6 +32,7 @@ from infra.metrics_port import metrics_served
 from infra.readiness import announce_ready
 from infra.settings import Settings
 from infra.supervisor import Stop
+from infra.task_topics import RegisteredAgents, TaskTopics
 from infra.topic_admin import ensure_topics
 from streams import codec, topics
 from streams.blob_store import BlobStore
@@ -82,7 +83,7 @@ async def run_worker(
     # Faust's consumer thread makes its loop by the policy, whatever loop we run on.
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     name = f"{socket.gethostname()}/{os.getpid()}"
-    task_topics = _TaskTopics(bootstrap, partitions, replication)
+    task_topics = TaskTopics(bootstrap, partitions, replication)
     async with AsyncExitStack() as stack:
         stack.enter_context(metrics_served(settings.host, settings.worker_metrics_port))
         await ensure_topics(
@@ -159,6 +160,7 @@ async def run_worker(
         gc.set_threshold(200_000, 20, 20)
         orders = await stack.enter_async_context(OrderReader(bootstrap, _now_ms, obey))
         await orders.ready()
+        registered = await stack.enter_async_context(RegisteredAgents(bootstrap, task_topics))
         presence = Presence(
             outbox,
             registry,
@@ -170,6 +172,8 @@ async def run_worker(
         )
         await engine.start()
         engine.actors.start("signs of life", presence.run())
+        engine.actors.start("topics of registered agents", registered.run())
+        engine.actors.start(f"read {topics.AGENTS}", registered.failure())
         engine.actors.start(f"read {topics.WORKFLOWS}", definitions.failure())
         engine.actors.start(f"read {topics.CONTROL}", orders.failure())
         try:
@@ -233,24 +237,3 @@ def _until_answered(ask: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]
                 await asyncio.sleep(_ASK_AGAIN_S)
 
     return patient
-
-
-class _TaskTopics:
-    """Makes sure that an agent's task topic exists, once for each agent."""
-
-    def __init__(self, bootstrap: str, partitions: int, replication: int) -> None:
-        self._bootstrap = bootstrap
-        self._partitions = partitions
-        self._replication = replication
-        self._known: set[str] = set()
-
-    async def prepare(self, *agents: str) -> None:
-        missing: Sequence[str] = [agent for agent in agents if agent not in self._known]
-        if missing:
-            await ensure_topics(
-                self._bootstrap,
-                [topics.tasks_topic(agent) for agent in missing],
-                partitions=self._partitions,
-                replication=self._replication,
-            )
-            self._known.update(missing)

@@ -155,8 +155,23 @@ class History:
         """The events by which nodes of a run got their items."""
         return await self._rows("run_fan_outs", run=run)
 
-    async def item_counts(self, run: str, node: str, until_seq: int) -> list[Row]:
-        """How many items of a node had which last event: rows of last, reused, items."""
+    async def run_story(self, run: str, until_seq: int) -> list[Row]:
+        """What happened in a run up to a sequence number, in order, but not to items."""
+        return await self._rows("run_story", run=run, until_seq=until_seq)
+
+    async def item_costs(self, run: str, until_seq: int) -> list[Row]:
+        """What the items of each node cost: rows of node, currency, kind, amount."""
+        return await self._rows("item_costs", run=run, until_seq=until_seq)
+
+    async def item_outputs(self, run: str, until_seq: int, nodes: Sequence[str]) -> list[Row]:
+        """The events that gave the items of these nodes their outputs, in order."""
+        return await self._rows("item_outputs", run=run, until_seq=until_seq, nodes=list(nodes))
+
+    async def item_counts(self, run: str, until_seq: int, *, node: str = "") -> list[Row]:
+        """How many items of one node, or of each, had which last event.
+
+        Rows of node, last, reused, items.
+        """
         return await self._rows("item_counts", run=run, node=node, until_seq=until_seq)
 
     async def items_by_last_event(

@@ -177,7 +177,7 @@ class StoreAudit:
                 max(finished, row[_FINISHED]),
                 max(cancelled, row[_CANCELLED]),
             )
-        if decision.head.status in TERMINAL:
+        if decision.head.status in TERMINAL and run.attempts is None:
             run.attempts = _summed(run.open)
             run.open = {}
 

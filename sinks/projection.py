@@ -24,6 +24,7 @@ from streams.records import (
     Event,
     NodeApprovalRequested,
     NodeCancelled,
+    NodeCharged,
     NodeDispatched,
     NodeFailed,
     NodeRequested,
@@ -154,7 +155,7 @@ Attempt = (
 )
 """Events that tell of an attempt, where they are about one."""
 
-Charged = NodeSucceeded | NodeRetrying | NodeFailed | NodeCancelled
+Charged = NodeSucceeded | NodeRetrying | NodeFailed | NodeCancelled | NodeCharged
 """Events that tell what an attempt cost."""
 
 _NO_START: Final[Row] = (0, 0, "", "", "", "", "", 0, "", "", "", ())

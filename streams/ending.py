@@ -4,7 +4,8 @@ Rules:
 - A run that is cancelled, times out or breaks a limit is *stopping*: nothing more begins, agents at
   work are told, and have the workflow's `cancelGrace`. A run whose nodes have all ended is past it.
 - A run that does not succeed is *compensating*: nodes that have succeeded and say what undoes them
-  are undone, the last first, one after the other. What cannot be undone is named in the end.
+  are undone, the last first, one after the other. What cannot be undone is named in the end; so is
+  what a run that is ended by force leaves.
 - A run that failed or timed out is *handling*: the nodes of `onFailure` run.
 - A stage with nothing to do is passed by without a word. A paused run enters none before it is
   resumed or cancelled. While a run is stopping or later, its status is as before; how it will end
@@ -183,6 +184,8 @@ def _end_stage(draft: Draft) -> bool:
                 _enter(draft, "handling", ending, failure, ())
                 draft.queue.extend(draft.plan.handler_roots)
             return not waits
+    elif ending.outcome is not RunStatus.SUCCESS and stage in ("", "stopping"):
+        ending = replace(ending, uncompensated=_to_undo(draft))
     _finish(draft, ending, failure, output)
     return True
 

@@ -29,6 +29,15 @@ def node_key(node: str, item: int | None = None) -> str:
     return node if item is None else f"{node}.{item}"
 
 
+def attempt_key(node: str, item: int | None, attempt: int) -> str:
+    """Names an attempt within its run: the end of its task's id.
+
+    >>> attempt_key("scan", 3, 1)
+    'scan.3/1'
+    """
+    return f"{node_key(node, item)}/{attempt}"
+
+
 def request_source(run: str) -> str:
     """The source of the events by which a run starts others."""
     return f"commandcenter/runs/{run}"

@@ -16,6 +16,7 @@ Rules:
 from array import array
 from collections import Counter
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -24,7 +25,7 @@ from streams import codec
 from streams.errors import UnreadableRecordError
 from streams.findings import Findings, LogRecord, Place
 from streams.lifecycle import TERMINAL, RunState, evolve
-from streams.records import Decision, RunHead, Start
+from streams.records import Decision, NodeCharged, RunHead, Start
 from streams.run_store import OFFSET_KEY, REMEMBERED_MS, records_of
 from streams.state_log import reads_of
 
@@ -37,6 +38,13 @@ class Expected(NamedTuple):
     place: Place
     workflow: str
     late: bool
+
+
+class TellsEnd(NamedTuple):
+    """An event on the triggers topic that tells of a run's end, and with which status."""
+
+    place: Place
+    status: str
 
 
 class Fresh(NamedTuple):
@@ -132,6 +140,7 @@ class PartitionAudit:
         partition: Its number.
         findings: Takes what is found.
         expected: The runs that triggers must have started in this partition.
+        told_ends: By run, the event that tells of its end.
         whole: The events are read from the beginning of all. Otherwise runs that began before
             `since` are left out.
         all_starts: The inbox is read from the beginning of all.
@@ -144,6 +153,7 @@ class PartitionAudit:
         partition: int,
         findings: Findings,
         expected: Mapping[str, Expected],
+        told_ends: Mapping[str, TellsEnd] = MappingProxyType({}),
         *,
         whole: bool = True,
         all_starts: bool = True,
@@ -154,6 +164,7 @@ class PartitionAudit:
         self.counts: Counter[str] = Counter()
         self._findings = findings
         self._expected = expected
+        self._told_ends = told_ends
         self._whole = whole
         self._all_starts = all_starts
         self._since = since
@@ -243,7 +254,7 @@ class PartitionAudit:
             text = f"events {missing} are missing before {_place(record)}"
             self._findings.differ("sequence.gap", run, text)
             account.broken = True
-        if account.ended:
+        if account.ended and any(type(event) is not NodeCharged for event in decision.events):
             self._findings.differ(
                 "run.endedTwice",
                 run,
@@ -307,7 +318,9 @@ class PartitionAudit:
     def _end(self, account: _Account, decision: Decision) -> None:
         account.ended = decision.status.value
         account.finished_at = decision.at
-        account.state = None
+        # Costs of attempts that were given up may follow; of all other runs nothing is kept.
+        if account.state is not None and not account.state.head.unpaid:
+            account.state = None
         account.tasks = set()
         account.ends = set()
         self.counts[f"ended.{account.ended}"] += 1
@@ -331,6 +344,23 @@ class PartitionAudit:
             if not any(run in known for known in (self._starts, self._accounts, self._table.runs)):
                 text = f"the trigger at {place} started no run of {workflow}"
                 self._findings.unless_letter(place, "trigger.noRun", run, text, late=late)
+
+        for run, told in self._told_ends.items():
+            self._close_told_end(run, told)
+
+    def _close_told_end(self, run: str, told: TellsEnd) -> None:
+        """The events of a run come before the one that tells everybody of its end, or with it."""
+        account = self._accounts.get(run)
+        text = f"the event at {told.place} tells that it ended as {told.status}"
+        if account is None:
+            if self._whole:
+                self._findings.differ("trigger.forged", run, f"{text}, and there is no such run")
+        elif account.older or account.broken:
+            return
+        elif not account.ended:
+            self._findings.wait("trigger.early", run, f"{text}, and its own events do not yet")
+        elif account.ended != told.status:
+            self._findings.differ("trigger.forged", run, f"{text}, and it ended as {account.ended}")
 
     def _close_account(self, run: str, account: _Account) -> None:
         if not account.ended:

@@ -9,7 +9,8 @@ Rules:
 - The items of a fan-out have states of their own, and are counted in that of their node. Maps that
   share what did not change keep a step with 10,000 items as cheap as one with three (law 7).
 - A terminal run keeps its head alone: by it the run is known when its event comes again. Its
-  history is in the events.
+  history is in the events. Nothing happens in it any more; what attempts cost that it had given up
+  may still be told.
 """
 
 from typing import Final, NamedTuple, cast, get_args
@@ -19,7 +20,7 @@ from immutables import Map
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from streams.ids import COMPENSATION, node_key
+from streams.ids import COMPENSATION, attempt_key, node_key
 from streams.payload import Blobs, as_reference
 from streams.records import (
     Decision,
@@ -30,6 +31,7 @@ from streams.records import (
     NodeApproved,
     NodeAwaiting,
     NodeCancelled,
+    NodeCharged,
     NodeDispatched,
     NodeEdited,
     NodeFailed,
@@ -109,6 +111,9 @@ TERMINAL: Final = frozenset(status for status, moves in RUN_TRANSITIONS.items() 
 SETTLED: Final = frozenset(status for status, moves in NODE_TRANSITIONS.items() if not moves)
 UNDER_WAY: Final = frozenset({NodeStatus.RUNNING, NodeStatus.RETRYING})
 
+UNPAID_KEPT: Final = 100
+"""So many attempts that were given up are known to a run: the head of each is written often."""
+
 # Every decision needs these: to find them in their class takes four times as long.
 _PENDING: Final = NodeStatus.PENDING
 _RUNNING: Final = NodeStatus.RUNNING
@@ -171,13 +176,14 @@ class Fold:
 
     __slots__ = (
         "deadline", "depth", "ended", "ending", "failure", "head", "lists", "nodes", "open",
-        "parent", "paused_at", "retries", "running", "seq", "touched", "trigger", "waiting",
+        "parent", "paused_at", "retries", "running", "seq", "touched", "trigger", "unpaid",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, state: RunState | None) -> None:
         self.touched: set[str] = set()
-        self.ended: RunStatus | None = None
         self.head = head = _NOTHING if state is None else state.head
+        self.ended: RunStatus | None = None if head.finished_at is None else head.status
         self.trigger, self.nodes, self.lists = (
             (None, Map[str, NodeState]().mutate(), Map[str, Items]())
             if state is None
@@ -194,6 +200,7 @@ class Fold:
         self.deadline = head.deadline
         self.paused_at = head.paused_at
         self.ending = head.ending
+        self.unpaid = head.unpaid
 
     @property
     def status(self) -> RunStatus:
@@ -210,6 +217,8 @@ class Fold:
         """Take in the next event."""
         if type(event) in _RUN_EVENTS:
             self._apply_to_run(cast("RunEvent", event))
+        elif self.ended is not None and type(event) is not NodeCharged:
+            raise AssertionError(f"a run cannot hear of {type(event).__name__} after its end")
         else:
             self._apply_to_node(cast("NodeEvent", event))
         self.seq += 1
@@ -274,6 +283,7 @@ class Fold:
                 self._close(event, _SUCCESS, 0, output=event.output)
             case NodeRetrying():
                 self.retries += 1
+                self._given_up(event)
                 before = self._known(event)
                 self._put(
                     NodeState(
@@ -290,11 +300,16 @@ class Fold:
                     )
                 )
             case NodeFailed():
+                self._given_up(event)
                 self._close(event, NodeStatus.FAILED, event.attempt, failure=event.failure)
                 self._failed(event)
             case NodeSkipped():
                 self._put(NodeState(node=event.node, status=NodeStatus.SKIPPED))
+            case NodeCharged():
+                key = attempt_key(event.node, event.item, event.attempt)
+                self.unpaid = tuple(each for each in self.unpaid if each != key)
             case NodeCancelled():
+                self._given_up(event)
                 self._close(event, NodeStatus.CANCELLED, event.attempt)
             case NodeStopping():
                 self._change(event, stopping=True, wake_at=event.deadline)
@@ -373,6 +388,16 @@ class Fold:
         item = getattr(event, "item", None)
         known = self.nodes.get(node_key(event.node, item))
         return known or NodeState(node=event.node, item=item, status=NodeStatus.PENDING)
+
+    def _given_up(self, event: NodeRetrying | NodeFailed | NodeCancelled) -> None:
+        """Know the attempt, if somebody is at work on it whom nobody has heard."""
+        told = event.costs if isinstance(event, NodeCancelled) else event.started_at is not None
+        if told or not event.attempt:
+            return
+        before = self._known(event)
+        if before.status is _RUNNING and before.items is None and before.awaits is None:
+            key = attempt_key(event.node, event.item, event.attempt)
+            self.unpaid = (*self.unpaid, key)[-UNPAID_KEPT:]
 
     def _begin(self, event: NodeDispatched | NodeRequested) -> None:
         item = event.item
@@ -496,10 +521,13 @@ class Fold:
 
     def state(self, decision: Decision) -> RunState:
         """The state after `decision`, whose events were applied."""
-        if self.trigger is None:
-            raise AssertionError(f"run {decision.run} has no run.started event")
         finished = self.ended is not None
         before = self.head
+        if self.trigger is None and before.finished_at is None:
+            raise AssertionError(f"run {decision.run} has no run.started event")
+        finished_at = before.finished_at
+        if finished and finished_at is None:
+            finished_at = decision.at
         head = RunHead(
             run=decision.run,
             project=decision.project,
@@ -518,8 +546,9 @@ class Fold:
             paused_at=decision.at if self.paused_at == 0 else self.paused_at,
             ending=None if finished else self.ending,
             failure=self.failure,
-            finished_at=decision.at if finished else None,
+            finished_at=finished_at,
             traceparent=decision.traceparent,
+            unpaid=self.unpaid,
         )
         if finished:  # its history is in the events; the head is kept to know the run by
             return RunState(head)
@@ -568,6 +597,7 @@ NodeEvent = (
     | NodeSkipped
     | NodeStopping
     | NodeCancelled
+    | NodeCharged
 )
 """Events of a node, or of an item of one."""
 

@@ -27,7 +27,7 @@ from streams.blob_store import BlobStore, MissingContentError
 from streams.errors import CommandCenterError, OperatorError
 from streams.faust_shell import Batch
 from streams.ids import request_source, spread
-from streams.lifecycle import RunState
+from streams.lifecycle import TERMINAL, RunState
 from streams.outbox import BATCH_BYTES, Header, Outbox, Parcel, partition_of
 from streams.payload import MissingBlobError, Reference
 from streams.plan import Plan
@@ -427,7 +427,7 @@ class Orchestrator:
         draft.states[run] = outcome.state
         touched = draft.touched.get(run)
         draft.touched[run] = outcome.touched if touched is None else touched | outcome.touched
-        if outcome.state.trigger is None:
+        if outcome.state.trigger is None and outcome.decision.previous not in TERMINAL:
             draft.finished[head.status] += 1
             if self._tracing is not None:
                 self._tracing.run_ended(head)
@@ -533,7 +533,7 @@ class Orchestrator:
             changes: list[Change] = [*draft.store.forgotten(draft.at), *draft.changes.items()]
             if self.changelog is not None:
                 lost = self.changelog.to_mend(partition, reads) - draft.changes.keys()
-                changes[:0] = [(key, draft.store.record(key)) for key in lost - {OFFSET_KEY}]
+                changes[:0] = [(k, draft.store.record(k)) for k in sorted(lost - {OFFSET_KEY})]
             changes.append((OFFSET_KEY, b"%d" % reads))
             # By the header a restore knows what an owner wrote that had been replaced already.
             parcel.extend(topics.STATE, partition, changes, [(READS, b"%d" % reads)])

@@ -589,6 +589,18 @@ class NodeCancelled(_Value, tag_field="type", tag="node.cancelled", frozen=True,
     costs: _Costs = ()
 
 
+class NodeCharged(_Value, tag_field="type", tag="node.charged", frozen=True, kw_only=True):
+    """What an attempt cost whose end is told by another event, or was: nothing else changes.
+
+    It asked people before it acted, or its result came when the run had given it up.
+    """
+
+    node: str
+    attempt: int
+    item: int | None = None
+    costs: _Costs
+
+
 class RunPaused(_Value, tag_field="type", tag="run.paused", frozen=True, kw_only=True):
     """Nothing more begins until the run is resumed."""
 
@@ -672,6 +684,7 @@ Event = (
     | NodeSkipped
     | NodeStopping
     | NodeCancelled
+    | NodeCharged
     | RunPaused
     | RunResumed
     | RunEnding
@@ -721,7 +734,8 @@ class RunHead(_Value, frozen=True, kw_only=True):
     """The run itself, without its trigger and its nodes: what is written with every decision.
 
     `seq` is the next event's. `open` nodes are not terminal yet; of these `running` are under way
-    and `waiting` wait for approval. `retries` of the workflow's budget are used.
+    and `waiting` wait for approval. `retries` of the workflow's budget are used. `unpaid` are the
+    newest of the attempts that were given up without a result: it may come, and say what they cost.
     """
 
     run: str
@@ -743,6 +757,7 @@ class RunHead(_Value, frozen=True, kw_only=True):
     failure: Failure | None = None
     finished_at: int | None = None
     traceparent: str | None = None
+    unpaid: tuple[str, ...] = ()
     v: Literal[1] = FORMAT
 
 

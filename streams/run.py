@@ -4,9 +4,11 @@ Rules:
 - `decide` is a pure function of the state, the message, the time in it and the plan (law 2). What
   its events make of the state is `streams.lifecycle`; how nodes begin and end is `streams.steps`,
   how the run does `streams.ending`.
-- A run ends in exactly one terminal state. Whatever it hears afterwards changes nothing.
-- A message that does not fit the state (a result of an attempt given up, a timer overtaken, a
-  second start) makes no events; `Outcome.ignored` says why.
+- A run ends in exactly one terminal state. Whatever it hears afterwards changes nothing of it.
+- A message that does not fit the state (a timer overtaken, a second start) makes no events;
+  `Outcome.ignored` says why.
+- The result of an attempt that was given up changes nothing but what the run has cost, once; it
+  does so after the run's end, too.
 - What is due when stands in the state (`RunHead.deadline`, `NodeState.wake_at`): timers can be
   rebuilt from it at any time.
 - A paused run begins nothing; what is under way goes on, and its results are taken.
@@ -16,18 +18,20 @@ from typing import Final
 
 import msgspec
 
-from streams import ending, pattern, steps
+from streams import duration, ending, pattern, steps
 from streams.draft import PAYLOAD_LIMIT, Draft, Limits, Outcome
-from streams.ids import node_key
-from streams.lifecycle import TERMINAL, RunState
+from streams.ids import attempt_key, node_key
+from streams.lifecycle import TERMINAL, RunState, evolve
 from streams.payload import Blobs, as_reference, no_blobs
 from streams.plan import Plan
 from streams.records import (
     Approval,
     Cancel,
+    Decision,
     Failure,
     Message,
     NodeApproved,
+    NodeCharged,
     NodeEdited,
     NodeProgressed,
     NodeRejected,
@@ -85,15 +89,33 @@ def decide(
             return Outcome(None, None, ignored="unknown_run")
         return _start(message, at, plan, partition, limits, blobs)
     if state.head.status in TERMINAL:
-        return Outcome(
-            None, None, ignored="duplicate_start" if isinstance(message, Start) else "run_finished"
-        )
+        return _after_the_end(state, message, at)
     draft = Draft(state, at, plan, partition, limits, blobs)
     ignored = _hear(draft, message)
     if ignored:
         return Outcome(None, None, ignored=ignored)
     ending.advance(draft)
     return draft.outcome()
+
+
+def _after_the_end(state: RunState, message: Message, at: int) -> Outcome:
+    head = state.head
+    if not isinstance(message, Result) or not _is_unpaid(head.unpaid, message):
+        ignored = "duplicate_start" if isinstance(message, Start) else "run_finished"
+        return Outcome(None, None, ignored=ignored)
+    decision = Decision(
+        run=head.run,
+        project=head.project,
+        workflow=head.workflow,
+        version=head.version,
+        seq=head.seq,
+        at=at,
+        status=head.status,
+        previous=head.status,
+        events=(_charged(message),),
+        traceparent=head.traceparent,
+    )
+    return Outcome(decision, evolve(state, decision))
 
 
 def _hear(draft: Draft, message: Message) -> str:  # one case a message type
@@ -203,11 +225,14 @@ def _hear_result(draft: Draft, message: Result) -> str:
         or state.items is not None
         or not _is_worked_on(draft, state)
     ):
+        if _is_unpaid(draft.fold.unpaid, message):
+            draft.emit(_charged(message))
+            return ""
         return "late_result" if draft.node_plan(message.node) else "unknown_node"
     if message.failure is not None:
         approved = steps.is_approved(draft, message.node, message.item)
         if message.failure.kind == "approval_required" and not approved:
-            _ask_for_agent(draft, state, message.failure)
+            _ask_for_agent(draft, state, message.failure, message)
         else:
             steps.attempt_failed(draft, state, message.failure, message)
     elif isinstance(message.output, msgspec.Raw):
@@ -220,6 +245,18 @@ def _hear_result(draft: Draft, message: Result) -> str:
         )
         steps.attempt_failed(draft, state, failure, message)
     return ""
+
+
+def _is_unpaid(unpaid: tuple[str, ...], message: Result) -> bool:
+    """Whether the attempt was given up, and says only now what it cost."""
+    key = attempt_key(message.node, message.item, message.attempt)
+    return bool(message.costs) and key in unpaid
+
+
+def _charged(message: Result) -> NodeCharged:
+    return NodeCharged(
+        node=message.node, item=message.item, attempt=message.attempt, costs=message.costs
+    )
 
 
 def _is_worked_on(draft: Draft, state: NodeState) -> bool:
@@ -243,21 +280,23 @@ def _take_output(draft: Draft, state: NodeState, message: Result, output: msgspe
     steps.attempt_failed(draft, state, failure, message)
 
 
-def _ask_for_agent(draft: Draft, state: NodeState, failure: Failure) -> None:
+def _ask_for_agent(draft: Draft, state: NodeState, failure: Failure, message: Result) -> None:
     """The agent acts only if a person has agreed."""
     if draft.stage == "stopping":
-        steps.cancel(draft, state)
+        steps.cancel(draft, state, message)
         return
     plan = draft.plan.nodes.get(state.node)
     if plan is None:  # a compensation: nobody is asked whether to undo
-        steps.fail(draft, state.node, state.item, state.attempt, failure)
+        steps.fail(draft, state.node, state.item, state.attempt, failure, message)
         return
     try:
         inputs = steps.inputs_of(draft, plan, state.item)
     except TemplateError as error:
         failed = Failure(kind="template", message=str(error), retryable=False)
-        steps.fail(draft, state.node, state.item, state.attempt, failed)
+        steps.fail(draft, state.node, state.item, state.attempt, failed, message)
         return
+    if message.costs:
+        draft.emit(_charged(message))
     steps.ask(draft, state.node, state.item, state.attempt, draft.pack(inputs), "agent")
 
 
@@ -330,7 +369,7 @@ def _run_is_due(draft: Draft, now: int) -> str:
     if draft.head.ending is not None:
         ending.force(draft)
         return ""
-    text = f"the run took longer than its timeout of {draft.plan.spec.timeout / 1000:g} s"
+    text = f"the run took longer than its timeout of {duration.text(draft.plan.spec.timeout)}"
     failure = Failure(kind="timeout", message=text, retryable=False)
     ending.stop(draft, RunStatus.TIMED_OUT, failure)
     return ""
@@ -350,13 +389,13 @@ def _begin_again(draft: Draft, state: NodeState) -> None:
 
 def _nobody_answered(draft: Draft, state: NodeState) -> None:
     spec = steps.approval_of(draft, state.node)
-    hours = f"within {spec.deadline / 3_600_000:g} h"
+    deadline = f"within {duration.text(spec.deadline)}"
     if spec.on_deadline == "approve":
-        text = f"nobody answered {hours}"
+        text = f"nobody answered {deadline}"
         draft.emit(NodeApproved(node=state.node, item=state.item, by="", missing=0, notes=text))
         _go_ahead(draft, state.node, state.item)
     else:
-        text = f"nobody approved it {hours}"
+        text = f"nobody approved it {deadline}"
         failure = Failure(kind="approval_expired", message=text, retryable=False)
         steps.fail(draft, state.node, state.item, state.attempt, failure)
         if state.item is not None:
@@ -372,24 +411,24 @@ def _is_over_time(draft: Draft, state: NodeState, now: int) -> None:
     if in_graph and plan.work is None and spec.workflow is None:
         if spec.wait_for_event is not None:
             text = f"no {spec.wait_for_event.event} came within"
-            text += f" {spec.wait_for_event.timeout / 1000:g} s"
+            text += f" {duration.text(spec.wait_for_event.timeout)}"
             failure = Failure(kind="timeout", message=text, retryable=False)
             steps.fail(draft, state.node, None, state.attempt, failure)
         else:
             steps.succeed(draft, state, msgspec.Raw(b"null"), None)
         return
-    seconds = (spec.attempt_timeout if in_graph else _undo_timeout(draft, state.node)) / 1000
+    limit = spec.attempt_timeout if in_graph else _undo_timeout(draft, state.node)
     if state.give_up_at is not None and state.give_up_at <= now:
-        text = f"no result within {(spec.total_timeout or 0) / 1000:g} s, over all attempts"
+        text = f"no result within {duration.text(spec.total_timeout or 0)}, over all attempts"
         failure = Failure(kind="timeout", message=text, retryable=False)
     elif state.beat_by is not None and state.beat_by <= now:
-        text = f"no heartbeat for {(spec.heartbeat_timeout or 0) / 1000:g} s"
+        text = f"no heartbeat for {duration.text(spec.heartbeat_timeout or 0)}"
         failure = Failure(kind="heartbeat", message=f"{text} in attempt {state.attempt}")
     elif in_graph and spec.start_timeout is not None and not state.begun:
-        text = f"no agent began it within {spec.start_timeout / 1000:g} s"
+        text = f"no agent began it within {duration.text(spec.start_timeout)}"
         failure = Failure(kind="not_started", message=text, retryable=False)
     else:
-        text = f"no result of attempt {state.attempt} within {seconds:g} s"
+        text = f"no result of attempt {state.attempt} within {duration.text(limit)}"
         failure = Failure(kind="timeout", message=text)
     steps.call_off(draft, state, 0, failure.message)
     steps.attempt_failed(draft, state, failure)

@@ -157,7 +157,7 @@ class RunStore:
         run = after.head.run
         changes: list[Change] = [(run.encode(), codec.encode(after.head))]
         if after.trigger is None:  # it has ended
-            if before is not None:
+            if before is not None and before.trigger is not None:
                 changes.append((_trigger_key(run), None))
                 changes += [(f"{run}/{node}".encode(), None) for node in sorted(before.nodes)]
                 changes += [(_items_key(run, node), None) for node in sorted(before.lists)]
@@ -196,7 +196,11 @@ class RunStore:
             else:
                 records[key] = value
         for run in ended:
-            self._ending.pop(run.encode(), None)
+            key = run.encode()
+            newest = self._ending.get(key)
+            # What was decided since may be on its way: a cost that was told after the end.
+            if newest is not None and records.get(key) == codec.encode(newest.head):
+                del self._ending[key]
 
     def _replace(self, state: RunState, touched: AbstractSet[str]) -> None:
         run = state.head.run
@@ -207,8 +211,9 @@ class RunStore:
                     self.timers.cancel(wake, due)
                 del self._runs[run]
             self._waiting.pop(run, None)
+            if before is not None or not self._has_ended(run.encode()):
+                self._ended.append((state.head.finished_at or 0, run))
             self._ending[run.encode()] = state
-            self._ended.append((state.head.finished_at or 0, run))
             return
         self._runs[run] = state
         if before is None:
@@ -220,6 +225,13 @@ class RunStore:
             node = state.nodes[key]
             if node.awaits is not None or run in self._waiting:
                 self._note_waiting(run, key, node)
+
+    def _has_ended(self, key: bytes) -> bool:
+        """Whether the run of this key was known to have ended."""
+        record = self._records.get(key)
+        if key in self._ending or record is None:
+            return key in self._ending
+        return codec.heads.decode(record).status in TERMINAL
 
     def _note_waiting(self, run: str, key: str, node: NodeState) -> None:
         """Know which runs wait for events: `node pattern` of each node that does."""

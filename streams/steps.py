@@ -46,7 +46,7 @@ from streams.records import (
     Task,
     TaskCancellation,
 )
-from streams.template import LostPayloadError, Scope, Template, TemplateError
+from streams.template import LostPayloadError, Scope, Template, TemplateError, kind_of
 from streams.workflow import ApprovalSpec
 
 # Looked at in every decision: to find them in their class takes four times as long.
@@ -374,7 +374,7 @@ def _fan_out(draft: Draft, plan: NodePlan) -> None:
             return
         value = msgspec.json.decode(content)
     if not isinstance(value, list):
-        fail(draft, node, None, 0, _final("items", f"forEach: {_kind(value)} is not a list"))
+        fail(draft, node, None, 0, _final("items", f"forEach: {kind_of(value)} is not a list"))
         return
     if len(value) > draft.limits.items:
         text = f"forEach: {len(value):,} items, {draft.limits.items:,} may be"
@@ -391,10 +391,6 @@ def _fan_out(draft: Draft, plan: NodePlan) -> None:
     if packed != msgspec.Raw(content):
         draft.fold.lists[node].fill(content)
     go_on_with_items(draft, node)
-
-
-def _kind(value: Any) -> str:
-    return "null" if value is None else type(value).__name__
 
 
 def go_on_with_items(draft: Draft, node: str) -> None:

@@ -188,5 +188,15 @@ def _nowhere(value: Any, reference: Reference, depth: int) -> str:
     elif isinstance(value, list):
         there = f"{parent} is a list of {len(value)}"
     else:
-        there = f"{parent} is {type(value).__name__}"
+        there = f"{parent} is {kind_of(value)}"
     return f"'{{{{ {reference.text} }}}}' points nowhere: {there}, not {reference.path[depth]!r}"
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    kinds = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number"}
+    return kinds.get(type(value), type(value).__name__)

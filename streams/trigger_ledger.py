@@ -14,11 +14,12 @@ import msgspec
 
 from streams import codec, pattern
 from streams.catalog import Published
+from streams.ending import FINISHED_TYPE
 from streams.errors import CommandCenterError, DefinitionError, UnreadableRecordError
 from streams.findings import Findings, LogRecord, Place
 from streams.ids import run_id
-from streams.ledger import Expected
-from streams.records import Retirement, RunRequest
+from streams.ledger import Expected, TellsEnd
+from streams.records import Retirement, RunRequest, Trigger
 from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE, judge
 from streams.run import PAYLOAD_LIMIT, Limits
 from streams.trigger import IncomingEvent, from_kafka
@@ -112,6 +113,8 @@ class TriggerAudit:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.expected: dict[int, dict[str, Expected]] = defaultdict(dict)
+        self.told_ends: dict[int, dict[str, TellsEnd]] = defaultdict(dict)
+        """By partition and run: the first event that tells of the run's end."""
         self._history = history
         self._findings = findings
         self._partition_of = partition_of
@@ -132,6 +135,8 @@ class TriggerAudit:
         if event.trigger.type == REQUESTED_TYPE:
             self._take_request(event, record.timestamp, place, late=late)
             return
+        if event.trigger.type == FINISHED_TYPE:
+            self._take_end(event.trigger, place)
         if event.trigger.type == CALLED_OFF_TYPE or event.depth > Limits().depth:
             return  # it starts nothing
         names, doubtful = self._history.started(event, record.timestamp)
@@ -141,6 +146,15 @@ class TriggerAudit:
             run = run_id(event.project, name, trigger.source, trigger.id)
             partition = self.expected[self._partition_of(run)]
             partition.setdefault(run, Expected(place, name, late))
+
+    def _take_end(self, trigger: Trigger, place: Place) -> None:
+        """The end of a run is told: the run has to have ended so."""
+        told = self.told_ends[self._partition_of(trigger.id)]
+        status = trigger.subject or "nothing"
+        known = told.setdefault(trigger.id, TellsEnd(place, status))
+        if known.status != status:
+            text = f"{place} tells of another end of the run than {known.place}: one is not its own"
+            self._findings.differ("trigger.forged", trigger.id, text)
 
     def _take_request(self, event: IncomingEvent, at: int, place: Place, *, late: bool) -> None:
         """A node asks for a run: it exists, unless the workflow was not active."""

@@ -23,16 +23,23 @@ def _inside(path: str) -> str:
     return PurePosixPath(path).as_posix()
 
 
+def _absolute(path: str) -> str:
+    """The path, if it does not depend on where the worker was started."""
+    if not path.startswith("/"):
+        raise ValueError("give an absolute path")
+    return path
+
+
 RepositoryFile = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_inside)]
 
 
 class Target(Model):
     """The repository to patch."""
 
-    repository_path: str = Field(
+    repository_path: Annotated[str, AfterValidator(_absolute)] = Field(
         min_length=1,
         pattern=r"^[^\x00-\x1f]+$",
-        description="the top folder of a git repository on the worker's machine",
+        description="an absolute path: the top folder of a git repository on the worker's machine",
     )
     revision: str = Field(
         default="HEAD",

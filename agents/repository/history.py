@@ -215,7 +215,10 @@ class Repository:
             "apply", "--cached", "--whitespace=nowarn", "-", data=diff, within=self._alone
         )
         if done.returncode != 0:
-            raise PermanentError(f"the patch does not apply: {complaint(done)}")
+            text = f"the patch does not apply: {complaint(done)}"
+            if not any(line.startswith(b" ") for line in diff.splitlines()):
+                text += " (it has no lines of context, and git takes none without: diff -U3)"
+            raise PermanentError(text)
         changed = self._within("write-tree", "--missing-ok").decode().strip()
         self._check_links(tree, changed)
         return changed

@@ -18,9 +18,10 @@ import msgspec
 from agents.action import Action
 from agents.blob import Blob
 from agents.context import Context
+from agents.outbound import BlockedError
 from agents.readable import ReadablePaths, UnreadableError
 from agents.repository.checkout import TIME_LIMIT_S as CLONE_S
-from agents.repository.checkout import Checkout, checked_out, surroundings
+from agents.repository.checkout import Checkout, addresses, checked_out, surroundings
 from agents.sandbox.calling import resolve
 from agents.sandbox.job import Call, Job, Limits, Problem
 from agents.sandbox.sandbox import Sandbox
@@ -109,13 +110,17 @@ class SandboxedActions:
         certificates = [Path(around["SSL_CERT_FILE"])] if "SSL_CERT_FILE" in around else []
         try:
             readable = self._paths.checked("repositoryUrl", checkout.path)
-        except UnreadableError as error:
+            at = await asyncio.to_thread(addresses, checkout.url)
+        except (UnreadableError, BlockedError) as error:
             raise _refused(error) from error
+        except AgentError as error:
+            raise SandboxedError(Failure(kind="agent_error", message=str(error))) from error
         order = {
             "url": checkout.url,
             "revision": checkout.revision,
             "surroundings": around,
             "timeLimit": min(CLONE_S, limit),
+            "addresses": at,
         }
         outcome = await self._sandbox.run(
             Job(
@@ -132,7 +137,7 @@ class SandboxedActions:
             raise SandboxedError(_failure(outcome.failure))
 
 
-def _refused(error: UnreadableError) -> SandboxedError:
+def _refused(error: UnreadableError | BlockedError) -> SandboxedError:
     return SandboxedError(Failure(kind="invalid_input", message=str(error), retryable=False))
 
 

@@ -10,12 +10,11 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from secrets import token_hex
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
@@ -23,7 +22,8 @@ from agents.sandbox import view
 from agents.sandbox.attending import Line, see_through
 from agents.sandbox.environment import environment
 from agents.sandbox.errors import SandboxError
-from agents.sandbox.folders import Folders, give
+from agents.sandbox.folders import give
+from agents.sandbox.in_folders import InFolders
 from agents.sandbox.job import MEGABYTE, Call, Command, Job, Outcome
 from agents.sandbox.sandbox import Attendant, Guarantees
 from agents.sandbox.wire import Ended
@@ -37,7 +37,7 @@ _ASK_S: Final = 20.0
 _log = structlog.get_logger("agents.sandbox")
 
 
-class DockerSandbox:
+class DockerSandbox(InFolders):
     """Does jobs in containers.
 
     Args:
@@ -53,7 +53,7 @@ class DockerSandbox:
     ) -> None:
         self._modules = tuple(modules)
         self._image = image
-        self._folders = Folders(folder)
+        super().__init__(folder)
         self._user = _NOBODY if os.geteuid() == 0 else os.geteuid()
         self._code: tuple[Path, ...] = ()
         self.guarantees = Guarantees(
@@ -66,34 +66,13 @@ class DockerSandbox:
             everything_ends=True,
         )
 
-    async def __aenter__(self) -> Self:
+    async def _open(self) -> None:
         fault = await engine_fault()
         if fault is not None:
             raise SandboxError(f"the sandbox 'docker' needs an engine: {fault}")
-        self._folders.make()
         prefixes = (Path(sys.prefix), Path(sys.base_prefix))
         packages = {Path(entry) for entry in sys.path if "site-packages" in entry}
         self._code = (*packages, *(set(view.code(self._modules)) - set(prefixes)))
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._folders.remove()
-
-    @property
-    def folder(self) -> Path:
-        """Where the folders of the jobs are."""
-        return self._folders.root
-
-    @asynccontextmanager
-    async def workspace(self) -> AsyncIterator[Path]:
-        """A folder for the workspace of jobs, removed after it."""
-        async with self._folders.one() as folder:
-            yield folder / "work"
 
     async def run(
         self, job: Job, attendant: Attendant | None = None, stop: asyncio.Event | None = None
@@ -102,7 +81,7 @@ class DockerSandbox:
         began = time.monotonic()
         async with AsyncExitStack() as stack:
             folder = await stack.enter_async_context(self._folders.one())
-            workspace = job.workspace or folder / "work"
+            workspace = self._workspace_of(job, folder)
             if os.geteuid() == 0:
                 await asyncio.to_thread(give, self._user, workspace)
             name = f"commandcenter-{token_hex(8)}"

@@ -37,6 +37,12 @@ class Folders:
         self.root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
         self.root.chmod(0o711)  # jobs of another user pass through
 
+    def home(self) -> Path:
+        """Where libraries put what they keep when they are imported before there is a job."""
+        home = self.root / "home"
+        home.mkdir(mode=0o700, exist_ok=True)
+        return home
+
     async def remove(self) -> None:
         """Remove everything."""
         await _remove(self.root)

@@ -11,54 +11,29 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from agents.sandbox import calling
 from agents.sandbox.attending import Line, closed, see_through
 from agents.sandbox.environment import environment
-from agents.sandbox.folders import Folders
+from agents.sandbox.in_folders import InFolders
 from agents.sandbox.job import Call, Command, Job, Outcome, Problem
 from agents.sandbox.sandbox import Attendant, Guarantees
 from agents.sandbox.wire import Begin, Ended, to_job
 
 
-class InlineSandbox:
+class InlineSandbox(InFolders):
     """Does jobs unconfined."""
 
     name = "inline"
 
     def __init__(self, *, folder: Path | None = None) -> None:
-        self._folders = Folders(folder)
+        super().__init__(folder)
         self.guarantees = Guarantees(
             why_not=("jobs are not confined at all: the sandbox is switched off (inline)",)
         )
-
-    async def __aenter__(self) -> Self:
-        self._folders.make()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._folders.remove()
-
-    @property
-    def folder(self) -> Path:
-        """Where the folders of the jobs are."""
-        return self._folders.root
-
-    @asynccontextmanager
-    async def workspace(self) -> AsyncIterator[Path]:
-        """A folder for the workspace of jobs, removed after it."""
-        async with self._folders.one() as folder:
-            yield folder / "work"
 
     async def run(
         self, job: Job, attendant: Attendant | None = None, stop: asyncio.Event | None = None
@@ -67,7 +42,7 @@ class InlineSandbox:
         began = time.monotonic()
         async with AsyncExitStack() as stack:
             folder = await stack.enter_async_context(self._folders.one())
-            workspace = job.workspace or folder / "work"
+            workspace = self._workspace_of(job, folder)
             if isinstance(job.work, Command):
                 try:
                     process = await _started(job.work, workspace, folder / "tmp")

@@ -12,20 +12,19 @@ Rules:
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
 from agents.sandbox import bubblewrap, confinement, view
 from agents.sandbox.attending import see_through
 from agents.sandbox.environment import environment
-from agents.sandbox.errors import SandboxError
-from agents.sandbox.folders import Folders, give
+from agents.sandbox.folders import give
 from agents.sandbox.forking import Forked, Forking, ForkingGoneError, forked
+from agents.sandbox.in_folders import InFolders
 from agents.sandbox.job import Job, Outcome
 from agents.sandbox.sandbox import Attendant, Guarantees
 from agents.sandbox.wire import Order
@@ -39,7 +38,7 @@ _MAP: Final = Path("/proc/self/uid_map")
 _log = structlog.get_logger("agents.sandbox")
 
 
-class ProcessSandbox:
+class ProcessSandbox(InFolders):
     """Does jobs in processes of this machine.
 
     Args:
@@ -67,7 +66,7 @@ class ProcessSandbox:
         self._bubblewrap, no_bubblewrap = (
             bubblewrap.usable() if use_bubblewrap else (None, "bubblewrap is switched off")
         )
-        self._folders = Folders(folder)
+        super().__init__(folder)
         self._first_user = _first_user() if os.geteuid() == 0 else None
         self._free = list(range(CONCURRENCY))
         self._places = asyncio.Semaphore(CONCURRENCY)
@@ -76,36 +75,17 @@ class ProcessSandbox:
         self._view: tuple[Path, ...] = ()
         self.guarantees = self._guarantees(no_bubblewrap)
 
-    async def __aenter__(self) -> Self:
-        self._folders.make()
+    async def _open(self) -> None:
         self._view = (*view.system(), *view.code(self._modules))
         if not self.guarantees.complete:
             _log.warning("the sandbox is not complete", missing=list(self.guarantees.why_not))
         if not self._has_exact_view:
             await self._shared_forking(network=False)
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def _close(self) -> None:
         for forking in self._forking.values():
             await forking.close()
         self._forking.clear()
-        await self._folders.remove()
-
-    @property
-    def folder(self) -> Path:
-        """Where the folders of the jobs are."""
-        return self._folders.root
-
-    @asynccontextmanager
-    async def workspace(self) -> AsyncIterator[Path]:
-        """A folder for the workspace of jobs, removed after it."""
-        async with self._folders.one() as folder:
-            yield folder / "work"
 
     async def run(
         self, job: Job, attendant: Attendant | None = None, stop: asyncio.Event | None = None
@@ -159,15 +139,6 @@ class ProcessSandbox:
         """Whether each job has a bubblewrap of its own."""
         return self._bubblewrap is not None and not self._landlock
 
-    def _workspace_of(self, job: Job, folder: Path) -> Path:
-        if job.workspace is None:
-            return folder / "work"
-        if not job.workspace.is_relative_to(self._folders.root):
-            raise SandboxError(
-                f"{job.workspace} is no workspace of this sandbox; make one with its workspace()"
-            )
-        return job.workspace
-
     async def _shared_forking(self, *, network: bool) -> Forking:
         async with self._starting:
             known = self._forking.get(network)
@@ -183,7 +154,7 @@ class ProcessSandbox:
                 )
             made = await Forking.start(
                 self._modules,
-                environment(Path("/nonexistent")),
+                environment(self._folders.home()),
                 wrap,
                 () if network else self._preload,  # with the network repositories are fetched
             )
@@ -200,7 +171,7 @@ class ProcessSandbox:
             network=order.network,
             view=order.readable,
         )
-        return await Forking.start((), environment(Path("/nonexistent")), wrap)
+        return await Forking.start((), environment(order.temporary), wrap)
 
     async def _forget(self, forking: Forking) -> None:
         async with self._starting:

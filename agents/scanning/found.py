@@ -20,7 +20,7 @@ _BY_WEAKNESS: Final[dict[str, tuple[int, ...]]] = {
     "open-redirect": (601,),
     "prototype-pollution": (1321,),
     "weak-cryptography": (326, 327, 328, 330, 338, 916),
-    "insecure-transport": (295, 319, 322),
+    "insecure-transport": (295, 319, 322, 614),
     "insecure-permissions": (732, 276),
     "secret": (259, 321, 798),
 }

@@ -2,6 +2,7 @@
 // It speaks Kafka alone, as docs/asyncapi.yaml says. Node runs this file as it is.
 import { existsSync, readFileSync } from 'node:fs'
 import { homedir, hostname } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Kafka, logLevel, Partitioners, type EachMessagePayload } from 'kafkajs'
 
 export interface Action {
@@ -123,9 +124,8 @@ export async function serve(agent: Agent): Promise<void> {
   const presence = { v: 1, worker, startedAt: Date.now(), intervalMs: 5000, agents: [{ name, version, capacity: 16 }] }
   const present = (sign: object | null) => send('agents', `worker/${worker}`, sign).catch(console.error)
   await Promise.all([admin.connect(), producer.connect(), tasks.connect(), orders.connect()])
-  const [inbox] = (await admin.fetchTopicMetadata({ topics: ['commandcenter.inbox'] })).topics
-  if (!(await admin.listTopics()).includes(topic))
-    await admin.createTopics({ topics: [{ topic, numPartitions: inbox.partitions.length }] })
+  await send('agents', name, { v: 1, name, version, worker, registeredAt: Date.now(), descriptor })
+  while (!(await admin.listTopics()).includes(topic)) await sleep(200) // CommandCenter makes it for who is registered
   await admin.disconnect()
   await orders.subscribe({ topic: 'commandcenter.control', fromBeginning: true })
   await orders.run({ autoCommit: false, eachMessage: async ({ message }) => {
@@ -136,7 +136,6 @@ export async function serve(agent: Agent): Promise<void> {
   } })
   await tasks.subscribe({ topic, fromBeginning: true })
   await tasks.run({ partitionsConsumedConcurrently: 16, eachMessage: take })
-  await send('agents', name, { v: 1, name, version, worker, registeredAt: Date.now(), descriptor })
   await present(presence)
   const beats = setInterval(present, presence.intervalMs, presence)
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, async () => {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.commands import output
-from infra.commands.options import AsJson, Url, ask
+from infra.commands.options import AsJson, By, Url, ask, user
 from streams.errors import CallerError, CommandCenterError, OperatorError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ Error = Annotated[
 Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="Letters, as `list` names them.")]
 
 _PAGE = 200
+_TIMES = ("at", "closedAt")
 
 
 @app.callback()
@@ -78,7 +79,7 @@ def show(
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
-    """A dead letter with all of the original record."""
+    """A dead letter with the original record; --json has all of a long one."""
     from gateway.client import path
 
     letter = ask(url, lambda client: client.get(path("dead-letters", letter_id)))
@@ -90,8 +91,10 @@ def show(
         letter["value"] = value  # no text: in base64
     width = max(map(len, letter))
     for name, shown in letter.items():
+        if name in _TIMES:
+            shown = output.moment(shown)
         if shown not in (None, "", {}):
-            print(f"{name:<{width}}  {output.text(shown)}")
+            print(f"{name:<{width}}  {output.short(output.text(shown))}")
 
 
 @app.command()
@@ -107,6 +110,7 @@ def replay(
     again: Annotated[
         bool, typer.Option("--again", help="Also what was replayed or purged before.")
     ] = False,
+    by: By = "",
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
@@ -115,6 +119,7 @@ def replay(
         raise CallerError("say which letters: their ids, or --all")
     if not everything and (topic or error):
         raise CallerError("--topic and --error narrow --all; ids say it all already")
+    who = by or user()
 
     async def work(client: "GatewayClient") -> list[dict[str, Any]]:
         from gateway.client import path
@@ -122,7 +127,7 @@ def replay(
         chosen = ids or await _open_ids(client, topic, error)
 
         async def one(letter: str) -> Any:
-            body = {"again": again, "requestedBy": "commandcenter"}
+            body = {"again": again, "requestedBy": who}
             return (await client.post(path("dead-letters", letter, "replay"), body)).value
 
         return await _each(chosen, one)
@@ -136,18 +141,20 @@ def purge(
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why they need no more attention.")
     ],
+    by: By = "",
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
     """Set letters aside, with a reason; 1 if one of them is refused."""
     if not reason.strip():
         raise CallerError("--reason is empty: say why the letters need no more attention")
+    who = by or user()
 
     async def work(client: "GatewayClient") -> list[dict[str, Any]]:
         from gateway.client import path
 
         async def one(letter: str) -> Any:
-            body = {"reason": reason, "purgedBy": "commandcenter"}
+            body = {"reason": reason, "purgedBy": who}
             return (await client.post(path("dead-letters", letter, "purge"), body)).value
 
         return await _each(ids, one)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Coroutine
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _NEEDED_BYTES: Final = 1024**3
 _KAFKA_WITHIN_MS: Final = 5_000
+_GIT_THAT_PINS: Final = (2, 37)
+"""From this version on git connects to the address that it is told."""
 # What an agent needs beside the product, and what it is called where it is installed from.
 _EXTRAS: Final = {
     "detect_secrets": "detect-secrets",
@@ -75,6 +78,7 @@ async def _examine(chosen: "Settings", url: str) -> list[Finding]:
         _agents,
         _semgrep,
         _git,
+        lambda: _sandbox(chosen),
     ]
     return [await check() for check in checks]
 
@@ -178,4 +182,33 @@ async def _git() -> Finding:
     if found is None:
         text = "not found: the security scanner cannot tell which files a repository ignores"
         return Finding("git", "note", text)
-    return Finding("git", "ok", found)
+    process = await asyncio.create_subprocess_exec(found, "version", stdout=asyncio.subprocess.PIPE)
+    said = (await process.communicate())[0].decode(errors="replace").strip()
+    number = re.search(r"(\d+)\.(\d+)", said)
+    if number is None or (int(number[1]), int(number[2])) < _GIT_THAT_PINS:
+        text = (
+            f"{said or found}: before 2.37 git looks a host's name up again after its address was "
+            "judged; update it where workflows of strangers name repositories by URL"
+        )
+        return Finding("git", "note", text)
+    return Finding("git", "ok", f"{found}, {said}")
+
+
+async def _sandbox(chosen: "Settings") -> Finding:
+    """What the sandbox keeps on this machine."""
+    try:
+        from agents.sandbox import ProcessSandbox
+        from agents.sandbox.docker import engine_fault
+    except ModuleNotFoundError as error:
+        return Finding("sandbox", "note", f"{error.name} is not installed")
+    if chosen.sandbox == "docker":
+        fault = await engine_fault()
+        text = "docker: an engine answers" if fault is None else f"docker needs an engine: {fault}"
+        return Finding("sandbox", "ok" if fault is None else "fault", text)
+    if chosen.sandbox == "inline":
+        return Finding("sandbox", "note", "inline: nothing is confined; for trusted agents only")
+    missing = ProcessSandbox().guarantees.why_not
+    if missing:
+        return Finding("sandbox", "note", f"process, not complete: {'; '.join(missing)}")
+    text = "process, complete; memory, processes and disk of a task are watched, ten times a second"
+    return Finding("sandbox", "ok", text)

@@ -74,7 +74,7 @@ class RunRow:
                 self.doing = event["stage"]
             elif "failure" in event:
                 self.doing = f"{subject(event)} {event['failure']['message']}".strip()
-        if self.has_ended:
+        if self.has_ended and not self.finished_at:  # costs may be told after the end
             self.finished_at = decision["at"]
 
 
@@ -167,10 +167,12 @@ async def recorded(client: GatewayClient, run: str) -> dict[str, Any]:
 
 
 def lines_of(decision: Mapping[str, Any]) -> Iterator[str]:
-    """A decision as lines of text, one for each event."""
+    """A decision as lines of text, one for each event that says more than that work goes on."""
     head = f"{clock(decision['at'])}  {decision['run']}  {decision['workflow']}"
     for event in decision["events"]:
-        yield f"{head}  {sentence(event)}"
+        said = event.get("message") or event.get("percent") is not None
+        if said or event["type"] != "node.progressed":
+            yield f"{head}  {sentence(event)}"
 
 
 def _statuses(

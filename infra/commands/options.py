@@ -27,6 +27,15 @@ Url = Annotated[
         show_default="http://127.0.0.1:8080",
     ),
 ]
+By = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        metavar="NAME",
+        help="Who says so; it is kept with the run.",
+        show_default="who is logged in here",
+    ),
+]
 Project = Annotated[str, typer.Option("--project", metavar="NAME", help="The project.")]
 DataDir = Annotated[
     Path | None,
@@ -95,3 +104,13 @@ def _default_url() -> str:
     host = os.environ.get("COMMANDCENTER_HOST") or "127.0.0.1"
     port = os.environ.get("COMMANDCENTER_PORT") or "8080"
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def user() -> str:
+    """Who is logged in here."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise CallerError("say who you are: --by NAME") from error

@@ -7,7 +7,7 @@ from uuid import uuid4
 import typer
 
 from infra.commands import output
-from infra.commands.options import AsJson, Timeout, Url, Wait, ask, json_value
+from infra.commands.options import AsJson, By, Timeout, Url, Wait, ask, json_value, user
 from streams.errors import CallerError
 
 if TYPE_CHECKING:
@@ -19,15 +19,6 @@ Node = Annotated[
     str | None,
     typer.Argument(
         metavar="[NODE]", help="The node that waits (NODE.3: its item 3), if several do."
-    ),
-]
-By = Annotated[
-    str,
-    typer.Option(
-        "--by",
-        metavar="NAME",
-        help="Who says so; it is kept with the run.",
-        show_default="who is logged in here",
     ),
 ]
 Roles = Annotated[
@@ -50,7 +41,7 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """Stop a run: agents at work are told and have the workflow's grace to end."""
-    body = {"reason": reason, "force": force, "requestedBy": by or _user()}
+    body = {"reason": reason, "force": force, "requestedBy": by or user()}
     answer = _post(url, body, "runs", run, "cancel")
     _say(answer, as_json, f"Run {run} is being cancelled (it was {answer['status']}).")
 
@@ -59,13 +50,13 @@ def pause(
     run: RunId, reason: Reason = "", by: By = "", url: Url = "", as_json: AsJson = False
 ) -> None:
     """Begin nothing more in a run until it is resumed; what is under way goes on."""
-    body = {"reason": reason, "requestedBy": by or _user()}
+    body = {"reason": reason, "requestedBy": by or user()}
     _say(_post(url, body, "runs", run, "pause"), as_json, f"Run {run} is being paused.")
 
 
 def resume(run: RunId, by: By = "", url: Url = "", as_json: AsJson = False) -> None:
     """Let a paused run go on."""
-    body = {"requestedBy": by or _user()}
+    body = {"requestedBy": by or user()}
     _say(_post(url, body, "runs", run, "resume"), as_json, f"Run {run} goes on.")
 
 
@@ -86,7 +77,7 @@ def retry(
     if whole and compensation:
         raise CallerError("--whole and --compensation do not go together")
     mode = "whole" if whole else "compensation" if compensation else "failed"
-    body = {"mode": mode, "requestedBy": by or _user()}
+    body = {"mode": mode, "requestedBy": by or user()}
     accepted = _post(url, body, "runs", run, "retry", key=key)
     _say_repeated(accepted, url, as_json=as_json, wait_s=timeout if wait else None)
 
@@ -112,7 +103,7 @@ def rerun(
     as_json: AsJson = False,
 ) -> None:
     """Repeat a run that has ended from a node on, as a new run, also with other inputs."""
-    body: dict[str, Any] = {"from": node, "requestedBy": by or _user()}
+    body: dict[str, Any] = {"from": node, "requestedBy": by or user()}
     if inputs is not None:
         body["inputs"] = {node: json_value(inputs, "--inputs")}
     accepted = _post(url, body, "runs", run, "rerun", key=key)
@@ -136,7 +127,7 @@ def approve(
     body: dict[str, Any] = {"decision": "approve", "notes": notes}
     if inputs is not None:
         body["inputs"] = json_value(inputs, "--inputs")
-    _decide(run, node, {**body, "roles": role or [], "respondedBy": by or _user()}, url, as_json)
+    _decide(run, node, {**body, "roles": role or [], "respondedBy": by or user()}, url, as_json)
 
 
 def reject(
@@ -150,7 +141,7 @@ def reject(
 ) -> None:
     """Refuse what a run asks."""
     body = {"decision": "reject", "notes": notes, "roles": role or []}
-    _decide(run, node, {**body, "respondedBy": by or _user()}, url, as_json)
+    _decide(run, node, {**body, "respondedBy": by or user()}, url, as_json)
 
 
 def _decide(run: str, node: str | None, body: Mapping[str, Any], url: str, as_json: bool) -> None:
@@ -200,9 +191,7 @@ def _say_repeated(
     """Which run repeats the one; or, once it has ended, what became of it."""
     from infra.commands.trigger import report, start_and_wait
 
-    run, reused = answer["workflowRunId"], answer["reused"]
-    taken = f"; {reused:,} results are taken over" if reused else ""
-    text = f"Run {run} repeats run {answer['originRun']}{taken}."
+    run, text = answer["workflowRunId"], _repeated(answer)
     if wait_s is None:
         _say(answer, as_json, text)
         return
@@ -214,11 +203,15 @@ def _say_repeated(
     report(ask(url, lambda client: start_and_wait(client, [run], started, wait_s)), as_json)
 
 
-def _user() -> str:
-    """Who is logged in here."""
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError) as error:
-        raise CallerError("say who you are: --by NAME") from error
+def _repeated(answer: Mapping[str, Any]) -> str:
+    """Which run does what again, or has done it before."""
+    run, old, reused = answer["workflowRunId"], answer["originRun"], answer["reused"]
+    undoes = answer["kind"] == "compensation"
+    if answer["status"] == "PENDING":
+        if undoes:
+            return f"Run {run} undoes what run {old} could not undo."
+        results = "1 result is" if reused == 1 else f"{reused:,} results are"
+        return f"Run {run} repeats run {old}" + (f"; {results} taken over." if reused else ".")
+    again = f" What it could not undo: commandcenter runs retry {run} --compensation"
+    failed = undoes and answer["status"] not in ("RUNNING", "WAITING_APPROVAL", "SUCCESS")
+    return f"That is run {run} already; it is {answer['status']}." + (again if failed else "")

@@ -26,6 +26,7 @@ _DIFF_STYLES: Final = (
     ("-", "red"),
 )
 _WORD: Final = 12
+_LONGEST: Final = 400
 
 
 def print_json(value: Any) -> None:
@@ -91,6 +92,16 @@ def text(value: object) -> str:
         value = json.dumps(value, ensure_ascii=False)
     shown = str(value)
     return shown if shown.isprintable() else "".join(map(_printable, shown))
+
+
+def short(line: str) -> str:
+    """The line, or as much of it as people read."""
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}… (--json shows it all)"
+
+
+def percent(value: float) -> str:
+    """How much is done: `40 %`, `2.5 %`."""
+    return f"{round(value, 1):g} %"
 
 
 def duration(milliseconds: float | None) -> str:

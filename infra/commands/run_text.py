@@ -8,7 +8,6 @@ from infra.commands.sentences import payload_text
 
 Json = Mapping[str, Any]
 
-_LONGEST: Final = 400
 _COUNTS: Final = ("succeeded", "failed", "running", "waiting", "retrying", "cancelled", "pending")
 _OPEN: Final = ("RUNNING", "WAITING_APPROVAL", "RETRYING")
 _COSTS: Final = ("compute", "tokens", "api")
@@ -98,7 +97,7 @@ def _head(detail: Json) -> Iterator[tuple[str, str]]:
         again = f"commandcenter runs retry {detail['id']} --compensation"
         yield "To undo", f"{', '.join(lost)} (try again: {again})"
     if (value := detail.get("output")) is not None:
-        yield "Output", _short(payload_text(value))
+        yield "Output", output.short(payload_text(value))
 
 
 def _status(detail: Json) -> Iterator[str]:
@@ -130,6 +129,8 @@ def _remarks(step: Json) -> Iterator[str]:
         yield output.text(message)
     if step.get("tolerated"):
         yield "tolerated"
+    if step.get("handler"):
+        yield "failure handler"
     if undone := step.get("compensation"):
         yield from _undone(undone)
         if step.get("unserved") and step["status"] not in _OPEN:
@@ -147,7 +148,10 @@ def _under_way(step: Json) -> Iterator[str]:
         yield f"waits for {awaited['event']} until {output.moment(awaited['deadline'])}"
     if progress := step.get("progress"):
         percent = progress.get("percent")
-        parts = ["" if percent is None else f"{percent:g} %", output.text(progress["message"])]
+        parts = [
+            "" if percent is None else output.percent(percent),
+            output.text(progress["message"]),
+        ]
         yield " ".join(part for part in parts if part) or "at work"
     if step["status"] == "RETRYING" and step.get("retryAt"):
         yield f"again at {output.moment(step['retryAt'])}"
@@ -193,7 +197,7 @@ def approval_lines(approval: Json) -> Iterator[str]:
     for answer in approval["answers"]:
         notes = f": {output.text(answer['notes'])}" if answer["notes"] else ""
         yield f"  {output.text(answer['by'])} approved{notes}"
-    yield f"  inputs: {_short(payload_text(approval['inputs']))}"
+    yield f"  inputs: {output.short(payload_text(approval['inputs']))}"
     role = f" --role {roles[0]}" if roles else ""
     yield f"  commandcenter runs approve {approval['run']} {_place(approval)}{role}"
 
@@ -202,7 +206,3 @@ def _place(place: Json) -> str:
     """A node, or an item of one, as `runs approve` takes it."""
     item = place.get("item")
     return str(place["node"]) if item is None else f"{place['node']}.{item}"
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}… (--json shows it all)"

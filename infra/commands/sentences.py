@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from infra.commands.output import clock, date, duration, text
+from infra.commands.output import clock, date, duration, percent, text
 
 Event = Mapping[str, Any]
 
@@ -53,8 +53,7 @@ def _begun(event: Event) -> str:
 
 
 def _progressed(event: Event) -> str:
-    percent = event.get("percent")
-    done = "" if percent is None else f"{percent:g} %"
+    done = "" if event.get("percent") is None else percent(event["percent"])
     said = ": ".join(part for part in (done, text(event.get("message", ""))) if part)
     return f"{subject(event)} goes on" + (f": {said}" if said else "")
 
@@ -154,4 +153,5 @@ _SENTENCES: Final[Mapping[str, Callable[[Event], str]]] = {
     "node.skipped": lambda e: f"{subject(e)} was skipped{_because(e)}",
     "node.stopping": lambda e: f"{subject(e)} was told to end by {clock(e['deadline'])}",
     "node.cancelled": lambda e: f"{subject(e)} was cancelled",
+    "node.charged": lambda e: f"attempt {e['attempt']} of {subject(e)} has told what it cost",
 }

@@ -178,7 +178,7 @@ async def test_all_attempts_together_have_a_time_of_their_own(
     detail = await end_of(session, await publish(producer, "too-long", "1"))
     [bad] = detail["steps"]
     assert (detail["status"], bad["status"]) == ("FAILED", "FAILED")
-    assert bad["error"]["message"] == "no result within 0.7 s, over all attempts"
+    assert bad["error"]["message"] == "no result within 700ms, over all attempts"
     # Each has 0.3 s of the 0.7: a third one begins, and none of the nine after it.
     assert 1 < bad["attempts"] < 4
 

@@ -1,17 +1,20 @@
 """What the store says of runs with every kind of node and event: rows, attempts, approvals."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from msgspec import Raw
+from msgspec.structs import replace
 from story import BEGIN, Story, order
 
 from gateway.reads import StoreReads, milliseconds
 from gateway.run_detail import tell_all
 from gateway.run_items import ItemPage, page_of_items
+from gateway.run_reading import read_run
 from gateway.run_views import AgentRunView
 from infra.verification import ask_store, of_store
 from sinks import schema
@@ -27,15 +30,18 @@ from streams.payload import reference_to
 from streams.records import (
     Approval,
     Cancel,
+    Cost,
     Failure,
     NodeStatus,
     Occurrence,
     Origin,
     Parent,
     Pause,
+    Progress,
     Result,
     Resume,
     Reused,
+    Timer,
     Trigger,
 )
 
@@ -106,6 +112,19 @@ def finished() -> Story:
     return story.answer("invoice", {"no": 7}).answer("send", None)
 
 
+SPENT = Cost(
+    kind="api", source="s", quantity=Decimal(1), unit="request", unit_price=Decimal(2),
+    amount=Decimal(2),
+)  # fmt: skip
+
+
+def given_up() -> Story:
+    """A run that fails as its step is over its time, and then hears what that has cost."""
+    node = {"id": "n", "agent": "a", "action": "x", "timeout": "1m", "retry": {"attempts": 1}}
+    story = Story({"name": "slow", "nodes": [node]}).start().wake("n", after=60_000)
+    return story.answer("n", costs=(SPENT,))
+
+
 async def test_only_what_was_dispatched_is_an_attempt(store: Store) -> None:
     story = finished()
     history = await recorded(store, story)
@@ -128,7 +147,7 @@ async def test_only_what_was_dispatched_is_an_attempt(store: Store) -> None:
 
 
 async def test_the_ledger_counts_attempts_as_the_store_does(store: Store) -> None:
-    stories = [finished(), order("waits")]
+    stories = [finished(), order("waits"), given_up()]
     await recorded(store, *stories)
     decisions = sorted((d for s in stories for d in s.decisions), key=lambda d: (d.at, d.run))
     findings = Findings()
@@ -140,6 +159,22 @@ async def test_the_ledger_counts_attempts_as_the_store_does(store: Store) -> Non
         held.take(fresh)
     await ask_store(of_store(store), held, 0, 0, findings)
     assert findings.differences == []
+    assert held.counts["costs"] == 1
+
+
+async def test_a_run_that_has_ended_is_charged_and_stays_as_it_was(store: Store) -> None:
+    story = given_up()
+    history = await recorded(store, story)
+    [row] = await history.runs()
+    ended_at = story.decisions[-2].at
+    assert (row["status"], row["error_kind"]) == ("FAILED", "node_failed")
+    assert milliseconds(row["finished_at"]) == ended_at
+    [attempt] = await history.agent_runs(story.run)
+    assert (attempt["status"], attempt["error_kind"]) == ("FAILED", "timeout")
+    detail = tell_all(await StoreReads(history).run_events(story.run), story.plan, {}).detail
+    assert detail.finished_at is not None
+    assert milliseconds(detail.finished_at) == ended_at
+    assert [total.amount for total in detail.cost] == ["2"]
 
 
 async def test_events_name_the_item_that_they_are_about(store: Store) -> None:
@@ -342,8 +377,70 @@ def shipment() -> Story:
     story.start(list("abcdefghij"), origin=origin, reuse=reuse)
     story.answer("n", "A", item=0).fail("n", item=2)
     asks = Failure(kind="approval_required", message="may I?")
-    again = Failure(kind="agent_error", message="not yet")
-    return story.answer("n", item=3, failure=asks).answer("n", item=4, failure=again)
+    story.answer("n", item=3, failure=asks)
+    assert story.state is not None
+    due = story.state.nodes["n.4"].wake_at
+    assert due is not None
+    # It is over its time, and what it cost is told later: that leaves its status alone.
+    return story.hear(Timer(run=story.run, node="n.4", due=due)).answer("n", item=4, costs=(SPENT,))
+
+
+def fleet() -> Story:
+    """Fan-outs: small and done, large and under way, with signs of life, costs, and questions."""
+    story = Story(
+        {
+            "name": "fleet",
+            "nodes": [
+                {"id": "few", "agent": "a", "action": "x", "forEach": [1, 2]},
+                {"id": "many", "agent": "a", "action": "x", "forEach": list(range(300))},
+                {"id": "long", "agent": "a", "action": "x", "heartbeatTimeout": "1h"},
+                {"id": "asks", "agent": "a", "action": "x", "approvalRequired": True},
+            ],
+        }
+    ).start()
+    cost = Cost(
+        kind="compute",
+        source="a",
+        quantity=Decimal(1),
+        unit="minute",
+        unit_price=Decimal("0.1"),
+        amount=Decimal("0.1"),
+    )
+    for percent in (10, 20):
+        story.hear(Progress(run=story.run, node="long", attempt=1, percent=percent))
+        story.hear(Progress(run=story.run, node="many", item=1, attempt=1, percent=percent))
+    asks = Failure(kind="approval_required", message="may I?")
+    story.answer("few", "A", item=0, costs=(cost,)).answer("many", item=3, failure=asks)
+    story.answer("few", "B", item=1, costs=(cost, cost)).answer("many", item=2, failure=asks)
+    story.answer("long", 1, costs=(cost,)).approve("asks").answer("asks", 2)
+    return story.answer("many", "C", item=5, costs=(cost,)).hear(
+        Approval(run=story.run, node="many", item=3, approved=True, by="ann")
+    )
+
+
+@pytest.mark.parametrize("make", [finished, shipment, fleet])
+async def test_a_run_is_read_as_all_of_its_events_tell_it(
+    store: Store, make: Callable[[], Story]
+) -> None:
+    """However far it had come, and whatever has been recorded since."""
+    story = make()
+    reads = StoreReads(await recorded(store, story))
+    events = await reads.run_events(story.run)
+    for end in range(1, len(events) + 1):
+        told = tell_all(events[:end], story.plan, {0: 1}).detail
+        read = (await read_run(reads, events[end - 1], story.plan, {0: 1})).detail
+        assert sorted(read.waiting_for) == sorted(told.waiting_for)
+        assert replace(read, waiting_for=()) == replace(told, waiting_for=())
+
+
+async def test_what_an_item_asks_is_read_with_its_run(store: Store) -> None:
+    story = fleet()
+    reads = StoreReads(await recorded(store, story))
+    events = await reads.run_events(story.run)
+    told = tell_all(events, story.plan, {}).nodes
+    for item in (2, 3, 5):
+        read = (await read_run(reads, events[-1], story.plan, {}, [("many", item)])).nodes
+        assert read.approval("many", item) == told.approval("many", item)
 
 
 async def test_a_page_of_items_is_what_all_events_tell_of_them(store: Store) -> None:
@@ -351,6 +448,7 @@ async def test_a_page_of_items_is_what_all_events_tell_of_them(store: Store) -> 
     history = await recorded(store, story)
     reads = StoreReads(history)
     told = tell_all(await reads.run_events(story.run), story.plan, {}).nodes
+    assert [total.amount for total in told.cost.totals()] == ["2"]
     everything = list(told.items("n", range(10)))
     [last] = await reads.newest_run_events(story.run, None, 1)
 

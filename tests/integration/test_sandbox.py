@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -434,6 +435,8 @@ async def test_a_dead_forking_process_is_started_again(tmp_path: Path, wrapped: 
     async with ProcessSandbox(["sandboxed"], folder=tmp_path, use_bubblewrap=wrapped) as sandbox:
         await output(sandbox, "asynchronous")
         (forking,) = sandbox.forking_processes
+        home = psutil.Process(forking).environ()["HOME"]
+        assert home == str(sandbox.folder / "home"), "imports leave things elsewhere"
         os.kill(forking, signal.SIGKILL)
         assert await output(sandbox, "asynchronous") == "awaited"
         assert sandbox.forking_processes != (forking,)

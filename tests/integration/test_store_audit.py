@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 from small_log import SmallLog, run_of
 
-from infra.verification import Ask, ask_store, of_store
+from infra import verification
+from infra.verification import Ask, ask_store, ask_strangers, of_store
 from sinks import schema
 from sinks.clickhouse import open_store
 from sinks.ledger import StoreAudit
@@ -212,6 +213,31 @@ async def test_damage_is_named(store: Store, log: SmallLog, damage: str, found: 
         finally:
             await store.command("SYSTEM START MERGES")
     assert {(one.check, one.subject) for one in seen.differences} == {(found, RUN)}
+
+
+async def test_ranges_that_differ_beyond_those_looked_into_are_named(
+    store: Store, log: SmallLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "_LOOKED_INTO", 0)
+    damage = f"ALTER TABLE events UPDATE payload = '{{}}' WHERE run_id = '{RUN}' AND seq = 1"
+    await store.command(damage + " SETTINGS mutations_sync = 1")
+    [found] = (await audit(store, log)).differences
+    assert (found.check, found.subject) == ("store.eventsDiffer", "commandcenter.events/0")
+
+
+@pytest.mark.parametrize("table", ["runs", "agent_runs", "costs"])
+async def test_what_the_store_has_of_runs_without_events_is_named(
+    store: Store, log: SmallLog, table: str
+) -> None:
+    findings = Findings()
+    await ask_strangers(_as_guest(store), findings)
+    assert findings.differences == []
+    stranger = f"INSERT INTO {table}_log SELECT * REPLACE ('stranger' AS run_id) FROM {table}_log"
+    await store.command(stranger + f" WHERE {table}_log.run_id = '{RUN}'")
+    await ask_strangers(_as_guest(store), findings)
+    [found] = findings.differences
+    assert (found.check, found.subject) == ("store.noEvents", "stranger")
+    assert found.text.startswith(f"{table} of the store has it")
 
 
 async def test_a_question_that_no_guest_may_ask_is_refused(store: Store) -> None:

@@ -43,6 +43,7 @@ def check_events(log: Log) -> dict[str, RunState]:
     kept: dict[tuple[str, int], bytes] = {}
     states: dict[str, RunState] = {}
     ends: dict[str, int] = {}
+    charged: set[tuple[str, str, int | None, int]] = set()
     for record in log.everything(topics.EVENTS):
         assert record.value is not None
         decision = codec.decisions.decode(record.value)
@@ -61,6 +62,13 @@ def check_events(log: Log) -> dict[str, RunState]:
         except AssertionError as error:
             raise LawBrokenError(f"{place} cannot follow: {error}") from error
         ends[decision.run] = ends.get(decision.run, 0) + _ends(decision)
+        for event in decision.events:
+            if getattr(event, "costs", ()):
+                told: Any = event
+                attempt = (decision.run, told.node, told.item, told.attempt)
+                if attempt in charged:
+                    raise LawBrokenError(f"{place} charges {attempt} again")
+                charged.add(attempt)
     for run, count in ends.items():
         if count > 1:
             raise LawBrokenError(f"run {run} ended {count} times")

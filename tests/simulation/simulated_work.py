@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from laws import NOWHERE
 from msgspec import Raw, json
+from random_life import cost_of
 from random_workflow import definition
 
 from streams.payload import reference_to
@@ -112,5 +113,6 @@ def _result(chance: random.Random, task: Task, **outcome: Any) -> Result:
         started_at=begun,
         finished_at=begun + chance.randint(0, 1_000),
         worker=chance.choice(("h1", "h2")),
+        costs=(cost_of(task.item, task.attempt),),
         **outcome,
     )

@@ -11,11 +11,12 @@ from typing import Any, Final
 from msgspec import UNSET, Raw, json
 
 from streams import codec
-from streams.ids import COMPENSATION, node_key
+from streams.ids import COMPENSATION, attempt_key, node_key
 from streams.lifecycle import TERMINAL, RunState, evolve
 from streams.payload import MissingBlobError, Reference, reference_in, reference_to
 from streams.plan import Plan
 from streams.records import (
+    Cost,
     Decision,
     Event,
     Message,
@@ -23,6 +24,7 @@ from streams.records import (
     NodeApproved,
     NodeAwaiting,
     NodeCancelled,
+    NodeCharged,
     NodeDispatched,
     NodeEdited,
     NodeFailed,
@@ -38,6 +40,7 @@ from streams.records import (
     NodeStopping,
     NodeSucceeded,
     Parent,
+    Result,
     RunCancelled,
     RunEnding,
     RunFailed,
@@ -112,6 +115,7 @@ class JudgedRun:
         self.nodes: dict[str, str] = dict.fromkeys((n.id for n in plan.spec.nodes), "PENDING")
         self.items: dict[str, int] = {}
         self.failures: set[str] = set()
+        self.charged: dict[str, tuple[Cost, ...]] = {}
         self.status = RunStatus.PENDING
         self.stage = ""
         self.paused = False
@@ -135,25 +139,31 @@ class JudgedRun:
         at = self.now if at is None else at
         self.heard.append((message, at))
         before = self.state
+        in_time = before is not None
+        had_ended = self.ended
         outcome = self.decided(before, message, at)
         self._is_pure(message, at, outcome)
         if outcome.decision is None or outcome.state is None:
             assert outcome == Outcome(None, None, ignored=outcome.ignored)
             assert outcome.ignored
             self.ignored.append(outcome.ignored)
+            self._is_charged(message, in_time)
             return outcome
-        assert not self.ended, "a run that has ended decided something"
+        if self.ended:
+            kinds = [type(event) for event in outcome.decision.events]
+            assert kinds == [NodeCharged], "a run that has ended decided something"
         assert outcome.ignored == ""
         self.blobs |= {reference_to(content).digest: content for content in outcome.blobs}
         self._follow(outcome.decision)
         self._replays(before, outcome)
         self._counts(outcome.state)
-        self._effects_are_the_events(outcome)
+        self._effects_are_the_events(outcome, had_ended)
         self._new_records_are_told(before, outcome)
         self._lives(outcome.state)
         self.outcomes.append(outcome)
         self.state = outcome.state
         self._is_stored(before, outcome)
+        self._is_charged(message, in_time)
         return outcome
 
     def decided(self, state: RunState | None, message: Message, at: int) -> Outcome:
@@ -172,6 +182,12 @@ class JudgedRun:
                 digest = missing.reference.digest
                 assert digest not in at_hand, "asked for what was given"
                 at_hand[digest] = self.blobs[digest]
+
+    def _is_charged(self, message: Message, in_time: bool) -> None:
+        """What an attempt cost is charged, whenever the run hears of it."""
+        if isinstance(message, Result) and message.costs and in_time:
+            key = attempt_key(message.node, message.item, message.attempt)
+            assert self.charged.get(key) == message.costs, f"{key} was not charged"
 
     def _is_pure(self, message: Message, at: int, outcome: Outcome) -> None:
         """Another worker, which read it all from the log, decides the same, to the byte."""
@@ -192,7 +208,7 @@ class JudgedRun:
         assert decision.events
         self.seq += len(decision.events)
         for event in decision.events:
-            assert not self.ended, f"after the run's end: {event}"
+            assert not self.ended or type(event) is NodeCharged, f"after the run's end: {event}"
             if type(event) in RUN_ENDS:
                 self._end(event)
             elif isinstance(event, RunStarted):
@@ -210,6 +226,10 @@ class JudgedRun:
                 self._enter(event)
             else:
                 self._move(event)
+            if costs := getattr(event, "costs", ()):
+                key = attempt_key(event.node, getattr(event, "item", None), event.attempt)
+                assert key not in self.charged, f"{key} was charged twice"
+                self.charged[key] = costs
         assert decision.status == self._status_now()
 
     def _enter(self, event: RunEnding) -> None:
@@ -232,6 +252,10 @@ class JudgedRun:
         key = node_key(event.node, item)
         known = item is not None or isinstance(event, NodeEdited)  # of a handler, before its stage
         before = self.nodes.get(key, "PENDING" if known else "unknown")
+        if isinstance(event, NodeCharged):
+            assert before != "PENDING", f"{key} was never begun"
+            assert event.costs
+            return
         legal, after = MOVES[type(event)]
         assert before in legal, f"{key} is {before}, and then {type(event).__name__}"
         if isinstance(event, BEGINS) or (
@@ -293,14 +317,24 @@ class JudgedRun:
         for node in self.items:
             assert all(status in ENDED for _, status in self._items_of(node))
         self.status = RUN_ENDS[type(event)]
-        lost = [n for n in self.undo if self.nodes[n + COMPENSATION] != "SUCCESS"]
+        lost = [n for n in self._to_undo() if self.nodes.get(n + COMPENSATION) != "SUCCESS"]
         if self.status is RunStatus.SUCCESS:
-            assert not lost
+            assert not self.undo or not lost
             main = [n.id for n in self.plan.spec.nodes]
             bad = [n for n in main if self.nodes[n] in ("FAILED", "CANCELLED")]
             assert all(self._tolerated(n) for n in bad)
         else:
             assert sorted(event.uncompensated) == sorted(lost)
+
+    def _to_undo(self) -> list[str]:
+        """What the run did and, where it does not succeed, undoes or names."""
+        nodes = [n.id for n in self.plan.spec.nodes if n.compensate is not None]
+        return [
+            node
+            for node in nodes
+            if self.nodes[node] == "SUCCESS"
+            or any(status == "SUCCESS" for _, status in self._items_of(node))
+        ]
 
     def _top(self) -> dict[str, str]:
         """Nodes and compensations, without items."""
@@ -308,7 +342,7 @@ class JudgedRun:
         return {key: s for key, s in self.nodes.items() if key not in items and not _is_item(key)}
 
     def _items_of(self, node: str) -> Iterator[tuple[str, str]]:
-        for index in range(self.items[node]):
+        for index in range(self.items.get(node, 0)):
             key = node_key(node, index)
             if key in self.nodes:
                 yield key, self.nodes[key]
@@ -351,7 +385,7 @@ class JudgedRun:
         read = codec.decisions.decode(codec.encode(outcome.decision))
         assert wire(evolve(before, read)) == wire(outcome.state)
 
-    def _effects_are_the_events(self, outcome: Outcome) -> None:
+    def _effects_are_the_events(self, outcome: Outcome, had_ended: bool) -> None:
         assert outcome.decision is not None
         events = outcome.decision.events
         sent = [e for e in events if isinstance(e, NodeDispatched)]
@@ -373,8 +407,9 @@ class JudgedRun:
             if message.run != "parent":
                 assert message.run in self.requests, "a run is cancelled that was never asked for"
         tells = [m for m in outcome.messages if m.run == "parent"]
-        assert len(tells) == (self.ended and outcome.state is not None and self._has_parent())
-        assert (outcome.announcement is not None) == self.ended
+        ends = self.ended and not had_ended
+        assert len(tells) == (ends and self._has_parent())
+        assert (outcome.announcement is not None) == ends
         for payload in payloads(outcome):
             self._can_be_read(payload)
 

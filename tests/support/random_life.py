@@ -4,6 +4,7 @@ What is chosen comes from `choose`, as in `random_workflow`.
 """
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from judged_run import PARENT, SMALL, JudgedRun, start
@@ -15,6 +16,7 @@ from streams.plan import Plan
 from streams.records import (
     Approval,
     Cancel,
+    Cost,
     Edit,
     Failure,
     Message,
@@ -43,6 +45,15 @@ PEOPLE = (("ann", ("ops",)), ("bob", ("dev", "ops")), ("eve", ("dev",)), ("", ()
 Heard = tuple[Message, int]
 
 
+def cost_of(item: int | None, attempt: int) -> Cost:
+    """What an attempt costs, however often it is told."""
+    worked = Decimal(attempt) + Decimal(item or 0) / 100
+    return Cost(
+        kind="compute", source="a", quantity=worked, unit="minute", unit_price=Decimal(1),
+        amount=worked,
+    )  # fmt: skip
+
+
 def answer(life: JudgedRun, name: Any, fate: str, output: bytes) -> Result:
     """What an agent (or a run) makes of a task: `name` is its node, item and attempt."""
     node, item, attempt = name
@@ -50,6 +61,8 @@ def answer(life: JudgedRun, name: Any, fate: str, output: bytes) -> Result:
         "run": "r1", "node": node, "item": item, "attempt": attempt,
         "started_at": 1, "finished_at": 2,
     }  # fmt: skip
+    if any((t.node, t.item, t.attempt) == name for t in life.tasks.values()):
+        where["costs"] = (cost_of(item, attempt),)
     if fate == "succeeds":
         if len(output) > life.limits.inline:
             life.blobs[reference_to(output).digest] = output

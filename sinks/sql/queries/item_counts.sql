@@ -1,11 +1,13 @@
--- Asked by GET /api/runs/{id}/nodes/{node}/items: how many items' last event is which, up to a
--- sequence number of the run.
-SELECT last, reused, count() AS items
+-- Asked by GET /api/runs/{id} and /api/runs/{id}/nodes/{node}/items: of how many items of a node, or of
+-- all nodes where that is empty, the last event is which, up to a sequence number of the run. What an
+-- item cost may be told later.
+SELECT node, last, reused, count() AS items
 FROM
 (
-    SELECT item, argMax(type, seq) AS last, max(type = 'node.reused') AS reused
+    SELECT node, item, argMax(type, seq) AS last, max(type = 'node.reused') AS reused
     FROM events
-    WHERE run_id = {run:String} AND node = {node:String} AND item >= 0 AND seq <= {until_seq:UInt32}
-    GROUP BY item
+    WHERE run_id = {run:String} AND ({node:String} = '' OR node = {node:String}) AND item >= 0
+        AND seq <= {until_seq:UInt32} AND type != 'node.charged'
+    GROUP BY node, item
 )
-GROUP BY last, reused
+GROUP BY node, last, reused

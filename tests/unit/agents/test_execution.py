@@ -67,7 +67,7 @@ def echo_in_thread(inputs: Question) -> Answer:
 
 @agent.action
 async def about(inputs: Question, context: Context) -> Answer:
-    return Answer(text=str(context))
+    return Answer(text=str(replace(context, colleagues=None)))
 
 
 @agent.action

@@ -244,6 +244,9 @@ async def test_a_patch_that_no_longer_applies_writes_nothing(tmp_path: Path) -> 
     folder = committed(tmp_path / "r", {"app.py": "import os\nos.popen(command)\n"})
     await refused(folder, "security-patch", {"diff": DIFF}, r"does not apply: .*app\.py")
     await refused(folder, "security-patch", {"diff": "no patch at all"}, "does not apply")
+    longer = committed(tmp_path / "s", {"app.py": "import os\nos.popen(command)\nprint()\n"})
+    bare = "--- a/app.py\n+++ b/app.py\n@@ -2 +2 @@\n-os.popen(command)\n+pass\n"
+    await refused(longer, "security-patch", {"diff": bare}, "no lines of context")
 
 
 LINK = """\
@@ -318,6 +321,11 @@ async def test_a_symbolic_link_is_not_edited(tmp_path: Path) -> None:
     await refused(folder, "config-update", change, "symbolic link", file="x.json")
     await refused(folder, "config-update", change, "no file out/x.json", file="out/x.json")
     assert (tmp_path / "x.json").read_text() == "{}"
+
+
+async def test_a_path_that_depends_on_the_worker_is_refused() -> None:
+    with pytest.raises(ValidationError, match="give an absolute path"):
+        await patched(Path("some/folder"), "security-patch", {"diff": DIFF})
 
 
 async def test_a_folder_that_is_no_repository_is_named(tmp_path: Path) -> None:

@@ -272,6 +272,13 @@ async def test_a_url_that_leads_to_private_folders_is_not_cloned(
     assert "private" in result.failure.message
 
 
+async def test_a_url_of_a_private_host_is_not_cloned(tmp_path: Path) -> None:
+    result = await scanned(tmp_path, {"repositoryUrl": "https://127.0.0.1:9/x.git"})
+    assert result.failure is not None
+    assert (result.failure.kind, result.failure.retryable) == ("invalid_input", False)
+    assert "not a public address" in result.failure.message
+
+
 async def scanned(folder: Path, inputs: dict[str, Any], private: Sequence[Path] = ()) -> Result:
     (action,) = scanner.actions.values()
     async with ProcessSandbox(check([action]), folder=folder, preload=action.preload) as sandbox:

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +17,8 @@ import yaml
 from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema
 
 from agents import AgentError, Context, PermanentError
-from agents.repository.checkout import clone
+from agents.outbound import SETTING, Outbound
+from agents.repository.checkout import addresses, clone
 from agents.security_scanner import ScanOutput, scan
 
 ROOT = Path(__file__).parents[3]
@@ -237,7 +239,10 @@ async def test_a_url_that_cannot_be_cloned_is_told(remote: Path, tmp_path: Path)
         await scan.test({"repositoryUrl": remote.as_uri(), "revision": "--upload-pack=touch x"})
 
 
-def test_a_host_that_does_not_answer_is_given_up_and_tried_again(tmp_path: Path) -> None:
+def test_a_host_that_does_not_answer_is_given_up_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SETTING, "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/x.git"
         with pytest.raises(AgentError, match=r"cloning took over 0\.3 s") as raised:
@@ -248,9 +253,86 @@ def test_a_host_that_does_not_answer_is_given_up_and_tried_again(tmp_path: Path)
     assert not isinstance(raised.value, PermanentError)
 
 
+LOOKED_UP = {
+    "inner.example": ["10.1.2.3"],
+    "both.example": ["192.168.0.1", "93.184.216.34"],
+    "cloud.example": ["169.254.169.254"],
+}
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+
+    def looked_up(host: str, port: int, **more: Any) -> list[Any]:
+        return [it for each in LOOKED_UP.get(host, [host]) for it in real(each, port, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    monkeypatch.delenv("https_proxy", raising=False)
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize(
+    "host",
+    ["inner.example", "cloud.example", "127.0.0.1", "localhost", "2130706433", "[::1]",
+     "[::ffff:10.0.0.1]", "0"],
+)  # fmt: skip
+def test_no_private_host_is_cloned_from(host: str, tmp_path: Path) -> None:
+    with pytest.raises(PermanentError, match="not a public address"):
+        clone(f"https://{host}/x.git", "", tmp_path / "clone")
+
+
+@pytest.mark.usefixtures("names")
+def test_private_addresses_of_a_public_name_are_left_out(tmp_path: Path) -> None:
+    assert addresses("https://both.example/x.git", Outbound()) == ["93.184.216.34"]
+    both = Outbound("192.168.0.0/16")
+    assert addresses("https://both.example/x.git", both) == ["192.168.0.1", "93.184.216.34"]
+    assert addresses("file:///srv/x.git", Outbound()) == []
+
+
+def test_git_connects_to_the_address_that_was_judged(tmp_path: Path) -> None:
+    """Nobody knows the name: git looks up nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"https://pinned.invalid:{server.getsockname()[1]}/x.git"
+        heard: list[bytes] = []
+
+        def hear() -> None:
+            connection, _ = server.accept()
+            with connection:
+                heard.append(connection.recv(4096))
+
+        thread = threading.Thread(target=hear, daemon=True)
+        thread.start()
+        with pytest.raises(AgentError, match=r"pinned\.invalid:.* cannot be cloned"):
+            clone(url, "", tmp_path / "clone", at=["127.0.0.1"])
+        thread.join(10)
+    assert b"pinned.invalid" in heard[0]  # the name that the certificate has to be for
+
+
+def test_a_name_that_nobody_knows_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: Any, **__: Any) -> list[Any]:
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    monkeypatch.delenv("https_proxy", raising=False)
+    with pytest.raises(AgentError, match="could not resolve host") as raised:
+        clone("https://gone.example/x.git", "", tmp_path / "clone")
+    assert not isinstance(raised.value, PermanentError)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    assert addresses("https://gone.example/x.git") == []  # the proxy may know it
+
+
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
+        ({"repositoryUrl": "https://a.example\\b/c"}, "a name in ASCII"),
+        ({"repositoryUrl": "https://a.example./b"}, "a name in ASCII"),
+        ({"repositoryUrl": "https://a%2eexample/b"}, "a name in ASCII"),
+        ({"repositoryUrl": "https://bücher.example/b"}, "a name in ASCII"),
         ({}, "give repositoryPath or repositoryUrl"),
         ({"repositoryPath": "/x", "repositoryUrl": "https://a.example/b"}, "one of them"),
         ({"repositoryUrl": "ssh://a.example/b"}, "https:// or file://"),

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gateway.reads import (
     LastEvent,
     RunQuery,
 )
+from gateway.run_costs import ItemsCost
 from gateway.run_detail import EventRow
 from gateway.run_views import AgentRunView, ApprovalView, RunView
 from gateway.services import AGENTS, BUDGETS, CATALOG, COSTS, READS, WRITER, Services
@@ -61,6 +63,10 @@ class FakeReads:
         return self.run_views[: query.limit]
 
     async def run_events(self, run: str) -> Sequence[EventRow]:
+        self.asked.append(("all", run))
+        return await self._events(run)
+
+    async def _events(self, run: str) -> Sequence[EventRow]:
         if self.on_read is not None:
             await self.on_read()
         return self.rows.get(run, [])
@@ -70,12 +76,12 @@ class FakeReads:
         return [row for rows in self.rows.values() for row in rows][: query.limit]
 
     async def run_events_page(self, run: str, start: int, limit: int) -> Sequence[EventRow]:
-        return [row for row in await self.run_events(run) if row.seq >= start][:limit]
+        return [row for row in await self._events(run) if row.seq >= start][:limit]
 
     async def newest_run_events(
         self, run: str, before: int | None, limit: int
     ) -> Sequence[EventRow]:
-        rows = [r for r in await self.run_events(run) if before is None or r.seq < before]
+        rows = [r for r in await self._events(run) if before is None or r.seq < before]
         return rows[::-1][:limit]
 
     async def agent_runs(
@@ -95,17 +101,59 @@ class FakeReads:
     ) -> Sequence[EventRow]:
         return [row for row in self.rows[run] if _item(row, node, until) in items]
 
-    async def item_counts(self, run: str, node: str, until: int) -> Sequence[LastEvent]:
-        return [LastEvent(type_, False, 1) for type_ in self._lasts(run, node, until).values()]
+    async def run_story(self, run: str, until: int) -> Sequence[EventRow]:
+        newest: dict[Any, EventRow] = {}
+        for row in await self._events(run):
+            event = msgspec.json.decode(row.payload)
+            if row.seq <= until and event.get("item") is None:
+                newest[event["node"] if row.type == "node.progressed" else row.seq] = row
+        return sorted(newest.values(), key=lambda row: row.seq)
+
+    async def item_counts(self, run: str, until: int, node: str = "") -> Sequence[LastEvent]:
+        names = [node] if node else self._nodes_with_items(run)
+        return [
+            LastEvent(name, type_, reused, 1)
+            for name in names
+            for type_, reused in self._lasts(run, name, until).values()
+        ]
+
+    async def item_costs(self, run: str, until: int) -> Sequence[ItemsCost]:
+        found = []
+        for node in self._nodes_with_items(run):
+            for row in self.rows[run]:
+                if _item(row, node, until) is not None:
+                    costs = msgspec.json.decode(row.payload).get("costs", ())
+                    found += [
+                        ItemsCost(node, c.get("currency", "USD"), c["kind"], Decimal(c["amount"]))
+                        for c in costs
+                    ]
+        return found
+
+    async def item_outputs(self, run: str, until: int, nodes: Sequence[str]) -> Sequence[EventRow]:
+        ended = ("node.succeeded", "node.reused")
+        return [
+            row
+            for row in self.rows[run]
+            if row.type in ended and any(_item(row, node, until) is not None for node in nodes)
+        ]
+
+    def _nodes_with_items(self, run: str) -> list[str]:
+        rows = [row for row in self.rows[run] if row.type == "node.fannedOut"]
+        return [msgspec.json.decode(row.payload)["node"] for row in rows]
 
     async def items(self, query: ItemQuery) -> Sequence[int]:
         lasts = self._lasts(query.run, query.node, query.until)
         places = range(query.start, query.start + query.span)
-        return [n for n in places if lasts.get(n, "") in query.types][: query.limit]
+        return [n for n in places if lasts.get(n, ("",))[0] in query.types][: query.limit]
 
-    def _lasts(self, run: str, node: str, until: int) -> dict[int, str]:
-        places = [(_item(row, node, until), row.type) for row in self.rows[run]]
-        return {item: type_ for item, type_ in places if item is not None}
+    def _lasts(self, run: str, node: str, until: int) -> dict[int, tuple[str, bool]]:
+        found: dict[int, tuple[str, bool]] = {}
+        for row in self.rows[run]:
+            item = _item(row, node, until)
+            if item is not None:
+                reused = row.type == "node.reused" or found.get(item, ("", False))[1]
+                found[item] = (row.type, reused)
+        return found
 
     async def approvals(self, query: ApprovalQuery) -> Sequence[ApprovalView]:
         self.asked.append(query)

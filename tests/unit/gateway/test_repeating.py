@@ -262,6 +262,11 @@ async def test_what_could_not_be_undone_is_undone_by_a_run_of_its_own(gateway: A
     new.answer("a.compensate")
     assert new.state is not None
     assert new.state.head.status == "SUCCESS"
+    gateway.reads.rows[new.run] = new.rows()
+    written = len(gateway.writer.written)
+    _, body = await again(gateway, story.run, "retry", mode="compensation")
+    assert (body["workflowRunId"], body["status"]) == (first.run, "SUCCESS")
+    assert len(gateway.writer.written) == written
 
     fine = await known(gateway, definition, Story(definition, event="e-2").start())
     fine.hear(Cancel(run=fine.run, reason="no", force=True))

@@ -489,3 +489,18 @@ def test_waiting_for_people_is_free() -> None:
     assert [total["amount"] for total in told(story)["cost"]] == ["0.4"]
     undone = order()
     assert told(undone)["cost"] == []
+
+
+async def test_a_large_run_is_shown_without_the_events_of_its_items(gateway: Any) -> None:
+    node = {"id": "n", "agent": "a", "action": "x", "forEach": list(range(300))}
+    story = Story({"name": "w", "nodes": [node]}).start()
+    for item in range(280):
+        story.answer("n", item, item=item)
+    gateway.reads.rows[story.run] = story.rows()
+    whole = told(story)
+    answer = await (await gateway.client.get(f"/api/runs/{story.run}")).json()
+    [step] = answer["steps"]
+    assert (step["items"]["succeeded"], step["items"]["running"]) == (280, 20)
+    assert step["items"] == whole["steps"][0]["items"]
+    assert answer["seq"] == whole["seq"] == 581
+    assert ("all", story.run) not in gateway.reads.asked

@@ -1,5 +1,6 @@
 """The command line against a gateway of the test's own, that answers as the real one does."""
 
+import getpass
 import json
 import os
 import socket
@@ -122,12 +123,12 @@ async def test_nobody_there_is_out_of_reach(capsys: pytest.CaptureFixture[str]) 
         ("runs", "list", "--limit", "0"),
         ("runs", "list", "--url", "ftp://x"),
         ("trigger", "a.b", "--data", "{"),
-        ("trigger", "a.b", "--data", "@/nonexistent"),
+        ("trigger", "a.b", "--data", "@/dev/null/nothing"),
         ("workflow", "trigger", "review", "--data", "[1]"),
-        ("workflow", "apply", "/nonexistent"),
+        ("workflow", "apply", "/dev/null/nothing"),
         ("sql", "SELECT 1", "--param", "x"),
         ("worker", "--agents", "nonsense"),
-        ("demo", "--repo", "/nonexistent"),
+        ("demo", "--repo", "/dev/null/nothing"),
     ],
 )
 async def test_bad_input_is_exit_code_2_without_a_stack_trace(
@@ -428,7 +429,7 @@ async def test_dead_letters_are_listed_and_all_open_ones_replayed_oldest_first(
         "0-1\trefused: done before",
     ]
     assert gateway.asked[-3][1] == {"limit": "200", "state": "OPEN", "topic": "t"}
-    assert gateway.asked[-1][2] == {"again": False, "requestedBy": "commandcenter"}
+    assert gateway.asked[-1][2] == {"again": False, "requestedBy": getpass.getuser()}
 
 
 async def test_a_gateway_that_is_not_ready_ends_a_replay(gateway: FakeGateway) -> None:
@@ -448,7 +449,23 @@ async def test_a_purge_needs_a_reason(
     assert await commandcenter("dead-letters", "purge", "2-17", "--reason", "x", "--json") == 0
     [result] = json.loads(capsys.readouterr().out)
     assert (result["id"], result["done"]) == ("2-17", True)
-    assert gateway.asked[-1][2] == {"reason": "x", "purgedBy": "commandcenter"}
+    assert gateway.asked[-1][2] == {"reason": "x", "purgedBy": getpass.getuser()}
+    command = ("dead-letters", "purge", "2-17", "--reason", "x", "--by", "ann")
+    assert await commandcenter(*command) == 0
+    assert gateway.asked[-1][2] == {"reason": "x", "purgedBy": "ann"}
+
+
+async def test_a_long_dead_letter_is_shown_in_part(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    letter = {**LETTER, "value": "eA==", "valueText": "x" * 5_000_000, "headers": {}}
+    gateway.says("/api/dead-letters/2-17", letter)
+    assert await commandcenter("dead-letters", "show", "2-17") == 0
+    out = capsys.readouterr().out
+    assert len(out) < 2_000
+    assert "xxx… (--json shows it all)" in out
+    assert await commandcenter("dead-letters", "show", "2-17", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == letter
 
 
 async def test_the_difference_of_two_versions(
@@ -506,6 +523,46 @@ async def test_doctor_names_sources_and_masks_passwords(
     checks = {check["check"]: (check["state"], check["text"]) for check in answer["checks"]}
     assert checks["gateway"] == ("fault", f"{gateway.url} is not ready: store: gone")
     assert checks["Kafka"][0] == "note"
+    assert checks["git"][1].startswith("/")
+    assert checks["sandbox"][0] in ("ok", "note")
+    assert checks["sandbox"][1].startswith("process, ")
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "state", "says"),
+    [("inline", "note", "nothing is confined"), ("docker", "fault", "docker needs an engine")],
+)
+async def test_doctor_says_what_the_sandbox_keeps(
+    sandbox: str,
+    state: str,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("COMMANDCENTER_SANDBOX", sandbox)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    await commandcenter("doctor", "--data-dir", tmp_path, "--json")
+    checks = {it["check"]: it for it in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["sandbox"]["state"] == state
+    assert says in checks["sandbox"]["text"]
+
+
+@pytest.mark.parametrize(("version", "state"), [("2.36.1", "note"), ("2.37.0", "ok")])
+async def test_doctor_knows_an_old_git(
+    version: str,
+    state: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    git = tmp_path / "git"
+    git.write_text(f"#!/bin/sh\necho git version {version}\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    await commandcenter("doctor", "--data-dir", tmp_path, "--json")
+    checks = {it["check"]: it for it in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["git"]["state"] == state
 
 
 async def test_a_worker_needs_a_kafka(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from streams import codec
 from streams.records import (
     Approval,
     Cancel,
+    Cost,
     Edit,
     Event,
     Occurrence,
@@ -250,6 +252,34 @@ async def test_a_repetition_is_waited_for(
 
 
 @pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"reused": 0}, "Run r2 repeats run r1."),
+        ({"reused": 1}, "Run r2 repeats run r1; 1 result is taken over."),
+        ({"kind": "compensation"}, "Run r2 undoes what run r1 could not undo."),
+        ({"status": "FAILED"}, "That is run r2 already; it is FAILED."),
+        (
+            {"status": "RUNNING", "kind": "compensation"},
+            "That is run r2 already; it is RUNNING.",
+        ),
+        (
+            {"status": "FAILED", "kind": "compensation"},
+            (
+                "That is run r2 already; it is FAILED. What it could not undo:"
+                " commandcenter runs retry r2 --compensation"
+            ),
+        ),
+    ],
+)
+async def test_what_repeats_a_run_is_said(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], answer: dict[str, Any], says: str
+) -> None:
+    gateway.says("/api/runs/r1/retry", {**REPEATED, **answer}, 202)
+    assert await commandcenter("runs", "retry", "r1") == 0
+    assert capsys.readouterr().out == f"{says}\n"
+
+
+@pytest.mark.parametrize(
     ("waiting", "says"), [([], "waits for no approval"), (["r1:a", "r1:b.3"], "a, b.3")]
 )
 async def test_which_approval_is_meant_must_be_clear(
@@ -292,6 +322,16 @@ async def test_approvals_are_listed(
     assert gateway.asked[-1][1] == {"limit": "20"}
 
 
+SPENT = Cost(
+    kind="api",
+    source="s",
+    quantity=Decimal(1),
+    unit="request",
+    unit_price=Decimal(2),
+    amount=Decimal(2),
+)
+
+
 def a_long_story() -> list[Story]:
     """Runs in which events of every type happen."""
     story = lead(order(), "ann")
@@ -318,6 +358,7 @@ def a_long_story() -> list[Story]:
     other.hear(Progress(run=other.run, node="n", attempt=1))
     other.hear(Progress(run=other.run, node="n", attempt=1, percent=40, message="half way"))
     other.wake("n", after=10_000)
+    other.answer("n", costs=(SPENT,))
     other.hear(Cancel(run=other.run, reason="no"))
     stopped = Story({"name": "w", "nodes": [{"id": "n", **WORK}]}).start()
     stopped.hear(Cancel(run=stopped.run, reason="no"))
@@ -325,6 +366,28 @@ def a_long_story() -> list[Story]:
     late = Story({"name": "w", "timeout": "1h", "nodes": [{"id": "n", "delay": "2h"}]})
     late.start().wake(after=3_600_000)
     return [story, rejected, other, stopped, failed, late]
+
+
+def test_signs_of_life_that_say_nothing_are_not_shown_to_who_watches() -> None:
+    story = Story({"name": "w", "nodes": [{"id": "n", **WORK, "heartbeatTimeout": "10s"}]}).start()
+    for said in ({}, {}, {"percent": 2.9e-06}, {"percent": 33.333}, {"message": "half way"}):
+        story.hear(Progress(run=story.run, node="n", attempt=1, **said))
+    lines = [line for d in story.decisions for line in lines_of(json.loads(codec.encode(d)))]
+    assert [line.partition("  w  ")[2] for line in lines[2:]] == [
+        "n was begun",
+        "n goes on: 0 %",
+        "n goes on: 33.3 %",
+        "n goes on: half way",
+    ]
+
+
+async def test_a_step_of_the_failure_handler_is_marked(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    definition = {"name": "w", "nodes": [{"id": "n", **WORK}], "onFailure": [{"id": "h", **WORK}]}
+    out = await shown(gateway, capsys, Story(definition).start().fail("n"))
+    [handler] = [line for line in out.splitlines() if line.startswith("h\t")]
+    assert handler.endswith("failure handler")
 
 
 def events(stories: list[Story]) -> list[dict[str, Any]]:
@@ -338,6 +401,7 @@ def test_every_event_is_told_in_a_sentence() -> None:
     assert not [text for kind, text in told.items() if kind in text]
     assert told["run.ending"] == "run is going to be CANCELLED: agents at work are told to end"
     assert told["node.progressed"] == "n goes on: 40 %: half way"
+    assert told["node.charged"] == "attempt 1 of n has told what it cost"
     assert told["node.reused"] == "m keeps its result of run "
     assert told["node.rejected"] == "book was rejected by b: no"
     assert told["node.fannedOut"] == "pack has 3 items"
@@ -356,3 +420,13 @@ def test_progress_counts_nodes_and_not_their_items() -> None:
         seen.add((len(decision.events), row.doing, row.progress))
     assert (row.progress, row.status) == ("6/6", "SUCCESS")
     assert {progress for _, doing, progress in seen if doing.startswith("pack")} == {"3/6"}
+
+
+def test_a_cost_that_is_told_after_the_end_moves_no_end() -> None:
+    node = {"id": "n", **WORK, "timeout": "1m", "retry": {"attempts": 1}}
+    story = Story({"name": "w", "nodes": [node]}).start().wake("n", after=60_000)
+    story.answer("n", costs=(SPENT,))
+    row = RunRow(story.run)
+    for decision in story.decisions:
+        row.apply(json.loads(codec.encode(decision)))
+    assert (row.status, row.finished_at) == ("FAILED", story.decisions[-2].at)

@@ -24,6 +24,7 @@ from streams.records import (
     NodeApprovalRequested,
     NodeApproved,
     NodeCancelled,
+    NodeCharged,
     NodeDispatched,
     NodeFailed,
     NodeRequested,
@@ -421,6 +422,7 @@ def test_each_cost_of_an_event_is_a_row_at_its_place() -> None:
         NodeRetrying(node="a", attempt=1, failure=no, retry_at=200, costs=(worked, asked)),
         NodeCancelled(node="b", attempt=3, item=4, costs=(asked,)),
         NodeFailed(node="c", attempt=1, failure=no),
+        NodeCharged(node="c", attempt=1, costs=(worked,)),
         previous=PENDING,
     )
     rows = list(named(COST_COLUMNS, projected(record).costs))
@@ -428,10 +430,12 @@ def test_each_cost_of_an_event_is_a_row_at_its_place() -> None:
         (2, 0, "compute", Decimal("0.015")),
         (2, 1, "tokens", Decimal("4.5")),
         (3, 0, "tokens", Decimal("4.5")),
+        (5, 0, "compute", Decimal("0.015")),
     ]
     assert [(r["node"], r["item"], r["attempt"], r["agent"]) for r in rows] == [
         ("a", -1, 1, "scanner"),
         ("a", -1, 1, "scanner"),
         ("b", 4, 3, ""),
+        ("c", -1, 1, "scanner"),
     ]
     assert {(row["run_started_at"], row["at"], row["run_id"]) for row in rows} == {(100, 100, "r")}

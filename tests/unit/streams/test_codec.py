@@ -14,6 +14,7 @@ from streams.errors import UnreadableRecordError
 from streams.records import (
     AgentRecord,
     Cancel,
+    Cost,
     DeadLetter,
     Decision,
     Definition,
@@ -23,6 +24,7 @@ from streams.records import (
     NodeApproved,
     NodeAwaiting,
     NodeCancelled,
+    NodeCharged,
     NodeDispatched,
     NodeEdited,
     NodeFailed,
@@ -252,6 +254,23 @@ LATER_EVENTS: list[tuple[Event, bytes]] = [
     (
         NodeStarted(node="a", attempt=1, deadline=9, item=0, beat_by=3, worker="h"),
         b'"node.started","node":"a","attempt":1,"deadline":9,"item":0,"beatBy":3,"worker":"h"}',
+    ),
+    (
+        NodeCharged(
+            node="a",
+            attempt=1,
+            item=2,
+            costs=(
+                Cost(
+                    kind="api", source="s", quantity=Decimal(2), unit="u",
+                    unit_price=Decimal("0.1"), amount=Decimal("0.2"),
+                ),
+            ),
+        ),
+        (
+            b'"node.charged","node":"a","attempt":1,"item":2,"costs":[{"kind":"api","source":"s",'
+            b'"quantity":"2","unit":"u","unitPrice":"0.1","amount":"0.2"}]}'
+        ),
     ),
     (
         NodeProgressed(node="a", attempt=1, beat_by=3, percent=0.5, message="half"),

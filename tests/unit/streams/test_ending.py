@@ -162,7 +162,7 @@ def test_the_failure_handler_is_for_time_outs() -> None:
     assert life.later(5 * SECOND) == ["node.cancelled a", "run.ending", "node.dispatched tell"]
     assert life.done("tell") == ["node.succeeded tell", "run.timedOut"]
     why = life.event_of(RunTimedOut).failure.message
-    assert why == "the run took longer than its timeout of 3600 s"
+    assert why == "the run took longer than its timeout of 1h"
 
 
 def test_a_handler_that_hangs_is_given_up() -> None:
@@ -206,6 +206,17 @@ def test_a_cancel_by_force_gives_up_what_is_left() -> None:
     life.failed("b")
     assert life.cancel(force=True) == ["node.cancelled a.compensate", "run.failed"]
     assert life.event_of(RunFailed).uncompensated == ("a",)
+
+
+@pytest.mark.parametrize("orders", [[True], [False, True]], ids=["at once", "while it stops"])
+def test_a_cancel_by_force_names_what_it_leaves_done(orders: list[bool]) -> None:
+    life = Life(booking("a"), booking("b", "a"), task("c", "b"))
+    life.start()
+    life.done("a", {"id": 1})
+    life.done("b", {"id": 2})
+    said = [life.cancel(force=force)[-1] for force in orders]
+    assert said[-1] == "run.cancelled"
+    assert life.event_of(RunCancelled).uncompensated == ("b", "a")
 
 
 def test_waits_and_sleeps_end_at_once() -> None:

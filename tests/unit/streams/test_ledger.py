@@ -5,14 +5,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 from small_log import Record, SmallLog, run_of
 
 from streams import codec, ledger, topics
+from streams.ending import FINISHED_TYPE, finished_source
 from streams.findings import Findings, Place
 from streams.ledger import PartitionAudit
 from streams.records import Start, Trigger
 from streams.run_store import REMEMBERED_MS
 from streams.state_log import StateLog
+from streams.trigger import IncomingEvent, to_kafka
 from streams.trigger_ledger import TriggerAudit, WorkflowHistory
 
 
@@ -26,7 +29,14 @@ def audit(
     triggers = TriggerAudit(history, findings, lambda _run: 0)
     for record in log.triggers:
         triggers.take(record, routed_to)
-    partition = PartitionAudit(0, findings, triggers.expected[0], recorded_to=recorded_to, **window)
+    partition = PartitionAudit(
+        0,
+        findings,
+        triggers.expected[0],
+        triggers.told_ends[0],
+        recorded_to=recorded_to,
+        **window,
+    )
     for record in log.state:
         partition.take_state(record)
     for record in log.inbox:
@@ -99,6 +109,32 @@ def bad_trigger(log: SmallLog) -> None:
 def large_trigger(log: SmallLog) -> None:
     headers = tuple(log.triggers[0].headers)
     log.append(topics.TRIGGERS, b'"' + b"x" * 2_000_000 + b'"', None, headers)
+
+
+def tell_end(log: SmallLog, run: str, status: str) -> None:
+    """As the system tells it; whoever may write to the topic can."""
+    trigger = Trigger(
+        id=run,
+        source=finished_source("review"),
+        type=FINISHED_TYPE,
+        subject=status,
+        data=Raw(msgspec.json.encode({"run": run, "workflow": "review", "status": status})),
+    )
+    headers, value = to_kafka(IncomingEvent(trigger))
+    log.append(topics.TRIGGERS, value, None, tuple(headers))
+
+
+def an_end_that_was_not(log: SmallLog) -> None:
+    tell_end(log, run_of("good"), "FAILED")
+
+
+def an_end_of_no_run(log: SmallLog) -> None:
+    tell_end(log, "made-up", "SUCCESS")
+
+
+def two_ends_are_told(log: SmallLog) -> None:
+    tell_end(log, run_of("good"), "SUCCESS")
+    tell_end(log, run_of("good"), "CANCELLED")
 
 
 def bad_message(log: SmallLog) -> None:
@@ -201,6 +237,9 @@ def all_events_are_lost(log: SmallLog) -> None:
         (nobody_started, {"run.noStart"}),
         (bad_trigger, {"trigger.noLetter"}),
         (large_trigger, {"trigger.noLetter"}),
+        (an_end_that_was_not, {"trigger.forged"}),
+        (an_end_of_no_run, {"trigger.forged"}),
+        (two_ends_are_told, {"trigger.forged"}),
         (bad_message, {"inbox.noLetter"}),
         (bad_event, {"event.noLetter"}),
         (a_gap, {"sequence.gap"}),
@@ -225,6 +264,16 @@ def all_events_are_lost(log: SmallLog) -> None:
 def test_damage_is_named(log: SmallLog, damage: Damage, found: set[str]) -> None:
     damage(log)
     assert checks(audit(log)) == found
+
+
+def test_the_end_of_a_run_is_told_as_it_was(log: SmallLog) -> None:
+    for name, status in (("good", "SUCCESS"), ("good", "SUCCESS"), ("failed", "FAILED")):
+        tell_end(log, run_of(name), status)
+    assert audit(log).differences == []
+    tell_end(log, run_of("going"), "SUCCESS")
+    found = audit(log)
+    assert found.differences == []
+    assert found.open_counts["trigger.early"] == 1
 
 
 def test_a_dead_letter_accounts_for_a_record(log: SmallLog) -> None:

@@ -405,7 +405,7 @@ def test_what_another_attempt_cannot_cure_is_not_tried_again(
 
 def test_a_lost_attempt_is_given_up_by_its_timer_and_tried_again() -> None:
     life = begun(node("a", timeout="30s", retry={**RETRY, "attempts": 2}))
-    lost = Failure(kind="timeout", message="no result of attempt 1 within 30 s")
+    lost = Failure(kind="timeout", message="no result of attempt 1 within 30s")
     timer = Timer(run="r1", node="a", due=T0 + 30_000)
     assert life.events(timer, T0 + 30_005) == [
         NodeRetrying(node="a", attempt=1, failure=lost, retry_at=T0 + 31_005)
@@ -414,7 +414,7 @@ def test_a_lost_attempt_is_given_up_by_its_timer_and_tried_again() -> None:
     assert life.ignored(done("a"), T0 + 30_500) == "late_result"
     life.hear(Timer(run="r1", node="a", due=T0 + 31_005), T0 + 31_010)
     assert life.ignored(done("a"), T0 + 31_500) == "late_result"
-    why = "no result of attempt 2 within 30 s"
+    why = "no result of attempt 2 within 30s"
     timer = Timer(run="r1", node="a", due=T0 + 61_010)
     assert life.events(timer, T0 + 61_010) == [
         NodeFailed(node="a", attempt=2, failure=Failure(kind="timeout", message=why)),
@@ -436,7 +436,7 @@ def test_the_runs_time_out_stops_what_is_open() -> None:
     life.hear(done("a"))
     life.hear(failed("d"))
     failure = Failure(
-        kind="timeout", message="the run took longer than its timeout of 90 s", retryable=False
+        kind="timeout", message="the run took longer than its timeout of 90s", retryable=False
     )
     at = T0 + 90_001
     outcome = life.hear(Timer(run="r1", due=T0 + 90_000), at)

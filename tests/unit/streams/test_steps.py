@@ -155,7 +155,7 @@ def test_nobody_begins_the_task() -> None:
     assert life.tasks["r1/a/1"].report
     assert life.later(29_999) == []
     assert life.later(1) == ["node.failed a", "run.failed"]
-    assert life.failure == "node 'a' failed: no agent began it within 30 s"
+    assert life.failure == "node 'a' failed: no agent began it within 30s"
 
 
 def test_the_attempt_has_its_time_from_when_the_agent_began() -> None:
@@ -165,7 +165,7 @@ def test_the_attempt_has_its_time_from_when_the_agent_began() -> None:
     assert life.progress("a", worker="h") == ["node.started a"]
     assert life.later(59_999) == []
     assert life.later(1) == ["node.failed a", "run.failed"]
-    assert life.failure == "node 'a' failed: no result of attempt 1 within 60 s"
+    assert life.failure == "node 'a' failed: no result of attempt 1 within 1m"
 
 
 def test_a_missed_heartbeat_is_a_lost_attempt() -> None:
@@ -178,10 +178,10 @@ def test_a_missed_heartbeat_is_a_lost_attempt() -> None:
     assert life.later(9_999) == []
     assert life.later(1) == ["node.retrying a"]
     assert life.event_of(NodeRetrying).failure == Failure(
-        kind="heartbeat", message="no heartbeat for 10 s in attempt 1"
+        kind="heartbeat", message="no heartbeat for 10s in attempt 1"
     )
     assert life.last.cancellations == (
-        TaskCancellation(task="r1/a/1", agent="x", reason="no heartbeat for 10 s in attempt 1"),
+        TaskCancellation(task="r1/a/1", agent="x", reason="no heartbeat for 10s in attempt 1"),
     )
     assert life.progress("a") == []
     assert life.ignored == "late_progress"
@@ -202,7 +202,7 @@ def test_all_attempts_together_have_a_limit() -> None:
     assert life.later(40_000) == ["node.retrying a"]
     assert life.later(19_999) == ["node.dispatched a"]
     assert life.later(1) == ["node.failed a", "run.failed"]
-    assert life.failure == "node 'a' failed: no result within 60 s, over all attempts"
+    assert life.failure == "node 'a' failed: no result within 1m, over all attempts"
 
 
 @pytest.mark.parametrize("item", [None, 0])
@@ -219,7 +219,7 @@ def test_waiting_for_people_does_not_count_to_the_time_of_all_attempts(item: int
     assert life.failed("a", item=item, retryable=True) == [f"node.retrying {name}"]
     assert life.later(9_999) == [f"node.dispatched {name}"]
     assert life.later(1)[0] == f"node.failed {name}"
-    assert "no result within 60 s, over all attempts" in life.failure
+    assert "no result within 1m, over all attempts" in life.failure
 
 
 def test_no_attempt_is_waited_for_that_would_come_too_late() -> None:
@@ -356,7 +356,7 @@ def test_what_nobody_answers_ends_by_its_own_deadline_not_by_the_time_out_of_the
     life = Life(task("a", approvalRequired=True))
     life.start()
     assert life.later(DAY) == ["node.failed a", "run.failed"]
-    assert life.failure == "node 'a' failed: nobody approved it within 24 h"
+    assert life.failure == "node 'a' failed: nobody approved it within 1d"
 
 
 def test_an_agent_may_ask_for_approval_by_itself() -> None:
@@ -476,8 +476,13 @@ def test_what_a_failed_item_means(policy: str, told: list[str]) -> None:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        ({"a": 1}, "forEach: dict is not a list"),
+        ({"a": 1}, "forEach: an object is not a list"),
         (None, "forEach: null is not a list"),
+        (True, "forEach: true is not a list"),
+        (False, "forEach: false is not a list"),
+        (3, "forEach: a number is not a list"),
+        (0.5, "forEach: a number is not a list"),
+        ("a,b", "forEach: a text is not a list"),
         ([0] * 11, "forEach: 11 items, 10 may be (COMMANDCENTER_FAN_OUT_LIMIT)"),
     ],
 )
@@ -688,7 +693,7 @@ def test_no_event_comes() -> None:
     life = Life(waiting("pay", timeout="1h"))
     life.start()
     assert life.later(HOUR) == ["node.failed pay", "run.failed"]
-    assert life.failure == "node 'pay' failed: no payment.* came within 3600 s"
+    assert life.failure == "node 'pay' failed: no payment.* came within 1h"
 
 
 # --- what agents cannot say -----------------------------------------------------------------------

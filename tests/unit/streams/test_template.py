@@ -125,11 +125,11 @@ NOWHERE = [
     ),
     (
         "{{ context.text.length }}",
-        "'{{ context.text.length }}' points nowhere: context.text is str, not 'length'",
+        "'{{ context.text.length }}' points nowhere: context.text is a text, not 'length'",
     ),
     (
         "{{ context.none.x }}",
-        "'{{ context.none.x }}' points nowhere: context.none is NoneType, not 'x'",
+        "'{{ context.none.x }}' points nowhere: context.none is null, not 'x'",
     ),
     (
         "{{ context.deep.er.est.0 }}",
