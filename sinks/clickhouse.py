@@ -17,11 +17,10 @@ from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import clickhouse_connect
-from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver import options
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
-from sinks import guest_sql
+from sinks import guest_sql, native
 from sinks.guest_sql import QueryError
 from sinks.store import DEFAULT_LIMITS, Columns, Limits, Parameters, Rows, Store
 from streams.errors import CallerError, OperatorError
@@ -30,6 +29,8 @@ from streams.errors import CallerError, OperatorError
 # the first insert. None is this module's own word for "pandas is not there".
 options.pd = None
 
+WRITERS: Final = 2
+"""While the engine inserts one block, Python writes the next."""
 READERS: Final = 3
 GUESTS: Final = 2
 
@@ -247,8 +248,8 @@ class ClickHouse:
         self._database = database
         self._limits = limits
         self._export = export
-        self._types: dict[str, dict[str, Any]] = {}
-        self._writer = _Role("writer", 1, lambda: make(_WRITER))
+        self._types: dict[str, dict[str, str]] = {}
+        self._writer = _Role("writer", WRITERS, lambda: make(_WRITER))
         self._upkeep = _Role("upkeep", 1, lambda: make(_WRITER))
         self._readers = _Role("reader", READERS, lambda: make(_READER))
         self._guests = _Role("guest", GUESTS, lambda: _Guest(make, limits))
@@ -274,12 +275,11 @@ class ClickHouse:
 
         def insert(client: Client) -> None:
             types = self._column_types(client, table)
-            client.insert(
+            client.raw_insert(
                 table,
-                list(columns.values()),
                 column_names=list(columns),
-                column_types=[types[name] for name in columns],
-                column_oriented=True,
+                insert_block=native.block(columns, types),
+                fmt="Native",
                 settings={"insert_deduplication_token": token} if token else None,
             )
 
@@ -290,11 +290,11 @@ class ClickHouse:
                 f"{self._description} did not take rows for {table}: {_plain(error)}."
             ) from error
 
-    def _column_types(self, client: Client, table: str) -> dict[str, Any]:
-        """Asked once a table: the client would ask before every insert."""
+    def _column_types(self, client: Client, table: str) -> dict[str, str]:
+        """Asked once a table."""
         if table not in self._types:
             answer = client.query(f"DESCRIBE TABLE {table}").result_rows
-            self._types[table] = {row[0]: get_from_name(row[1]) for row in answer}
+            self._types[table] = {row[0]: row[1] for row in answer}
         return self._types[table]
 
     async def query(self, sql: str, parameters: Parameters | None = None) -> Rows:

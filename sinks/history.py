@@ -7,7 +7,7 @@ as aware datetimes in UTC. Times are given in milliseconds since the epoch.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sinks import decision_record
+from sinks import decision_record, stored_rows
 from sinks.decision_record import TIME_LIMIT
 from sinks.known_runs import Recorded
 from sinks.queries import query
@@ -100,18 +100,19 @@ class History:
     ) -> list[Row]:
         """A page of runs, newest first; `before` is (started_at, run_id) of the last one seen."""
         before_at, before_run = before or (TIME_LIMIT - 1, "")
-        return await self._rows(
+        rows = await self._rows(
             "runs_page",
             limit=limit,
             before_at=before_at,
             before_run=before_run,
             **_lists(wanted._asdict()),
         )
+        return [stored_rows.run(row) for row in rows]
 
     async def run(self, run: str) -> Row | None:
         """One run, or None."""
         found = await self._rows("run", run=run)
-        return found[0] if found else None
+        return stored_rows.run(found[0]) if found else None
 
     async def trigger(self, run: str) -> str | None:
         """The event that started the run, JSON, or None."""
@@ -126,7 +127,7 @@ class History:
         `after` is (dispatched_at, node, item, attempt) of the last one seen.
         """
         after_at, after_node, after_item, after_attempt = after or (0, "", -1, 0)
-        return await self._rows(
+        rows = await self._rows(
             "run_agent_runs",
             run=run,
             after_at=after_at,
@@ -135,6 +136,7 @@ class History:
             after_attempt=max(0, min(after_attempt, _LAST_SEQ)),
             limit=limit,
         )
+        return [stored_rows.agent_run(row) for row in rows]
 
     async def run_events(self, run: str, *, from_seq: int = 0, limit: int = 1_000) -> list[Row]:
         """What happened in a run, in order, from a sequence number on."""

@@ -7,7 +7,9 @@ was forgotten began before.
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from sinks.decision_record import DecisionRecord
 
@@ -18,7 +20,7 @@ _CLOCK_SKEW_MS: Final = 5_000
 """By how much the times of one partition may be out of order."""
 
 
-class Recorded(NamedTuple):
+class Recorded(Struct, frozen=True, gc=False):
     """What is recorded of a run: the sequence number to come, and when it started."""
 
     next_seq: int

@@ -357,8 +357,8 @@ def _digest(decision: DecisionRecord, number: int, kind: str) -> int:
             head.project,
             head.workflow,
             str(head.version),
-            head.status.value,
-            head.previous.value,
+            head.status,
+            head.previous,
             head.traceparent or "",
             decision.payloads[number],
         )

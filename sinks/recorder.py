@@ -32,12 +32,12 @@ HELD_RECORDS: Final = 2 * BATCH_RECORDS
 HELD_BYTES: Final = 2 * BATCH_BYTES
 
 WORTHWHILE_RECORDS: Final = BATCH_RECORDS // 2
-PAUSE_SHORTEST_S: Final = 0.2
-PAUSE_LONGEST_S: Final = 0.8
-PAUSE_RATIO: Final = 8.0
+PAUSE_SHORTEST_S: Final = 0.15
+PAUSE_LONGEST_S: Final = 0.3
+PAUSE_RATIO: Final = 4.0
 """From the beginning of an insert to the next: this many times as long as it took. An insert costs
 the same work for one row as for hundreds, so under load few large ones leave the machine to others.
-At 1,000 runs a second that is three inserts a second; on a machine that is full, one and a half.
+The longest is what a watcher of SQL may notice: half of it is how late a decision is on average.
 """
 
 _LOOK_AGAIN_MS: Final = 60_000  # records end the wait at once

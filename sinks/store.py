@@ -2,7 +2,7 @@
 
 Rules:
 - Nothing here blocks the loop: the engine's blocking calls run in threads, a bounded number of them
-  (one writer, some readers, some guests).
+  (two writers, some readers, some guests).
 - What the engine refuses because of the statement or its parameters is a `CallerError`; what an
   operator has to mend (server away, disk full, folder owned by another process) an `OperatorError`.
 - Times are aware datetimes in UTC on the way out, integers (ms since the epoch) on the way in.

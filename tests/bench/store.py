@@ -2,15 +2,18 @@
 
 Runs of three steps, made by the real core once and repeated under other names. Decisions go through
 the recording into chDB as the recorder does it. Larger sizes are copies that the engine makes of
-what was recorded, so that the queries have as much to read as after so many events.
+what was recorded, so that the queries have as much to read as after so many events: 100,000,000
+take some minutes more and 2 GB of disk.
 
     python tests/bench/store.py [--runs 40000] [--events 1000000,10000000] [--lag-runs 1000]
-        [--live-runs 100] [--out FILE]
+        [--live-runs 100] [--memory 2048] [--out FILE]
 """
 
 import argparse
 import asyncio
+import gc
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -40,7 +43,7 @@ from sinks.history import History  # noqa: E402
 from sinks.recorder import Recorder  # noqa: E402
 from sinks.recording import LogRecord, Recording  # noqa: E402
 from sinks.rollups import Rollups  # noqa: E402
-from sinks.store import DEFAULT_LIMITS, Store  # noqa: E402
+from sinks.store import Limits, Store  # noqa: E402
 from streams import topics  # noqa: E402
 from streams.blob_store import BlobStore  # noqa: E402
 from streams.topics import Topic  # noqa: E402
@@ -48,6 +51,14 @@ from streams.topics import Topic  # noqa: E402
 BATCH = 10_000
 EVERY_MS = 3  # a run begins
 SHIFT_MS = 600_000  # a copy of all runs begins
+COPIES_AT_ONCE = 16
+DISK_BYTES = 100  # of one event with all that belongs to it, merges under way included: at most
+TIMES = {
+    "events": ("at", "run_started_at"),
+    "runs_log": ("started_at",),
+    "agent_runs_log": ("run_started_at",),
+    "costs_log": ("run_started_at", "at"),
+}
 REPEATS = 20
 DASHBOARD = {
     "runs per minute": "SELECT minute, sum(runs), sum(failed) FROM runs_per_minute"
@@ -95,6 +106,29 @@ class Generator:
         return [value.replace(self._run, name).replace(self._at, at) for value in self._values]
 
 
+class Memory:
+    """Of this process, resident, in MiB."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._most = 0
+
+    def now(self) -> int:
+        """At this moment."""
+        return int(self._process.memory_info().rss) // 2**20
+
+    async def watch(self) -> None:
+        """Look ten times a second, until cancelled."""
+        while True:
+            self._most = max(self._most, self.now())
+            await asyncio.sleep(0.1)
+
+    def take_most(self) -> int:
+        """The most since this was asked last."""
+        most, self._most = max(self._most, self.now()), 0
+        return most
+
+
 async def refuse(_record: LogRecord, error: Exception) -> None:
     raise AssertionError(error)
 
@@ -102,24 +136,31 @@ async def refuse(_record: LogRecord, error: Exception) -> None:
 async def main() -> None:
     options = _options()
     figures: dict[str, Any] = {}
-    process = psutil.Process()
     with tempfile.TemporaryDirectory(prefix="bench-store-") as folder:
-        store = await open_store(f"chdb://{folder}/store")
+        make_sure_of_room(Path(folder), max(options.events, default=0))
+        store = await open_store(f"chdb://{folder}/store", Limits.within(options.memory * 2**20))
         try:
             await schema.apply(store)
-            figures["rest_mb"] = process.memory_info().rss // 2**20
+            memory = Memory()
+            figures["memory_mb"] = {"limit_of_the_engine": options.memory, "at_rest": memory.now()}
+            watching = asyncio.create_task(memory.watch())
             figures["ingest"] = await ingest(store, options.runs)
+            figures["memory_mb"]["most_while_ingesting"] = memory.take_most()
+            copies = Copies(store, figures["ingest"].pop("all"), options.runs * len(template()))
             for size in options.events:
                 started = time.monotonic()
-                await enlarge(store, size)
+                await copies.until(size)
                 print(f"{size:,} events after {time.monotonic() - started:.1f} s", file=sys.stderr)
+                memory.take_most()
                 figures[f"at {size} events"] = await ask(store)
+                figures["memory_mb"][f"most_while_asking_at_{size}"] = memory.take_most()
             if options.lag_runs:
                 figures["lag"] = await lag(store, Path(folder), options.lag_runs)
+                figures["memory_mb"]["most_at_lag_runs"] = memory.take_most()
             if options.live_runs:
                 figures["live"] = await live(store, Path(folder), options.live_runs)
-            figures["after_load_mb"] = process.memory_info().rss // 2**20
-            figures["memory_limit_mb"] = DEFAULT_LIMITS.engine_bytes // 2**20
+                figures["memory_mb"]["most_while_live"] = memory.take_most()
+            watching.cancel()
         finally:
             await store.close()
     text = json.dumps(figures, indent=2)
@@ -134,6 +175,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--events", default="1000000,10000000", help="sizes that are asked")
     parser.add_argument("--lag-runs", type=int, default=1_000, help="runs a second; 0: no lag")
     parser.add_argument("--live-runs", type=int, default=100, help="runs a second, live; 0: none")
+    parser.add_argument("--memory", type=int, default=2_048, help="MiB that the engine may use")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     options.events = [int(size) for size in options.events.split(",") if size]
@@ -147,6 +189,8 @@ async def ingest(store: Store, runs: int) -> dict[str, Any]:
     log = [
         Record(topics.EVENTS, 0, offset, BEGAN, None, value) for offset, value in enumerate(values)
     ]
+    gc.freeze()  # as the gateway does
+    gc.set_threshold(200_000, 20, 20)
     recording = Recording(store, topics.EVENTS, refuse)
     await recording.resume([0])
     await recording.record(log[:1_000])
@@ -160,6 +204,7 @@ async def ingest(store: Store, runs: int) -> dict[str, Any]:
     asking.cancel()
     events = recording.counts.events - recorded
     return {
+        "all": recording.counts.events,
         "events": events,
         "events_per_s": round(events / took),
         "cpu_us_per_run": round(cpu / (events / generator.events) * 1e6, 1),
@@ -178,37 +223,58 @@ async def _ten_a_second(store: Store, took: list[float]) -> None:
         await due
 
 
-async def enlarge(store: Store, events: int) -> None:
-    """Copies of what was recorded, under other names and later, until there are so many."""
-    [(count, last, base)] = (
-        await store.query("SELECT count(), max(offset), countIf(offset < 10000000) FROM events")
-    ).rows
-    copies = max(0, -(-(events - count) // base))
-    done = count // base
-    for copy in range(done, done + copies):
-        shift = {"mark": f"{copy:04x}", "ms": copy * SHIFT_MS, "up": copy * 10**7}
-        for table, columns in {
-            "events": ("at", "run_started_at", "offset"),
-            "runs_log": ("started_at",),
-            "agent_runs_log": ("run_started_at",),
-            "costs_log": ("run_started_at", "at"),
-        }.items():
-            changed = [f"concat({{mark:String}}, substring({table}.run_id, 5)) AS run_id"]
-            for column in columns:
-                by = "{up:UInt64}" if column == "offset" else "toIntervalMillisecond({ms:Int64})"
-                changed.append(f"{table}.{column} + {by} AS {column}")
-            replaced = ", ".join(changed)
-            original = (
-                f"{table}.offset < 10000000"
-                if table == "events"
-                else f"{table}.{columns[0]} < fromUnixTimestamp64Milli({BEGAN + SHIFT_MS}, 'UTC')"
-            )
-            await store.command(
-                f"INSERT INTO {table} SELECT * REPLACE ({replaced}) FROM {table}"
-                f" WHERE {original} SETTINGS max_threads = 2",
-                shift,
-            )
-    await Rollups(store).refresh({0: last + copies * 10**7})
+class Copies:
+    """Makes copies of what was recorded, in the engine: other names, later, further on in the log.
+
+    Args:
+        store: Where it was recorded, from offset 0 on.
+        events: How many events were recorded.
+        decisions: How many decisions.
+    """
+
+    def __init__(self, store: Store, events: int, decisions: int) -> None:
+        self._store = store
+        self._events = events
+        self._decisions = decisions
+        self._made = 0
+
+    async def until(self, events: int) -> None:
+        """Copy until there are so many events; then the rollups are counted."""
+        wanted = -(-events // self._events) - 1
+        while self._made < wanted:
+            some = min(COPIES_AT_ONCE, wanted - self._made)
+            for table, times in TIMES.items():
+                await self._copy(table, times, self._made + 1, some)
+            self._made += some
+        await Rollups(self._store).refresh({0: (self._made + 1) * self._decisions - 1})
+
+    async def _copy(self, table: str, times: tuple[str, ...], first: int, some: int) -> None:
+        changed = ["concat(leftPad(lower(hex(copy)), 4, '0'), substring(run_id, 5)) AS run_id"]
+        changed += [
+            f"{column} + toIntervalMillisecond(copy * {SHIFT_MS}) AS {column}" for column in times
+        ]
+        if table == "events":
+            changed.append(f"offset + copy * {self._decisions} AS offset")
+            original = f"offset < {self._decisions}"
+        else:
+            # Copies begin when all that was recorded has begun.
+            original = f"{times[0]} < fromUnixTimestamp64Milli({BEGAN + SHIFT_MS}, 'UTC')"
+        source = f"(SELECT * FROM {table} WHERE {original}) AS t"
+        await self._store.command(
+            f"INSERT INTO {table} SELECT * EXCEPT (copy) REPLACE ({', '.join(changed)})"
+            f" FROM (SELECT t.*, n.number AS copy FROM {source}"
+            f" CROSS JOIN numbers({first}, {some}) AS n) SETTINGS max_threads = 2"
+        )
+
+
+def make_sure_of_room(folder: Path, events: int) -> None:
+    """Refuse what would not fit."""
+    needed, free = events * DISK_BYTES, shutil.disk_usage(folder).free
+    if needed > free:
+        raise SystemExit(
+            f"{events:,} events may take {needed // 2**30} GiB in {folder}, where {free // 2**30}"
+            " GiB are free: choose smaller --events, or another TMPDIR."
+        )
 
 
 async def ask(store: Store) -> dict[str, Any]:

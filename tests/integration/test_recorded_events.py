@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import generated_history
 import pytest
 import pytest_asyncio
 from msgspec import Raw
@@ -19,7 +20,7 @@ from gateway.run_views import AgentRunView
 from infra.verification import ask_store, of_store
 from sinks import schema
 from sinks.clickhouse import open_store
-from sinks.history import ApprovalFilter, History
+from sinks.history import ApprovalFilter, History, RunFilter
 from sinks.ledger import StoreAudit
 from sinks.recording import Recording
 from sinks.store import Store
@@ -98,14 +99,19 @@ async def attempts(history: History, run: str) -> list[tuple[Any, ...]]:
     return [tuple(row[name] for name in names) for row in await history.agent_runs(run)]
 
 
-def finished() -> Story:
-    """An order that comes to its end."""
-    story = order()
+def dispatched(story: Story) -> Story:
+    """The order goes on: its carrier is asked to book."""
     story.wake("nap", after=1_000)
     event = Trigger(id="p", source="/bank", type="payment.received", data=Raw(b'{"sum":3}'))
     story.hear(Occurrence(project="default", trigger=event))
     for by in ("ann", "bob"):
         story.hear(Approval(run=story.run, node="book", approved=True, by=by, roles=("lead",)))
+    return story
+
+
+def finished() -> Story:
+    """An order that comes to its end."""
+    story = dispatched(order())
     story.answer("book", {"ref": 1}).answer("pack", "A", item=0)
     story.hear(Pause(run=story.run)).answer("pack", "B", item=1).hear(Resume(run=story.run))
     story.answer("pack", "C", item=2)
@@ -123,6 +129,33 @@ def given_up() -> Story:
     node = {"id": "n", "agent": "a", "action": "x", "timeout": "1m", "retry": {"attempts": 1}}
     story = Story({"name": "slow", "nodes": [node]}).start().wake("n", after=60_000)
     return story.answer("n", costs=(SPENT,))
+
+
+async def test_history_tells_of_runs_what_the_views_do(store: Store) -> None:
+    paused = order(event="paused")
+    paused.hear(Pause(run=paused.run))
+    working, cancelled = (dispatched(order(event=event)) for event in ("working", "cancelled"))
+    cancelled.hear(Cancel(run=cancelled.run, reason="not wanted", force=True))
+    odd = 4 * generated_history.ODD_DAY
+    reviews = generated_history.stories()[odd : odd + 2]  # tried again, and failed
+    told = (finished(), paused, working, cancelled, *reviews)
+    history = await recorded(store, *told)
+
+    runs = (await store.query("SELECT * FROM runs ORDER BY started_at DESC, run_id DESC")).dicts()
+    assert {run["status"] for run in runs} >= {"SUCCESS", "FAILED", "CANCELLED"}
+    assert any(run["paused"] for run in runs)
+    assert await history.runs() == runs
+    failed = RunFilter(statuses=("FAILED",))
+    assert await history.runs(failed) == [run for run in runs if run["status"] == "FAILED"]
+    seen = set()
+    for run in runs:
+        assert await history.run(run["run_id"]) == run
+    for story in told:
+        sql = "SELECT * FROM agent_runs WHERE run_id = {run:String} ORDER BY dispatched_at, node"
+        attempts = (await store.query(sql, {"run": story.run})).dicts()
+        assert await history.agent_runs(story.run) == attempts
+        seen |= {attempt["status"] for attempt in attempts}
+    assert seen == {"SUCCESS", "FAILED", "CANCELLED", "RUNNING"}
 
 
 async def test_only_what_was_dispatched_is_an_attempt(store: Store) -> None:

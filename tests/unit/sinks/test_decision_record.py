@@ -1,8 +1,10 @@
+from typing import get_args
+
 import pytest
 from msgspec import Raw
 
 from sinks import decision_record
-from sinks.decision_record import DecisionRecord
+from sinks.decision_record import DecisionRecord, StatusName
 from streams import codec
 from streams.errors import UnreadableRecordError
 from streams.records import (
@@ -52,6 +54,10 @@ def decision(*events: Event, traceparent: str | None = None) -> Decision:
     )
 
 
+def test_statuses_are_those_of_runs() -> None:
+    assert set(get_args(StatusName)) == {status.value for status in RunStatus}
+
+
 def written(record: DecisionRecord) -> bytes:
     head = record.head
     return decision_record.write(
@@ -61,8 +67,8 @@ def written(record: DecisionRecord) -> bytes:
         version=head.version,
         seq=head.seq,
         at=head.at,
-        status=head.status.value,
-        previous=head.previous.value,
+        status=head.status,
+        previous=head.previous,
         payloads=list(record.payloads),
         traceparent=head.traceparent or "",
     )

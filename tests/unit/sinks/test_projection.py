@@ -12,7 +12,7 @@ from sinks.projection import (
     EVENT_COLUMNS,
     RUN_COLUMNS,
     Projection,
-    columns,
+    Table,
     project,
 )
 from streams import codec
@@ -391,7 +391,12 @@ def test_a_run_without_its_beginning_is_recorded_from_where_it_is_seen() -> None
 
 
 def test_rows_are_handed_over_by_column() -> None:
-    assert columns(("a", "b"), [(1, "x"), (2, "y")]) == {"a": [1, 2], "b": ["x", "y"]}
+    table = Table(("a", "b"))
+    table.add([(1, "x"), (2, "y")])
+    table.add([])
+    table.add([(3, "z")])
+    assert table.columns == {"a": [1, 2, 3], "b": ["x", "y", "z"]}
+    assert table.length == 3
 
 
 def test_each_cost_of_an_event_is_a_row_at_its_place() -> None:
