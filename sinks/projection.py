@@ -375,8 +375,18 @@ def _succeeded(event: NodeSucceeded, _run: str, _at: int) -> Row | None:
     if not isinstance(output, Raw):  # a fan-out: its items were attempted
         return None
     key = (event.node, event.attempt, _number(event.item))
-    ended = (event.started_at, event.finished_at, 0, 0, "SUCCESS", "", "", event.worker)
-    return key + _NOT_SENT + ended + (event.agent_version, "", str(output, "utf-8"))
+    ended = (
+        event.started_at,
+        event.finished_at,
+        0,
+        0,
+        "SUCCESS",
+        "",
+        "",
+        event.worker,
+        event.agent_version,
+    )
+    return key + _NOT_SENT + ended + ("", str(output, "utf-8"))
 
 
 def _failed(event: NodeRetrying | NodeFailed, _run: str, at: int) -> Row | None:

@@ -81,6 +81,7 @@ def agent_run(row: Row) -> Row:
         "error_kind": row["error_kind"],
         "error_message": row["error_message"],
         "worker": row["worker"],
+        "agent_version": row["agent_version"],
         "inputs": row["inputs"],
         "output": row["output"],
         "deadline": _set(row["deadline"]),

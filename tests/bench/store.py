@@ -6,7 +6,7 @@ what was recorded, so that the queries have as much to read as after so many eve
 take some minutes more and 2 GB of disk.
 
     python tests/bench/store.py [--runs 40000] [--events 1000000,10000000] [--lag-runs 1000]
-        [--live-runs 100] [--memory 2048] [--out FILE]
+        [--live-runs 100] [--out FILE]
 """
 
 import argparse
@@ -43,7 +43,7 @@ from sinks.history import History  # noqa: E402
 from sinks.recorder import Recorder  # noqa: E402
 from sinks.recording import LogRecord, Recording  # noqa: E402
 from sinks.rollups import Rollups  # noqa: E402
-from sinks.store import Limits, Store  # noqa: E402
+from sinks.store import DEFAULT_LIMITS, Store  # noqa: E402
 from streams import topics  # noqa: E402
 from streams.blob_store import BlobStore  # noqa: E402
 from streams.topics import Topic  # noqa: E402
@@ -138,11 +138,14 @@ async def main() -> None:
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="bench-store-") as folder:
         make_sure_of_room(Path(folder), max(options.events, default=0))
-        store = await open_store(f"chdb://{folder}/store", Limits.within(options.memory * 2**20))
+        store = await open_store(f"chdb://{folder}/store")
         try:
             await schema.apply(store)
             memory = Memory()
-            figures["memory_mb"] = {"limit_of_the_engine": options.memory, "at_rest": memory.now()}
+            figures["memory_mb"] = {
+                "limit_of_the_engine": DEFAULT_LIMITS.engine_bytes // 2**20,
+                "at_rest": memory.now(),
+            }
             watching = asyncio.create_task(memory.watch())
             figures["ingest"] = await ingest(store, options.runs)
             figures["memory_mb"]["most_while_ingesting"] = memory.take_most()
@@ -159,7 +162,7 @@ async def main() -> None:
                 figures["memory_mb"]["most_at_lag_runs"] = memory.take_most()
             if options.live_runs:
                 figures["live"] = await live(store, Path(folder), options.live_runs)
-                figures["memory_mb"]["most_while_live"] = memory.take_most()
+                figures["memory_mb"]["most_while_watched_live"] = memory.take_most()
             watching.cancel()
         finally:
             await store.close()
@@ -175,7 +178,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--events", default="1000000,10000000", help="sizes that are asked")
     parser.add_argument("--lag-runs", type=int, default=1_000, help="runs a second; 0: no lag")
     parser.add_argument("--live-runs", type=int, default=100, help="runs a second, live; 0: none")
-    parser.add_argument("--memory", type=int, default=2_048, help="MiB that the engine may use")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     options.events = [int(size) for size in options.events.split(",") if size]

@@ -118,19 +118,6 @@ def finished() -> Story:
     return story.answer("invoice", {"no": 7}).answer("send", None)
 
 
-SPENT = Cost(
-    kind="api", source="s", quantity=Decimal(1), unit="request", unit_price=Decimal(2),
-    amount=Decimal(2),
-)  # fmt: skip
-
-
-def given_up() -> Story:
-    """A run that fails as its step is over its time, and then hears what that has cost."""
-    node = {"id": "n", "agent": "a", "action": "x", "timeout": "1m", "retry": {"attempts": 1}}
-    story = Story({"name": "slow", "nodes": [node]}).start().wake("n", after=60_000)
-    return story.answer("n", costs=(SPENT,))
-
-
 async def test_history_tells_of_runs_what_the_views_do(store: Store) -> None:
     paused = order(event="paused")
     paused.hear(Pause(run=paused.run))
@@ -156,6 +143,19 @@ async def test_history_tells_of_runs_what_the_views_do(store: Store) -> None:
         assert await history.agent_runs(story.run) == attempts
         seen |= {attempt["status"] for attempt in attempts}
     assert seen == {"SUCCESS", "FAILED", "CANCELLED", "RUNNING"}
+
+
+SPENT = Cost(
+    kind="api", source="s", quantity=Decimal(1), unit="request", unit_price=Decimal(2),
+    amount=Decimal(2),
+)  # fmt: skip
+
+
+def given_up() -> Story:
+    """A run that fails as its step is over its time, and then hears what that has cost."""
+    node = {"id": "n", "agent": "a", "action": "x", "timeout": "1m", "retry": {"attempts": 1}}
+    story = Story({"name": "slow", "nodes": [node]}).start().wake("n", after=60_000)
+    return story.answer("n", costs=(SPENT,))
 
 
 async def test_only_what_was_dispatched_is_an_attempt(store: Store) -> None:

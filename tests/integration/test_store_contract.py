@@ -316,14 +316,3 @@ async def test_what_cannot_be_opened_says_why(url: str, reason: str) -> None:
     with pytest.raises(OperatorError, match=reason) as refused:
         await open_store(url)
     assert "secret" not in str(refused.value)
-
-
-async def test_the_embedded_engine_keeps_to_its_memory(tmp_path: Path) -> None:
-    store = await open_store(f"chdb://{tmp_path}", Limits.within(512 * 2**20))
-    try:
-        hungry = "SELECT length(groupArray(repeat('x', 100) || toString(number))) FROM numbers(2e7)"
-        with pytest.raises(OperatorError, match="COMMANDCENTER_CLICKHOUSE_MEMORY"):
-            await store.query(hungry)
-        assert (await store.query("SELECT 1")).rows[0] == (1,)
-    finally:
-        await store.close()

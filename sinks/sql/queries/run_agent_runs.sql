@@ -4,7 +4,7 @@
 SELECT
     task_id, run_id, node, item_number, attempt, project, workflow, version, agent, action,
     child_run, outcome, dispatched_at, started_at, finished_at, cancelled_at, retry_at, error_kind,
-    error_message, worker, inputs, output, deadline, run_started_at
+    error_message, worker, agent_version, inputs, output, deadline, run_started_at
 FROM agent_runs_log FINAL
 WHERE run_id = {run:String}
     AND dispatched_at != toDateTime64(0, 3, 'UTC')
