@@ -75,9 +75,14 @@ class Payloads:
                 "output_too_large",
                 f"the output is {len(output):,} bytes of JSON; {limit:,} may be ({LIMIT_SETTING})",
             )
-        # Looking inside is dear, and nearly never needed.
-        deep = output.count(b"{") + output.count(b"[") > MAX_DEPTH
-        if deep or b"NaN" in output or b"Infinity" in output:
+        # Looking inside is dear, and nearly never needed; the search for one byte is the fast one.
+        size = len(output)
+        deep = size > MAX_DEPTH and output.count(b"{") + output.count(b"[") > MAX_DEPTH
+        if (
+            deep
+            or (b"N" in output and b"NaN" in output)
+            or (b"I" in output and b"Infinity" in output)
+        ):
             try:
                 check_depth(msgspec.json.decode(output), "the output")
             except (CallerError, RecursionError) as error:

@@ -11,10 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, Protocol
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway.services import SERVICES
 from sinks.store import Parameters
+
+UNDER_WAY: Final = 16
+"""Answers on the disk at once: more wait, so that slow readers cannot fill it."""
+PLACES: Final = web.AppKey("answer places", asyncio.Semaphore)
 
 _PIECE: Final = 256 * 1024
 
@@ -49,15 +53,16 @@ async def answered(
         OperatorError: The store does not answer.
     """
     services = request.app[SERVICES]
-    with TemporaryDirectory(
-        prefix="commandcenter-answer-", dir=services.scratch, ignore_cleanup_errors=True
-    ) as folder:
-        file = Path(folder) / "answer"
-        await services.store.export_readonly(
-            sql, parameters, output_format=output_format, file=file, rows=rows
-        )
-        size = (await asyncio.to_thread(file.stat)).st_size
-        yield AnswerFile(file, size)
+    async with request.app[PLACES]:
+        with TemporaryDirectory(
+            prefix="commandcenter-answer-", dir=services.scratch, ignore_cleanup_errors=True
+        ) as folder:
+            file = Path(folder) / "answer"
+            await services.store.export_readonly(
+                sql, parameters, output_format=output_format, file=file, rows=rows
+            )
+            size = (await asyncio.to_thread(file.stat)).st_size
+            yield AnswerFile(file, size)
 
 
 async def send(
@@ -71,6 +76,8 @@ async def send(
     if packing is None:
         response.content_length = file.size
     await response.prepare(request)
+    if request.method == hdrs.METH_HEAD:
+        return response
     with file.path.open("rb") as content:
         while piece := await asyncio.to_thread(content.read, _PIECE):
             if packing is not None:

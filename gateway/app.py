@@ -1,11 +1,13 @@
 """The gateway put together: what it opens, in order, and what it serves."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from gateway import asyncapi, clickhouse_http, dead_letters, openapi
 from gateway.agents_view import AgentsView
+from gateway.answer_file import PLACES, UNDER_WAY
 from gateway.budget_reader import BudgetReader
 from gateway.letter_reader import LetterReader
 from gateway.log_follower import LogFollower
@@ -50,6 +52,7 @@ def new_app(services: Services) -> web.Application:
     app[SERVICES] = services
     app[STARTS] = RecentStarts()
     app[SOCKETS] = set()
+    app[PLACES] = asyncio.Semaphore(UNDER_WAY)
     dead_letters.prepare(app)
     app.on_shutdown.append(close_all)
     add_routes(app)

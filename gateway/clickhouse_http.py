@@ -86,12 +86,14 @@ _FAST: Final = 1  # of zlib's levels
 # Of the transport, or limits, of which ours hold; none changes what the rows say.
 _WITHOUT_EFFECT: Final = frozenset(
     {
-        "add_http_cors_header", "async_insert", "buffer_size",
-        "cancel_http_readonly_queries_on_client_close", "client_protocol_version",
+        "add_http_cors_header", "allow_ddl", "allow_introspection_functions", "async_insert",
+        "buffer_size", "cancel_http_readonly_queries_on_client_close", "client_protocol_version",
         "connect_timeout", "http_headers_progress_interval_ms", "http_receive_timeout",
         "http_send_timeout", "http_zlib_compression_level", "log_comment", "log_queries",
-        "max_block_size", "max_execution_time", "max_memory_usage", "max_result_bytes",
-        "max_threads", "network_compression_method", "network_zstd_compression_level",
+        "max_block_size", "max_bytes_before_external_group_by", "max_bytes_before_external_sort",
+        "max_execution_time", "max_insert_threads", "max_memory_usage", "max_result_bytes",
+        "max_temporary_data_on_disk_size_for_query", "max_threads", "network_compression_method",
+        "network_zstd_compression_level", "os_thread_priority",
         "output_format_binary_write_json_as_string", "priority", "quota_key", "readonly",
         "receive_timeout", "send_progress_in_http_headers", "send_timeout", "session_check",
         "session_id", "session_timeout", "wait_end_of_query", "wait_for_async_insert",

@@ -143,7 +143,9 @@ class WorkerWatch:
             # What the log has dropped is not waiting any more.
             done = max(starts[place], -1 if commit is None else commit.offset)
             metadata = "" if commit is None else str(commit.metadata)
-            found[tuple(place)] = Seen(ends[place], done, metadata, tuple(place) in owned)
+            # Every worker is to serve these two; tasks may be those of an agent that nobody serves.
+            is_owed = tuple(place) in owned or place.topic in (TRIGGERS, INBOX)
+            found[tuple(place)] = Seen(ends[place], done, metadata, is_owed)
         return found
 
     def _judge(self, partitions: dict[Place, Seen]) -> None:

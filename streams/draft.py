@@ -50,7 +50,7 @@ class Limits(NamedTuple):
     items: int = 20_000
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True):
     """What a message decided.
 
     `decision` and `state` are None, and `ignored` says why, where it changed nothing. The effects:

@@ -13,7 +13,7 @@ Rules:
   may still be told.
 """
 
-from typing import Final, NamedTuple, cast, get_args
+from typing import Final, cast, get_args
 
 import msgspec
 from immutables import Map
@@ -151,7 +151,7 @@ class Items:
         return self._parsed[index]
 
 
-class RunState(NamedTuple):
+class RunState(msgspec.Struct, frozen=True):
     """A run: head, trigger, the nodes and items that have left PENDING, the items of its fan-outs.
 
     `nodes` are by `streams.ids.node_key`. A terminal run keeps its head alone.

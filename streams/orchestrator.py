@@ -343,7 +343,8 @@ class Orchestrator:
             if before is None or before.head.project != occurrence.project:
                 continue
             try:
-                plan = await self._plan_of_run(before.head)
+                version = _version_of(before.head)
+                plan = self._plans.get(version) or await self._plan(version)
                 await self._apply(occurrence, before, plan, record, draft, outputs)
             except Exception as error:  # noqa: BLE001  # the other runs wait for it too
                 fault = fault or error
@@ -365,7 +366,8 @@ class Orchestrator:
             return
         else:
             raise UnknownRunError(f"no run {message.run}: nothing started it here")
-        plan = await self._plan_of_run(known)
+        version = _version_of(known)
+        plan = self._plans.get(version) or await self._plan(version)
         ignored = await self._apply(message, before, plan, record, draft, outputs)
         if ignored in ERRORS_TO_LETTERS:
             raise UnknownRunError(f"run {message.run}: {ignored.replace('_', ' ')}")
@@ -376,10 +378,6 @@ class Orchestrator:
         if ahead > _CLOCK_AHEAD_S and not self._clock_is_ahead:
             _log.warning("the clock of a worker is ahead of the broker's", seconds=round(ahead, 1))
         self._clock_is_ahead = ahead > _CLOCK_AHEAD_S
-
-    async def _plan_of_run(self, known: RunHead | Start) -> Plan:
-        version = (known.project, known.workflow, known.version)
-        return self._plans.get(version) or await self._plan(version)
 
     async def _apply(
         self,
@@ -573,6 +571,10 @@ class Orchestrator:
                     parcel.add(topics.INBOX, partition, run.encode(), codec.encode(message))
         if parcel:
             await self._outbox.deliver(parcel)
+
+
+def _version_of(known: RunHead | Start) -> tuple[str, str, int]:
+    return known.project, known.workflow, known.version
 
 
 def _requested(request: RunRequest) -> IncomingEvent:

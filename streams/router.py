@@ -6,7 +6,7 @@ routed by two workers, starts one run.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final
 
 import msgspec
@@ -35,7 +35,7 @@ _triggers = prometheus_client.Counter(
 
 
 _BLOB_AGAIN_S: Final = 1.0
-_FINISHED: Final = FINISHED_TYPE.encode()
+_FINISHED: Final = ("ce_type", FINISHED_TYPE.encode())
 
 
 class _Made:
@@ -143,10 +143,12 @@ class Router:
             return "awaited" if awaited else "unwanted"
         return "awaited" if awaited else "unmatched"
 
-    def _is_unwanted_end(self, headers: Iterable[tuple[str, bytes]]) -> bool:
+    def _is_unwanted_end(self, headers: Collection[tuple[str, bytes]]) -> bool:
         """Whether it is the end of a run, of which there are many, and nobody waits for such."""
+        if _FINISHED not in headers:
+            return False
         named = dict(headers)
-        if named.get("ce_type") != _FINISHED:
+        if named["ce_type"] != _FINISHED[1]:
             return False
         project = named.get("ce_project", b"default").decode(errors="replace")
         return not (

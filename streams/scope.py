@@ -58,6 +58,10 @@ class RunScope:
             context = self._decoded.get("", _MISSING)
             if context is _MISSING:
                 context = self._context()
+            if len(path) == 2 and not self._nested and type(context) is dict:  # most are like that
+                found = context.get(path[1], _MISSING)
+                if found is not _MISSING:
+                    return found
             return self._below(context, reference, 1)
         return self._find(reference, _MISSING, 0)
 

@@ -69,8 +69,11 @@ def _reference(text: str) -> Reference:
     return Reference(text, path)
 
 
-_Render = Callable[[Scope], Any]
-"""Makes a value; a definition is compiled into these once, because runs render it all the time."""
+_Render = Callable[[Scope], Any] | Reference
+"""Makes a value; a definition is compiled into these once, because runs render it all the time.
+
+What is a reference and nothing else stands for itself: most inputs are.
+"""
 
 
 class Template:
@@ -87,7 +90,13 @@ class Template:
 
     def render(self, scope: Scope) -> Any:
         """The value with every reference replaced; `TemplateError` if one points nowhere."""
-        return self._value if self._render is None else self._render(scope)
+        return _made(self._value, self._render, scope)
+
+
+def _made(value: Any, render: _Render | None, scope: Scope) -> Any:
+    if render is None:
+        return value
+    return scope(render) if isinstance(render, Reference) else render(scope)
 
 
 def _compile(value: Any, found: list[Reference], depth: int = 0) -> _Render | None:
@@ -117,7 +126,8 @@ def _compile_object(value: dict[str, Any], found: list[Reference], depth: int) -
     if all(render is None for _, _, render in parts):
         return None
     return lambda scope: {
-        key: item if render is None else render(scope) for key, item, render in parts
+        key: scope(render) if type(render) is Reference else _made(item, render, scope)
+        for key, item, render in parts
     }
 
 
@@ -125,7 +135,7 @@ def _compile_list(value: list[Any], found: list[Reference], depth: int) -> _Rend
     parts = [(item, _compile(item, found, depth)) for item in value]
     if all(render is None for _, render in parts):
         return None
-    return lambda scope: [item if render is None else render(scope) for item, render in parts]
+    return lambda scope: [_made(item, render, scope) for item, render in parts]
 
 
 def _compile_text(text: str, found: list[Reference]) -> _Render | None:
@@ -147,8 +157,7 @@ def _compile_text(text: str, found: list[Reference]) -> _Render | None:
     if end < len(text):
         parts.append(text[end:])
     if len(parts) == 1 and isinstance(parts[0], Reference):
-        whole = parts[0]
-        return lambda scope: scope(whole)
+        return parts[0]
     return lambda scope: "".join(_texts(parts, scope))
 
 

@@ -2,8 +2,8 @@
 
 Rules:
 - Progress is any change of what the group has committed for a partition, its metadata included.
-- A partition is stalled when it is owned, has records that are not done, and has made no progress
-  for its patience. That is counted from the first look that found it so.
+- A partition is stalled when somebody owes its work, it has records that are not done, and it
+  has made no progress for its patience. That is counted from the first look that found it so.
 - Task topics have a patience of their own: a task may run for long before it is done.
 """
 
@@ -17,12 +17,15 @@ TASK_PATIENCE_S: Final = 3_600.0
 
 
 class Seen(NamedTuple):
-    """One partition as a look finds it: everything below `done` is processed."""
+    """One partition as a look finds it: everything below `done` is processed.
+
+    `owed`: a worker owns it, or ought to.
+    """
 
     end: int
     done: int
     metadata: str = ""
-    owned: bool = True
+    owed: bool = True
 
 
 class Stall(NamedTuple):
@@ -64,7 +67,7 @@ class Watchdog:
         since: dict[Place, tuple[tuple[int, str], float]] = {}
         stalls = []
         for place, seen in sorted(partitions.items()):
-            if not seen.owned or seen.end <= seen.done:
+            if not seen.owed or seen.end <= seen.done:
                 continue
             progress = (seen.done, seen.metadata)
             known, at = self._since.get(place, (None, now))

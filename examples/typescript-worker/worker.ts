@@ -104,7 +104,7 @@ export async function serve(agent: Agent): Promise<void> {
     const nano = Math.round(((finishedAt - startedAt) * 1e9) / 60_000) // of minutes at 0.01 USD, exactly
     const [quantity, amount] = [(nano / 1e9).toFixed(9), (nano / 1e11).toFixed(11)]
     const costs = [{ kind: 'compute', source: name, unit: 'minute', quantity, unitPrice: '0.01', amount }]
-    return about(task, 'result', { startedAt, finishedAt, costs, ...outcome })
+    return about(task, 'result', { startedAt, finishedAt, agentVersion: version, costs, ...outcome })
   }
 
   async function take({ message, partition, heartbeat }: EachMessagePayload): Promise<void> {

@@ -95,7 +95,7 @@ def _head(detail: Json) -> Iterator[tuple[str, str]]:
         yield "Error", f"{error['kind']}: {output.text(error['message'])}"
     if lost := detail.get("uncompensated"):
         again = f"commandcenter runs retry {detail['id']} --compensation"
-        yield "To undo", f"{', '.join(lost)} (try again: {again})"
+        yield "To undo", f"{', '.join(lost)}: {again}"
     if (value := detail.get("output")) is not None:
         yield "Output", output.short(payload_text(value))
 

@@ -11,14 +11,18 @@ import json
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
+import generated_history
 import lz4.frame
 import pytest
 import pytest_asyncio
 from served_history import KEY, Served, serving
 
 from gateway.clickhouse_blocks import BlockPacker, unpack
+from sinks.clickhouse import open_store
 from sinks.guest_catalogue import PUBLIC_TABLES
+from streams.errors import CallerError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -156,6 +160,15 @@ async def test_answers_are_compressed_for_http(
     assert content == (await post(served, sql, {"default_format": "TSV"}))[0]
 
 
+async def test_the_head_alone_has_no_rows(served: Served) -> None:
+    asked = {"query": "SELECT 1 FORMAT TSV", "password": KEY}
+    for _ in range(2):  # the second one would find what the first one left on the connection
+        async with served.http.head("/clickhouse", params=asked) as response:
+            assert (response.status, response.headers["Content-Length"]) == (200, "2")
+    async with served.http.get("/clickhouse", params=asked) as response:
+        assert await response.text() == "1\n"
+
+
 async def test_a_query_may_come_compressed(served: Served) -> None:
     sql = BlockPacker().compress(b"SELECT 1 + 1 FORMAT TSV")
     assert (await post(served, sql, {"decompress": "1"}))[0] == b"2\n"
@@ -184,3 +197,20 @@ async def test_a_query_may_come_compressed(served: Served) -> None:
 async def test_what_only_looks_like_it_is_refused(served: Served, sql: str, code: str) -> None:
     status, _, headers = await served.get(sql)
     assert (status, headers["X-ClickHouse-Exception-Code"]) == (403, code)
+
+
+async def test_our_own_client_of_a_server_reads_through_it(served: Served, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{served.port}"
+    store = await open_store(f"clickhouse://analyst:{quote(KEY, safe='')}@{address}/default")
+    sql = "SELECT workflow, count() AS n FROM runs WHERE workflow = {w:String} GROUP BY workflow"
+    try:
+        rows = await store.query_readonly(sql, {"w": "review"})
+        assert rows == (("workflow", "n"), [("review", 4 * generated_history.DAYS)])
+        file = tmp_path / "answer.csv"
+        await store.export_readonly(sql, {"w": "release"}, output_format="CSV", file=file)
+        assert file.read_bytes() == b'"release",14\n'
+        with pytest.raises(CallerError, match="nope"):
+            await store.export_readonly("SELECT nope", output_format="CSV", file=tmp_path / "x")
+        assert not (tmp_path / "x").exists(), "a mistake is told before there is an answer"
+    finally:
+        await store.close()

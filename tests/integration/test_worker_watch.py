@@ -9,13 +9,16 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from chaos import Log, Triggers
+from prometheus_client import REGISTRY
 from system import System, define, python_below
 
+from infra.worker_watch import WorkerWatch
 from streams import topics
 from streams.plan import parse
 
 pytestmark = [pytest.mark.kafka]
 
+STALLED = "commandcenter_partitions_stalled"
 WORKFLOW = {
     "name": "chain",
     "trigger": {"event": "chaos.began"},
@@ -37,6 +40,13 @@ async def until_worker_is(session: aiohttp.ClientSession, wanted: str) -> str:
             await asyncio.sleep(0.2)  # nobody tells when it changes: it is asked, as a probe does
 
 
+async def until_stalled(partitions: int) -> None:
+    """Look at the metric until it says so."""
+    async with asyncio.timeout(40):
+        while REGISTRY.get_sample_value(STALLED) != partitions:  # noqa: ASYNC110  # as for a probe
+            await asyncio.sleep(0.1)
+
+
 async def test_readyz_knows_about_workers(tmp_path: Path) -> None:
     system = System(tmp_path)
     await system.start_kafka()
@@ -53,6 +63,8 @@ async def test_readyz_knows_about_workers(tmp_path: Path) -> None:
             await producer.stop()
             await until_worker_is(session, "no worker is running")
             await until_worker_is(session, "records that wait: 1")
+            async with WorkerWatch(system.bootstrap, patience_s=0.1):
+                await until_stalled(1)  # though nobody owns the partition
             worker.send_signal(signal.SIGCONT)
             await until_worker_is(session, "ok")
             admin = AIOKafkaAdminClient(bootstrap_servers=system.bootstrap)

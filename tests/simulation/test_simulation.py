@@ -171,31 +171,31 @@ def _lost_payload(monkeypatch: pytest.MonkeyPatch) -> Faults:
 
 def _forgotten_items(monkeypatch: pytest.MonkeyPatch) -> Faults:
     """What a node fans out over is not written."""
-    _decides(monkeypatch, lambda outcome: outcome._replace(listed=frozenset()))
+    _decides(monkeypatch, lambda outcome: replace(outcome, listed=frozenset()))
     return Faults(zombie=0)
 
 
 def _silent_end(monkeypatch: pytest.MonkeyPatch) -> Faults:
     """A run whose end nobody is told of."""
-    _decides(monkeypatch, lambda outcome: outcome._replace(announcement=None))
+    _decides(monkeypatch, lambda outcome: replace(outcome, announcement=None))
     return Faults(zombie=0)
 
 
 def _silent_step(monkeypatch: pytest.MonkeyPatch) -> Faults:
     """A run that does not tell the one that it is a step of."""
-    _decides(monkeypatch, lambda outcome: outcome._replace(messages=()))
+    _decides(monkeypatch, lambda outcome: replace(outcome, messages=()))
     return Faults(zombie=0)
 
 
 def _orders_are_not_given(monkeypatch: pytest.MonkeyPatch) -> Faults:
     """Agents that are not told that their work is not wanted."""
-    _decides(monkeypatch, lambda outcome: outcome._replace(cancellations=()))
+    _decides(monkeypatch, lambda outcome: replace(outcome, cancellations=()))
     return Faults(zombie=0)
 
 
 def _steps_are_not_started(monkeypatch: pytest.MonkeyPatch) -> Faults:
     """Runs that are asked for as steps, and never started."""
-    _decides(monkeypatch, lambda outcome: outcome._replace(requests=()))
+    _decides(monkeypatch, lambda outcome: replace(outcome, requests=()))
     return Faults(zombie=0)
 
 
@@ -215,7 +215,7 @@ def _cancels_of_steps_overtake(monkeypatch: pytest.MonkeyPatch) -> Faults:
         cancels = [m for m in outcome.messages if isinstance(m, Cancel)]
         others = [m for m in outcome.messages if m not in cancels]
         direct = [replace(m, by_parent=False) for m in cancels]
-        return outcome._replace(messages=(*others, *direct))
+        return replace(outcome, messages=(*others, *direct))
 
     _decides(monkeypatch, straight)
     return Faults(zombie=0)

@@ -41,7 +41,7 @@ class Answer(BaseModel):
     text: str
 
 
-agent = Agent("oracle", description="Behaves in every way.")
+agent = Agent("oracle", version="2.1.0", description="Behaves in every way.")
 released = threading.Event()
 cleaned: list[str] = []
 
@@ -282,6 +282,7 @@ async def test_a_result_carries_the_tasks_coordinates_and_times(execution: Execu
         started_at=1_000,
         finished_at=1_001,
         worker="w1",
+        agent_version="2.1.0",
         output=result.output,
         costs=(TICK,),
     )
@@ -289,6 +290,7 @@ async def test_a_result_carries_the_tasks_coordinates_and_times(execution: Execu
     failure = await execution.execute(task("fail", {"text": "no"}))
     assert (failure.run, failure.node, failure.item, failure.attempt) == ("run-1", "ask", 4, 2)
     assert (failure.started_at, failure.finished_at, failure.worker) == (1_002, 1_003, "w1")
+    assert failure.agent_version == "2.1.0"
 
 
 async def test_an_action_that_waits_gives_the_same_result(execution: Execution) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from agents import AgentError, Context, PermanentError, Secrets
+from agents import Agent, AgentError, AgentRegistry, Context, PermanentError, Secrets
+from agents.colleagues import Colleagues
 from agents.llm import UNKNOWN, CompleteInput, complete
 from agents.llm_models import MODELS, URLS, default_models, urls
 from streams.errors import OperatorError
@@ -20,6 +21,10 @@ SCHEMA = {
     "required": ["severity"],
     "additionalProperties": False,
 }
+
+
+class Wish(BaseModel):
+    what: str
 
 
 class Provider:
@@ -126,6 +131,33 @@ async def test_text_and_what_it_costs(provider: Provider, context: Context) -> N
     assert output.price_version.startswith("genai-prices ")
 
 
+async def test_a_tool_over_the_wire(provider: Provider) -> None:
+    buyer = Agent("buyer", description="Buys.")
+
+    @buyer.action
+    async def buy(inputs: Wish) -> Wish:
+        """Buy it."""
+        return inputs
+
+    provider.answers = [{"what": "pears"}, "bought"]
+    context = Context(
+        secrets=Secrets({"OPENAI_API_KEY": "key-of-openai"}),
+        colleagues=Colleagues(AgentRegistry([buyer])),
+    )
+    tools = [{"agent": "buyer", "action": "buy"}]
+    asked = {"prompt": "x", "model": "openai:gpt-4o-mini", "tools": tools}
+    output = await complete.test(asked, context)
+    assert (output.text, output.usage.requests) == ("bought", 2)
+    (_, first), (_, second) = provider.came
+    (offered,) = first["tools"]
+    assert (offered["function"]["name"], offered["function"]["description"]) == (
+        "buyer__buy",
+        "Buy it.",
+    )
+    assert list(offered["function"]["parameters"]["properties"]) == ["what"]
+    assert second["messages"][-1]["content"] == '{"what":"pears"}'
+
+
 async def test_a_model_without_a_price_says_so(provider: Provider, context: Context) -> None:
     provider.model, provider.answers = "house-made", ["yes"]
     output = await complete.test({"prompt": "x", "model": "local:house-made"}, context)
@@ -183,9 +215,12 @@ async def test_all_that_are_away_are_named(provider: Provider) -> None:
     assert not isinstance(raised.value, PermanentError)
 
 
-async def test_a_limit_is_final(provider: Provider, context: Context) -> None:
+@pytest.mark.parametrize("limit", [{"totalTokens": 50}, {"cost": "0.0001"}])
+async def test_a_limit_is_final(
+    limit: dict[str, Any], provider: Provider, context: Context
+) -> None:
     provider.answers = ["long"]
-    asked = {"prompt": "x", "model": "openai:gpt-4o-mini", "limits": {"totalTokens": 50}}
+    asked = {"prompt": "x", "model": "openai:gpt-4o-mini", "limits": limit}
     with pytest.raises(PermanentError, match="a limit of the step was reached"):
         await complete.test(asked, context)
     assert context.cost.entries

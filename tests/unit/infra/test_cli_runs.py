@@ -101,7 +101,7 @@ async def test_a_run_that_could_not_be_undone_says_how_to_try_again(
     story = Story({"name": "w", "nodes": nodes}).start().answer("a", 1).fail("b")
     assert ", compensating, then FAILED" in await shown(gateway, capsys, story)
     out = await shown(gateway, capsys, story.fail("a.compensate"))
-    assert f"To undo   a (try again: commandcenter runs retry {story.run} --compensation)" in out
+    assert f"To undo   a: commandcenter runs retry {story.run} --compensation" in out
     assert "could not be undone: boom" in out
 
 

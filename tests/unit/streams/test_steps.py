@@ -374,7 +374,7 @@ def test_an_agent_may_ask_for_approval_by_itself() -> None:
 
 @pytest.mark.parametrize("item", [None, 0])
 def test_a_question_uses_up_no_attempt(item: int | None) -> None:
-    retry = {**NOW, "factor": 10, "attempts": 2}
+    retry = {**NOW, "factor": 10, "attempts": 3}
     life = Life(task("a", retry=retry, **({} if item is None else {"forEach": [1]})))
     life.start()
     life.failed("a", item=item, kind="approval_required")
@@ -384,6 +384,8 @@ def test_a_question_uses_up_no_attempt(item: int | None) -> None:
     assert life.later(999) == []
     assert life.later(1) == [f"node.dispatched {name}"]  # the first delay, not the second
     assert f"r1/{name}/3" in life.tasks
+    assert life.failed("a", item=item, retryable=True) == [f"node.retrying {name}"]
+    assert life.later(10_000) == [f"node.dispatched {name}"]
     assert life.failed("a", item=item, retryable=True)[0] == f"node.failed {name}"
 
 

@@ -22,9 +22,9 @@ CASES = {
         (500, Seen(6, 5), False),
         (530, Seen(6, 5), True),
     ],
-    "owned by nobody": [(0, Seen(9, 5, owned=False), False), (99, Seen(9, 5, owned=False), False)],
+    "owned by nobody": [(0, Seen(9, 5, owed=False), False), (99, Seen(9, 5, owed=False), False)],
     "owned only lately": [
-        (0, Seen(9, 5, owned=False), False),
+        (0, Seen(9, 5, owed=False), False),
         (99, Seen(9, 5), False),
         (129, Seen(9, 5), True),
     ],
