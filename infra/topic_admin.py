@@ -14,7 +14,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from streams.errors import OperatorError
-from streams.topics import AGENTS, INBOX, STATE, Topic
+from streams.topics import AGENTS, STATE, Topic
 
 MAX_RECORD_BYTES: Final = 9 * 1024 * 1024  # a payload of 8 MiB with its headers
 
@@ -95,12 +95,15 @@ async def cluster_id(bootstrap: str) -> str:
 
 def topic_config(topic: Topic) -> dict[str, str]:
     """The configuration that a topic is created with."""
-    config = {"cleanup.policy": topic.cleanup, "max.message.bytes": str(MAX_RECORD_BYTES)}
+    config = {
+        "cleanup.policy": topic.cleanup,
+        "max.message.bytes": str(MAX_RECORD_BYTES),
+        # The time of a record is when it was appended, by one clock, whoever sent it. By the clocks
+        # of the senders, one that is an hour ahead could write nothing.
+        "message.timestamp.type": "LogAppendTime",
+    }
     if topic.cleanup == "delete":
         config["retention.ms"] = str(topic.retention_ms)
-    if topic.name == INBOX:
-        # The time in a message is when it was appended, by one clock, whoever sent it.
-        config["message.timestamp.type"] = "LogAppendTime"
     if topic.name == STATE:
         config |= _STATE_CONFIG
     if topic.name == AGENTS:

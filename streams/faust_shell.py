@@ -66,6 +66,8 @@ class Batch(NamedTuple):
     tp: TP
     generation: int
     records: list[Any]
+    since: int = 0
+    """Of a changelog: where this was read from; what lies before its first record was compacted."""
 
 
 class BatchSchema(faust.Schema[Any, Any]):
@@ -92,11 +94,11 @@ class PartitionedStore(Store[bytes, bytes]):
         """Restore: apply changelog batches in order."""
         for event in batch:
             changes: Batch = event.value
-            self.restore(changes.tp.partition, changes.records)
+            self.restore(changes.tp.partition, changes.records, changes.since)
 
-    def restore(self, partition: int, records: Iterable[Any]) -> None:
+    def restore(self, partition: int, records: Iterable[Any], since: int = 0) -> None:
         """Take what follows in the changelog of one partition, in order."""
-        self.partitions[partition].restore(records)
+        self.partitions[partition].restore(records, since)
 
     def persisted_offset(self, tp: TP) -> int:
         """What a restore need not read; -1 for nothing."""
@@ -198,6 +200,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         """
         self._confirmed = (-1, 0.0)
         self.sought: Counter[Any] = Counter()
+        self._positions: dict[Any, int] = {}
         await super().on_start()
         coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001  # aiokafka has no hook
         beat = coordinator._do_heartbeat  # noqa: SLF001  # aiokafka has no hook
@@ -245,7 +248,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return False
 
     async def getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
-        """Fetch; gives for each partition how often it was sought when it was read, and records."""
+        """Fetch; gives by partition how often it was sought, from where this was read, and it."""
         consumer = self._ensure_consumer()
 
         async def fetch() -> Any:
@@ -255,19 +258,26 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
                 timeout=timeout,
                 max_records=FETCH_RECORDS,
             )
-            return {tp: (self.sought[tp], records) for tp, records in fetched.items()}
+            return {tp: self._placed(tp, records) for tp, records in fetched.items()}
 
         return await asyncio.wrap_future(
             asyncio.run_coroutine_threadsafe(fetch(), self.thread_loop)
         )
 
+    def _placed(self, tp: Any, records: list[Any]) -> tuple[int, int, list[Any]]:
+        since = self._positions.get(tp, records[0].offset)
+        self._positions[tp] = records[-1].offset + 1
+        return self.sought[tp], since, records
+
     async def _seek_wait(self, consumer: Any, partitions: Any) -> None:
         self.sought.update(partitions.keys())
+        self._positions.update(partitions)
         await super()._seek_wait(consumer, partitions)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Leave what is not a changelog to the readers before any of it is fetched here."""
         changelogs = self.app.tables.changelog_topics
+        self._positions.clear()
         self._ensure_consumer().pause(
             *(driver.ensure_aiokafka_TP(tp) for tp in assigned if tp.topic not in changelogs)
         )
@@ -473,11 +483,11 @@ class BatchConsumer(driver.Consumer):
     async def _hand_over(self, generation: int, partition: int, records: list[Any]) -> None:
         await self._deliver(TP(records[0].topic, partition), generation, records)
 
-    async def _deliver(self, tp: TP, generation: int, records: list[Any]) -> None:
+    async def _deliver(self, tp: TP, generation: int, records: list[Any], since: int = 0) -> None:
         last = records[-1]
         message = ConsumerMessage(
             tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type,
-            None, None, cast("Any", Batch(tp, generation, records)), None, 0, 0, tp,
+            None, None, cast("Any", Batch(tp, generation, records, since)), None, 0, 0, tp,
             generation_id=generation,
         )  # fmt: skip
         await self.callback(message)
@@ -500,7 +510,7 @@ class BatchConsumer(driver.Consumer):
                     continue
                 # What was read before its partition was sought, or is paused by now, is read again.
                 fetched, _ = await self._wait_next_records(1.0)
-                for tp, (sought, batch) in (fetched or {}).items():
+                for tp, (sought, since, records) in (fetched or {}).items():
                     place = TP(*tp)
                     if (
                         self.flow_active
@@ -510,7 +520,7 @@ class BatchConsumer(driver.Consumer):
                     ):
                         # Blocked by a full queue, it gives way to a rebalance.
                         await self.wait_first(
-                            self._deliver(place, app.consumer_generation_id, batch),
+                            self._deliver(place, app.consumer_generation_id, records, since),
                             self.suspend_flow.wait(),
                         )
         except self.consumer_stopped_errors:

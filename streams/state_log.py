@@ -56,8 +56,14 @@ class StateLog:
             else:
                 data[key] = value
 
-    def restore(self, records: Iterable[Any]) -> None:
-        """Take what follows in the changelog, in order. Values stay unread, so none can fail."""
+    def restore(self, records: Iterable[Any], since: int = 0) -> None:
+        """Take what follows in the changelog, in order. Values stay unread, so none can fail.
+
+        `since` is the offset from which they were read. Where something between that and `offset`
+        was read and given up, as in a rebalance, nothing is taken: it is read again from `offset`.
+        """
+        if since > self.offset + 1:
+            return
         self._own.clear()
         self._ahead.clear()
         for record in records:

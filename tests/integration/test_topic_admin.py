@@ -42,6 +42,7 @@ async def test_missing_topics_are_created_as_declared(kafka: str) -> None:
     assert config["cleanup.policy"] == "delete"
     assert config["retention.ms"] == "60000"
     assert config["max.message.bytes"] == str(MAX_RECORD_BYTES)
+    assert config["message.timestamp.type"] == "LogAppendTime"
     partitions, config = await found(kafka, one.name)
     assert partitions == 1
     assert config["cleanup.policy"] == "compact"

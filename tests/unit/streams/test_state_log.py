@@ -49,6 +49,21 @@ def test_a_restore_takes_the_records_in_order_once() -> None:
     assert state.to_mend(9) == set()
 
 
+def test_what_follows_on_a_gap_is_not_taken_until_the_gap_is_read() -> None:
+    """A run's later records without its first would be a run that cannot be read."""
+    log = Changelog()
+    log.write(1, (b"r", b"begun"), (b"r/trigger", b"t"))
+    log.write(2, (b"r", b"going on"))
+    standby = StateLog()
+    standby.restore(log.records[2:], since=2)  # what came before was given up in a rebalance
+    assert (standby.data, standby.offset) == ({}, -1)
+    standby.restore(log.records, since=0)
+    assert (standby.data, standby.offset) == ({b"r": b"going on", b"r/trigger": b"t"}, 2)
+    gone = Record(9, b"r", None, ((READS, b"3"),))
+    standby.restore([gone], since=3)  # what lay between was compacted
+    assert standby.data == {b"r/trigger": b"t"}
+
+
 def test_own_writes_need_no_second_look() -> None:
     log, owner = Changelog(), StateLog()
     assert log.own(owner, 1, (b"a", b"1"), (b"b", b"2"))
