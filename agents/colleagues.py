@@ -27,6 +27,7 @@ from agents.sandbox.actions import SandboxedActions
 from agents.threads import Threads
 from agents.time_limit import GRACE_S, OverTimeError, within
 from agents.workspace import Workspace
+from streams import duration
 from streams.records import Failure
 
 
@@ -98,7 +99,7 @@ class Colleagues:
         try:
             return written(action, await self._called(action, context, parsed), context)
         except OverTimeError:
-            text = f"it did not finish within {action.timeout:g} s"
+            text = f"it did not finish within {duration.text(round(action.timeout * 1000))}"
             return Failure(kind="timeout", message=text)
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- an agent may raise anything
             return failure_of(error, context)

@@ -36,6 +36,7 @@ from agents.sandbox.actions import SandboxedActions
 from agents.secrets import GivenSecrets, Secrets, SecretSource
 from agents.threads import Threads
 from agents.time_limit import GRACE_S, OverTimeError, within
+from streams import duration
 from streams.payload import INLINE_LIMIT, has_references
 from streams.records import Cost, Failure, Result, Task, TaskCancellation
 
@@ -181,7 +182,10 @@ class Execution:
         try:
             produced = await self._call(action, attempt, inputs, limit, started_at)
         except OverTimeError:
-            return Failure(kind="timeout", message=f"it did not finish within {limit:g} s")
+            return Failure(
+                kind="timeout",
+                message=f"it did not finish within {duration.text(round(limit * 1000))}",
+            )
         except asyncio.CancelledError as error:
             if _is_being_cancelled():
                 raise

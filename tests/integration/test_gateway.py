@@ -283,11 +283,12 @@ async def test_an_event_is_on_the_triggers_topic_before_it_is_accepted(stack: St
 
 async def test_the_newest_dead_letters(stack: Stack) -> None:
     error = f"E{uuid4().hex}"  # other tests leave letters on the shared log
+    first = uuid4().int % 2**40  # and a record has one letter
     for number in range(3):
         letter = DeadLetter(
             topic=TRIGGERS,
             partition=0,
-            offset=number,
+            offset=first + number,
             at=4_000_000_000_000 + number,
             error=error,
             reason=f"reason {number}",

@@ -137,8 +137,8 @@ async def test_a_cloudevent_of_another_client_starts_a_run_and_twice_is_once(
     [
         ("fails", "agent_error", "RuntimeError: the disk is on fire", 2),
         ("misshapes", "invalid_output", "value", 1),
-        ("hangs", "timeout", "0.3 s", 2),
-        ("blocks", "timeout", "0.3 s", 2),
+        ("hangs", "timeout", "300ms", 2),
+        ("blocks", "timeout", "300ms", 2),
     ],
 )
 async def test_an_agent_that_misbehaves_fails_its_run_with_the_reason(

@@ -14,7 +14,7 @@ from system import PARTITIONS, System, define
 
 from streams import codec, topics
 from streams.plan import parse
-from streams.records import Event, NodeProgressed, NodeSucceeded, RunFailed
+from streams.records import Event, NodeProgressed, NodeSucceeded, RunFailed, RunStarted
 
 pytestmark = pytest.mark.kafka
 
@@ -47,10 +47,14 @@ async def first_of(system: System, action: str, kinds: tuple[type[Event], ...]) 
         attributes = {"specversion": "1.0", "id": action, "source": "/t", "type": f"test.{action}"}
         headers = [(f"ce_{key}", text.encode()) for key, text in attributes.items()]
         await producer.send_and_wait(topics.TRIGGERS, b"{}", headers=headers)
+        mine: set[str] = set()
         async with asyncio.timeout(60):
             async for record in consumer:
-                for event in codec.decisions.decode(record.value).events:
-                    if isinstance(event, (RunFailed, *kinds)):
+                decision = codec.decisions.decode(record.value)
+                for event in decision.events:
+                    if isinstance(event, RunStarted) and event.trigger.id == action:
+                        mine.add(decision.run)
+                    if decision.run in mine and isinstance(event, (RunFailed, *kinds)):
                         return event
         raise AssertionError("the topic ended")
     finally:
