@@ -69,6 +69,7 @@ class Faults(NamedTuple):
     zombie: float = 0.02
     clock: float = 0.03
     blobs: float = 0.02
+    forgo: float = 0.2  # of what a standby reads: it is given up, as in a rebalance
     redeliver: float = 0.2  # of a fetched batch: it begins before what was read already
     resend: float = 0.15  # of a parcel
     tear_state: bool = False
@@ -92,6 +93,7 @@ class Worker:
         self.done: dict[str, Callable[[], None]] = {}
         self.decided: deque[Decided] = deque()  # and not written yet; at most one waits
         self.state: dict[int, StateLog] = {}  # of what it owns, follows, or has followed
+        self.followed: dict[int, int] = {}  # up to where a standby has read
         self.log = world.log
         self.blobs = SimulatedBlobs(world.kept, world.chance)
         outbox: Any = SimulatedOutbox(
@@ -125,10 +127,12 @@ class Worker:
             await pause()
             state.look(records[: len(records) // 2 + 1])
 
-    def follow(self, partition: int, end: int | None = None) -> StateLog:
-        """Take what is in the changelog, up to an offset."""
+    def restore(self, partition: int) -> StateLog:
+        """Take all that is in the changelog behind what is here."""
         state = self.state.setdefault(partition, StateLog())
-        state.restore(self.log.read(topics.STATE, partition, state.offset + 1, end))
+        begin = state.offset + 1
+        state.restore(self.log.read(topics.STATE, partition, begin), begin)
+        self.followed.pop(partition, None)
         return state
 
     def let_go(self) -> None:
@@ -424,10 +428,16 @@ class World:
             return
         if self._is(0.1):
             worker.state.pop(partition, None)
+            worker.followed.pop(partition, None)
             return
-        begin = worker.state.setdefault(partition, StateLog()).offset + 1
-        end = self.log.end(topics.STATE, partition)
-        worker.follow(partition, self.chance.randint(begin, end))
+        state = worker.state.setdefault(partition, StateLog())
+        begin = worker.followed.get(partition, state.offset + 1)
+        end = self.chance.randint(begin, self.log.end(topics.STATE, partition))
+        worker.followed[partition] = end
+        if self._is(self.faults.forgo):
+            self.say(f"worker {worker.number} forgoes {partition}@{begin}-{end} of the state")
+            return
+        state.restore(self.log.read(topics.STATE, partition, begin, end), begin)
 
     def _fetch(self, worker: Worker) -> list[Batch]:
         batches = []
@@ -551,7 +561,7 @@ class World:
     def _give(self, partition: int, worker: Worker) -> None:
         """Restore the partition's table from the changelog, and resume where that says."""
         self.owner[partition] = worker
-        table = worker.follow(partition).data
+        table = worker.restore(partition).data
         worker.position[partition] = worker.orchestrator.own(partition, table)
         worker.triggers[partition] = self.routed[partition]
         self.say(f"worker {worker.number} owns {partition} from {worker.position[partition]}")
