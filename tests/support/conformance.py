@@ -102,8 +102,8 @@ class Log:
         ]
 
     def end(self, run: str) -> str | None:
-        events = self.events(run)
-        return _ENDS.get(events[-1]["type"]) if events else None
+        ends = [event["type"] for event in self.events(run) if event["type"] in _ENDS]
+        return _ENDS[ends[-1]] if ends else None  # what it cost may be told after it
 
 
 def check_schema(name: str, value: Any) -> None:
