@@ -7,7 +7,7 @@ into it. Rules:
 - Who restores, or follows as a standby, takes the records in order and skips those that reflect
   less of the inbox than what it has: the same messages make the same state, so it has that already.
 - What it is given says from where it was read. Behind a gap nothing is taken, or runs would be
-  there without their first records: it is read again from `offset`, by the next owner at the latest.
+  there without their first records: it is read again from `offset`, at the latest by a next owner.
 - The owner takes nothing from the log. What another one wrote may be ahead of its own memory, and a
   table of both would be neither's. It gets there by the inbox, and until then `offset` stays before
   that record, so that whoever goes on from this table reads it then.
