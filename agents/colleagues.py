@@ -16,18 +16,16 @@ from hashlib import sha256
 from typing import Any
 
 from msgspec.structs import replace
-from pydantic import ValidationError
 
-from agents.action import Action, explain
+from agents.action import Action
 from agents.context import Context
 from agents.errors import PermanentError
-from agents.outcome import failure_of, final, written
+from agents.outcome import failure_of, over_time, understood, written
 from agents.registry import AgentRegistry
 from agents.sandbox.actions import SandboxedActions
 from agents.threads import Threads
 from agents.time_limit import GRACE_S, OverTimeError, within
 from agents.workspace import Workspace
-from streams import duration
 from streams.records import Failure
 
 
@@ -90,17 +88,13 @@ class Colleagues:
             folder=Workspace(),
             colleagues=None,
         )
-        try:
-            parsed = action.parse(inputs)
-        except ValidationError as error:
-            return final("invalid_input", explain(error))
-        except Exception as error:  # noqa: BLE001 -- a validator of the agent's own may raise anything
-            return failure_of(error, context)
+        parsed = understood(action, inputs, context)
+        if isinstance(parsed, Failure):
+            return parsed
         try:
             return written(action, await self._called(action, context, parsed), context)
         except OverTimeError:
-            text = f"it did not finish within {duration.text(round(action.timeout * 1000))}"
-            return Failure(kind="timeout", message=text)
+            return over_time(action.timeout)
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- an agent may raise anything
             return failure_of(error, context)
         finally:

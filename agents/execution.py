@@ -20,15 +20,14 @@ from functools import partial
 from typing import Any
 
 from msgspec import UNSET, Raw
-from pydantic import ValidationError
 
-from agents.action import Action, explain
+from agents.action import Action
 from agents.attempt import Attempt
 from agents.blob import BlobKeeper, MemoryBlobs, ProjectBlobs
 from agents.colleagues import Colleagues
 from agents.context import Context
 from agents.cost import DEFAULT_PRICE, Rate, compute
-from agents.outcome import failure_of, final, written
+from agents.outcome import failure_of, final, over_time, understood, written
 from agents.payloads import PayloadError, Payloads
 from agents.registry import AgentRegistry
 from agents.reporter import Say, nobody
@@ -36,7 +35,6 @@ from agents.sandbox.actions import SandboxedActions
 from agents.secrets import GivenSecrets, Secrets, SecretSource
 from agents.threads import Threads
 from agents.time_limit import GRACE_S, OverTimeError, within
-from streams import duration
 from streams.payload import INLINE_LIMIT, has_references
 from streams.records import Cost, Failure, Result, Task, TaskCancellation
 
@@ -173,19 +171,13 @@ class Execution:
             until = self._end_of(task, started_at)
             content = await self._payloads.inputs(task.project, content, until)
             limit = min(limit, max(0.0, until - asyncio.get_running_loop().time()))
-        try:
-            inputs = action.parse(content)
-        except ValidationError as error:
-            return final("invalid_input", explain(error))
-        except Exception as error:  # noqa: BLE001 -- a validator of the agent's own may raise anything
-            return failure_of(error, None)
+        inputs = understood(action, content, None)
+        if isinstance(inputs, Failure):
+            return inputs
         try:
             produced = await self._call(action, attempt, inputs, limit, started_at)
         except OverTimeError:
-            return Failure(
-                kind="timeout",
-                message=f"it did not finish within {duration.text(round(limit * 1000))}",
-            )
+            return over_time(limit)
         except asyncio.CancelledError as error:
             if _is_being_cancelled():
                 raise

@@ -13,6 +13,7 @@ from agents.action import Action, explain
 from agents.context import Context
 from agents.errors import PermanentError
 from agents.sandbox.actions import SandboxedError
+from streams import duration
 from streams.records import Failure
 
 _MESSAGE_LENGTH: Final = 2_000
@@ -34,6 +35,22 @@ def failure_of(error: BaseException, context: Context | None) -> Failure:
         retryable=not isinstance(error, PermanentError),
         error=type(error).__name__,
     )
+
+
+def over_time(seconds: float) -> Failure:
+    """What it means that an action took longer than it may."""
+    limit = duration.text(round(seconds * 1000))
+    return Failure(kind="timeout", message=f"it did not finish within {limit}")
+
+
+def understood(action: Action[Any, Any], content: bytes, context: Context | None) -> object:
+    """The inputs of an action, from their JSON; a `Failure` where they are not what it takes."""
+    try:
+        return action.parse(content)
+    except ValidationError as error:
+        return final("invalid_input", explain(error))
+    except Exception as error:  # noqa: BLE001 -- a validator of the agent's own may raise anything
+        return failure_of(error, context)
 
 
 def written(action: Action[Any, Any], produced: object, context: Context | None) -> bytes | Failure:

@@ -17,10 +17,11 @@ from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import clickhouse_connect
+from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver import options
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
-from sinks import guest_sql, native
+from sinks import guest_sql
 from sinks.guest_sql import QueryError
 from sinks.store import DEFAULT_LIMITS, Columns, Limits, Parameters, Rows, Store
 from streams.errors import CallerError, OperatorError
@@ -248,7 +249,7 @@ class ClickHouse:
         self._database = database
         self._limits = limits
         self._export = export
-        self._types: dict[str, dict[str, str]] = {}
+        self._types: dict[str, dict[str, Any]] = {}
         self._writer = _Role("writer", WRITERS, lambda: make(_WRITER))
         self._upkeep = _Role("upkeep", 1, lambda: make(_WRITER))
         self._readers = _Role("reader", READERS, lambda: make(_READER))
@@ -275,11 +276,12 @@ class ClickHouse:
 
         def insert(client: Client) -> None:
             types = self._column_types(client, table)
-            client.raw_insert(
+            client.insert(
                 table,
+                list(columns.values()),
                 column_names=list(columns),
-                insert_block=native.block(columns, types),
-                fmt="Native",
+                column_types=[types[name] for name in columns],
+                column_oriented=True,
                 settings={"insert_deduplication_token": token} if token else None,
             )
 
@@ -290,11 +292,11 @@ class ClickHouse:
                 f"{self._description} did not take rows for {table}: {_plain(error)}."
             ) from error
 
-    def _column_types(self, client: Client, table: str) -> dict[str, str]:
-        """Asked once a table."""
+    def _column_types(self, client: Client, table: str) -> dict[str, Any]:
+        """Asked once a table: the client would ask before every insert."""
         if table not in self._types:
             answer = client.query(f"DESCRIBE TABLE {table}").result_rows
-            self._types[table] = {row[0]: row[1] for row in answer}
+            self._types[table] = {row[0]: get_from_name(row[1]) for row in answer}
         return self._types[table]
 
     async def query(self, sql: str, parameters: Parameters | None = None) -> Rows:

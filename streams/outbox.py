@@ -9,20 +9,18 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from struct import unpack_from
 from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
-from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.partitioner import murmur2
 
 from streams.errors import OperatorError
 
 BATCH_BYTES: Final = 1024 * 1024
 REQUEST_BYTES: Final = 9 * 1024 * 1024
 """The largest record, and request, that we send; the broker's limit has to allow it."""
-_LARGEST_BATCH: Final = REQUEST_BYTES - 64 * 1024  # `flush` cuts sooner, where it may
 
 _log = structlog.get_logger(__name__)
 
@@ -37,20 +35,7 @@ _Out = tuple[bytes | None, bytes | None, list[Header]]
 @lru_cache(maxsize=65_536)
 def partition_of(key: str, partitions: int) -> int:
     """The partition that Kafka's default partitioner gives a key."""
-    return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
-
-
-def _murmur2(data: bytes) -> int:
-    """Kafka's hash of a key. aiokafka's own takes twice as long, and each start needs one."""
-    length = len(data)
-    h = 0x9747B28C ^ length
-    for word in unpack_from(f"<{length >> 2}I", data):
-        k = word * 0x5BD1E995 & 0xFFFFFFFF
-        h = h * 0x5BD1E995 & 0xFFFFFFFF ^ (k ^ k >> 24) * 0x5BD1E995 & 0xFFFFFFFF
-    if rest := length & 3:
-        h = (h ^ int.from_bytes(data[-rest:], "little")) * 0x5BD1E995 & 0xFFFFFFFF
-    h = (h ^ h >> 13) * 0x5BD1E995 & 0xFFFFFFFF
-    return h ^ h >> 15
+    return int(murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 
 class Parcel:
@@ -95,22 +80,6 @@ class Parcel:
         return tuple(self._records.items())
 
 
-class _Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka has no types
-    """A record batch that takes all of its records at once.
-
-    aiokafka's own way in, `append`, costs as much again for each record as what it calls.
-    """
-
-    def fill(self, records: Sequence[_Out], timestamp: int) -> bool:
-        """Put the records in, made at `timestamp` (milliseconds); False where there is no room."""
-        append = self._builder.append
-        for offset, (key, value, headers) in enumerate(records):
-            if append(offset, timestamp, key, value, headers) is None:
-                return False
-        self._relative_offset = len(records)
-        return True
-
-
 def _parts(records: list[_Out]) -> Iterator[list[_Out]]:
     """The records in parts of some `BATCH_BYTES`, in order; mostly all of them."""
     begin = size = 0
@@ -131,7 +100,7 @@ class Outbox:
             bootstrap_servers=bootstrap,
             client_id=client_id,
             enable_idempotence=True,
-            max_batch_size=_LARGEST_BATCH,
+            max_batch_size=REQUEST_BYTES - 64 * 1024,  # `flush` cuts sooner, where it may
             max_request_size=REQUEST_BYTES,
             linger_ms=0,
         )
@@ -167,9 +136,10 @@ class Outbox:
         now = int(time.time() * 1000)
         for (topic, partition), records in parcel.partitions():
             for part in [records] if whole else _parts(records):
-                batch = _Batch(_LARGEST_BATCH, 0)
-                if not batch.fill(part, now):
-                    raise AssertionError(f"a write to {topic} is too large for one batch")
+                batch = self._producer.create_batch()
+                for key, value, headers in part:
+                    if batch.append(timestamp=now, key=key, value=value, headers=headers) is None:
+                        raise AssertionError(f"a write to {topic} is too large for one batch")
                 pending.append(await self._producer.send_batch(batch, topic, partition=partition))
         sent = [await pending[0]] if len(pending) == 1 else await asyncio.gather(*pending)
         return [None if part.offset is None or part.offset < 0 else part.offset for part in sent]

@@ -41,14 +41,6 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f
 _PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,127}")
 _DEPTH: Final = "commandcenterdepth"
 _REQUIRED: Final = ("specversion", "id", "source", "type")
-_PLAIN: Final = frozenset(
-    {
-        "ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_project",
-        "ce_traceparent", f"ce_{_DEPTH}", "content-type", "traceparent",
-    }
-)  # fmt: skip
-"""Headers of a Kafka record that the package asks no more of than not to be empty, and a time."""
-_TIME: Final = re.compile(r"[\dT:-]{19}(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _MS_FROM: Final = 100_000_000_000
 """A numeric time of at least this is in milliseconds, below in seconds."""
 
@@ -103,23 +95,19 @@ def to_kafka(event: IncomingEvent) -> tuple[list[tuple[str, bytes]], bytes]:
     `from_kafka` gives the same event back.
     """
     trigger = event.trigger
-    headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", trigger.id.encode()),
-        ("ce_source", trigger.source.encode()),
-        ("ce_type", trigger.type.encode()),
-        ("ce_project", event.project.encode()),
-        ("content-type", b"application/json"),
-    ]
-    if trigger.subject is not None:
-        headers.append(("ce_subject", trigger.subject.encode()))
-    if trigger.time is not None:
-        headers.append(("ce_time", trigger.time.encode()))
-    if event.traceparent is not None:
-        headers.append(("ce_traceparent", event.traceparent.encode()))
-    if event.depth:
-        headers.append((f"ce_{_DEPTH}", str(event.depth).encode()))
-    return headers, bytes(trigger.data)
+    named = (
+        ("ce_specversion", "1.0"),
+        ("ce_id", trigger.id),
+        ("ce_source", trigger.source),
+        ("ce_type", trigger.type),
+        ("ce_subject", trigger.subject),
+        ("ce_time", trigger.time),
+        ("ce_project", event.project),
+        ("ce_traceparent", event.traceparent),
+        (f"ce_{_DEPTH}", str(event.depth) if event.depth else None),
+        ("content-type", "application/json"),
+    )
+    return [(name, text.encode()) for name, text in named if text is not None], bytes(trigger.data)
 
 
 def json_data(data: bytes, what: str = "data") -> msgspec.Raw:
@@ -167,8 +155,6 @@ def _binary(headers: dict[str, str], prefix: str, body: bytes) -> IncomingEvent:
     for name in _REQUIRED:
         if prefix + name not in headers:
             raise CallerError(f"missing {prefix}{name}: a CloudEvent needs it")
-    if prefix == "ce_" and _is_plain(headers):
-        return _plain_event(headers, _binary_data(body, headers.get("content-type")))
     try:
         if prefix == "ce_":  # the body is read below: the package would lose numbers and type
             encoded = {name: content.encode() for name, content in headers.items()}
@@ -181,44 +167,6 @@ def _binary(headers: dict[str, str], prefix: str, body: bytes) -> IncomingEvent:
         raise CallerError(f"not a CloudEvent: {error}") from error
     data = _binary_data(body, headers.get("content-type"))
     return _event(event, headers.get(prefix + "time"), data, headers)
-
-
-def _is_plain(headers: Mapping[str, str]) -> bool:
-    """Whether the package would find nothing wrong; to ask it costs more than all the rest."""
-    return (
-        headers["ce_specversion"] == "1.0"
-        and headers.keys() <= _PLAIN
-        and all(headers.values())
-        and ("ce_time" not in headers or _is_time(headers["ce_time"]))
-    )
-
-
-def _is_time(text: str) -> bool:
-    """Whether it is a time in its usual form; the package takes some others too."""
-    try:
-        return bool(_TIME.fullmatch(text) and datetime.fromisoformat(text))
-    except ValueError:
-        return False
-
-
-def _plain_event(headers: Mapping[str, str], data: msgspec.Raw) -> IncomingEvent:
-    trigger = Trigger(
-        id=headers["ce_id"],
-        source=headers["ce_source"],
-        type=headers["ce_type"],
-        subject=headers.get("ce_subject"),
-        time=headers.get("ce_time"),
-        data=data,
-    )
-    traceparent = headers.get("ce_traceparent") or headers.get("traceparent")
-    project = headers.get("ce_project")
-    depth = headers.get(f"ce_{_DEPTH}")
-    return IncomingEvent(
-        trigger,
-        DEFAULT_PROJECT if project is None else _project(project),
-        None if traceparent is None else trace_context(traceparent),
-        0 if depth is None else _number(depth),
-    )
 
 
 def _binary_data(body: bytes, content_type: str | None) -> msgspec.Raw:

@@ -54,44 +54,6 @@ def test_binary_mode_of_kafka() -> None:
     )
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from(
-            [
-                "ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_project",
-                "ce_traceparent", "ce_commandcenterdepth", "content-type", "traceparent",
-            ]
-        ),
-        st.sampled_from(["", "1.0", "0.3", "shop", "A b", "é", "3", "text/plain", TRACE]),
-    ),
-    st.none()
-    | st.datetimes(timezones=st.timezones()).map(str)
-    | st.from_regex(
-        r"(0000|2025)-(02|1\d)-(\d\d)[T ](\d\d):(\d\d):(00|59|60)(\.\d{0,8})?([zZ]|[+-]\d\d:?\d\d)",
-        fullmatch=True,
-    ),
-    st.sampled_from([b"", b"[1, 2]", b"x"]),
-)  # fmt: skip
-def test_plain_headers_are_understood_as_by_the_cloudevents_package(
-    named: dict[str, str], time: str | None, value: bytes
-) -> None:
-    named = {**BINARY, **named}
-    if time is None:
-        del named["ce_time"]
-    else:
-        named["ce_time"] = time.replace(" ", "T")
-    plain = [(name, text.encode()) for name, text in named.items()]
-
-    def read(headers: list[tuple[str, bytes]]) -> IncomingEvent | str:
-        try:
-            return from_kafka(headers, value, "x")
-        except CallerError as error:
-            return str(error)
-
-    # With an extension that is not known here the package is always asked.
-    assert read(plain) == read([*plain, ("ce_other", b"x")])
-
-
 def test_what_the_cloudevents_package_writes_is_read_in_all_four_modes() -> None:
     made = CloudEvent(
         {"id": "e1", "source": "/ci", "type": "repo.push", "datacontenttype": "application/json"},

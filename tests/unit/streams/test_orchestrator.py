@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from faust.types import TP
 from msgspec import Raw
@@ -67,8 +68,12 @@ class SentBatch(NamedTuple):
 class FakeProducer:
     """Keeps every batch that it was told to send."""
 
-    def __init__(self, **_: Any) -> None:
+    def __init__(self, *, max_batch_size: int, **_: Any) -> None:
+        self._limit = max_batch_size
         self.sent: list[tuple[str, SentBatch]] = []
+
+    def create_batch(self) -> BatchBuilder:
+        return BatchBuilder(self._limit, 0)
 
     async def send_batch(
         self, batch: Any, topic: str, *, partition: int

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from streams import outbox
-from streams.outbox import BATCH_BYTES, Outbox, Parcel
+from streams.outbox import BATCH_BYTES, REQUEST_BYTES, Outbox, Parcel
 
 
 class FakeProducer:
@@ -16,6 +17,9 @@ class FakeProducer:
 
     def __init__(self, **_: Any) -> None:
         self.sent: list[tuple[str, int, list[tuple[Any, ...]]]] = []
+
+    def create_batch(self) -> Any:
+        return BatchBuilder(REQUEST_BYTES - 64 * 1024, 0)
 
     async def send_batch(self, batch: Any, topic: str, *, partition: int) -> asyncio.Future[Any]:
         count = batch.record_count()
