@@ -12,7 +12,7 @@ from typing import Any
 from agents.context import Context
 from agents.reporter import Reporter, Say
 from agents.signals import Signals
-from streams.records import Task, TaskCancellation
+from streams.messages import Task, TaskCancellation
 
 
 class Attempt:

@@ -13,8 +13,8 @@ from functools import lru_cache
 from threading import Lock
 from typing import Final, NamedTuple, get_args
 
+from streams.cost import COST_DIGITS, COST_ENTRIES, COST_LIMIT, COST_TEXT, Cost, CostKind
 from streams.errors import AgentError
-from streams.records import COST_DIGITS, COST_ENTRIES, COST_LIMIT, COST_TEXT, Cost, CostKind
 
 Number = Decimal | int | str
 """An exact number; text as in `"0.0025"`."""

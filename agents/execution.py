@@ -35,8 +35,10 @@ from agents.sandbox.actions import SandboxedActions
 from agents.secrets import GivenSecrets, Secrets, SecretSource
 from agents.threads import Threads
 from agents.time_limit import GRACE_S, OverTimeError, within
+from streams.cost import Cost
+from streams.messages import Result, Task, TaskCancellation
 from streams.payload import INLINE_LIMIT, has_references
-from streams.records import Cost, Failure, Result, Task, TaskCancellation
+from streams.records import Failure
 
 
 class Execution:

@@ -23,16 +23,11 @@ from agents.payloads import Payloads
 from agents.registry import AgentRegistry
 from agents.secrets import GivenSecrets
 from streams.errors import NotFoundError
+from streams.events import Event
 from streams.ids import node_key, request_source
 from streams.lifecycle import TERMINAL, RunState
-from streams.payload import MissingBlobError, Reference, reference_in, reference_to
-from streams.plan import Plan
-from streams.records import (
-    Event,
-    Failure,
+from streams.messages import (
     Message,
-    NodeState,
-    NodeStatus,
     Occurrence,
     Progress,
     Result,
@@ -42,10 +37,13 @@ from streams.records import (
     Task,
     TaskCancellation,
     Timer,
-    Trigger,
 )
+from streams.payload import MissingBlobError, Reference, reference_in, reference_to
+from streams.plan import Plan
+from streams.records import Failure, NodeStatus, Trigger
 from streams.routing import REQUESTED_TYPE
 from streams.run import DEFAULT_LIMITS, Outcome, decide
+from streams.run_state import NodeState
 
 BEGIN: Final = 1_700_000_000_000
 """When the clock begins: 2023-11-14T22:13:20Z."""

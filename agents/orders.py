@@ -14,7 +14,7 @@ from prometheus_client import Counter
 from streams import codec, topics
 from streams.compacted_reader import CompactedReader
 from streams.errors import UnreadableRecordError
-from streams.records import TaskCancellation
+from streams.messages import TaskCancellation
 
 KEPT_S: Final = 3_600.0
 KEPT: Final = 10_000

@@ -13,7 +13,7 @@ from agents.registry import AgentRegistry
 from streams import codec, topics
 from streams.ids import worker_key
 from streams.outbox import Outbox, Parcel
-from streams.records import Serving, WorkerRecord
+from streams.registry import Serving, WorkerRecord
 
 _FAREWELL_S: Final = 1.0
 

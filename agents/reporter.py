@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final
 
 from agents.signals import Signals
-from streams.records import Progress, Task
+from streams.messages import Progress, Task
 
 SPACING_S: Final = 1.0
 _BEATS: Final = 3

@@ -31,8 +31,8 @@ from agents.recent_results import RecentResults
 from streams import codec, dead_letters, topics
 from streams.errors import UnreadableRecordError
 from streams.faust_shell import Batch, EngineApp
+from streams.messages import Progress, Result, Task, TaskCancellation
 from streams.outbox import Outbox, Parcel
-from streams.records import Progress, Result, Task, TaskCancellation
 from streams.tracing import Tracing
 from streams.watermark import Watermark
 

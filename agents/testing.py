@@ -21,16 +21,11 @@ from agents.workflow_answers import Answer, Approve, Asked, People
 from agents.workflow_result import NodeResult, WorkflowResult, told
 from streams import pattern
 from streams.errors import CallerError, DefinitionError
+from streams.events import NodeApprovalRequested, NodeAwaiting
 from streams.ids import run_id
+from streams.messages import Message, Occurrence, Start
 from streams.plan import Plan, parse
-from streams.records import (
-    Message,
-    NodeApprovalRequested,
-    NodeAwaiting,
-    Occurrence,
-    Start,
-    Trigger,
-)
+from streams.records import Trigger
 from streams.workflow_file import read, read_text
 
 __all__ = ["Answer", "Asked", "NodeResult", "WorkflowResult", "run_workflow"]

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from streams.errors import AgentError
-from streams.records import Approval, Message, NodeApprovalRequested
+from streams.events import NodeApprovalRequested
+from streams.messages import Approval, Message
 
 
 @dataclass(frozen=True, kw_only=True)

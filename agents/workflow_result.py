@@ -10,11 +10,9 @@ from msgspec import Raw
 
 from agents.cost import CURRENCY
 from agents.memory_log import BEGIN, Decided, MemoryLog
-from streams.plan import Plan
-from streams.records import (
-    Cost,
+from streams.cost import Cost
+from streams.events import (
     Event,
-    Failure,
     NodeApprovalRequested,
     NodeAwaiting,
     NodeCancelled,
@@ -25,14 +23,14 @@ from streams.records import (
     NodeRetrying,
     NodeSkipped,
     NodeSleeping,
-    NodeStatus,
     NodeSucceeded,
     RunCancelled,
     RunFailed,
-    RunStatus,
     RunSucceeded,
     RunTimedOut,
 )
+from streams.plan import Plan
+from streams.records import Failure, NodeStatus, RunStatus
 
 _STATUS: Final[Mapping[type, NodeStatus]] = {
     NodeApprovalRequested: NodeStatus.WAITING_APPROVAL,

@@ -6,7 +6,7 @@ from gateway.agents_view import AgentsView
 from gateway.requests import answer
 from gateway.services import AGENTS
 from gateway.views import AgentList, AgentView, ServerView, moment
-from streams.records import AgentRecord
+from streams.registry import AgentRecord
 
 
 async def list_agents(request: web.Request) -> web.Response:

@@ -20,7 +20,7 @@ from streams.action_inputs import input_problems
 from streams.compacted_reader import CompactedReader
 from streams.errors import NotFoundError, Problem, UnreadableRecordError
 from streams.ids import WORKER_KEYS
-from streams.records import AgentRecord, Serving, WorkerRecord
+from streams.registry import AgentRecord, Serving, WorkerRecord
 from streams.topics import AGENTS
 from streams.workflow import WorkflowSpec
 

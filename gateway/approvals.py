@@ -20,8 +20,8 @@ from gateway.runs import all_told_is_recorded, told_so_far
 from gateway.services import READS, WRITER
 from streams import codec
 from streams.errors import CallerError, NotFoundError
+from streams.messages import Approval
 from streams.plan import Plan
-from streams.records import Approval
 from streams.topics import INBOX
 
 STATES: Final = ("pending", "decided")

@@ -15,16 +15,9 @@ from aiohttp import web
 
 from gateway.record_schemas import REF, record_schemas
 from streams import topics
-from streams.records import (
-    AgentRecord,
-    DeadLetter,
-    Decision,
-    Progress,
-    Result,
-    Task,
-    TaskCancellation,
-    WorkerRecord,
-)
+from streams.events import Decision
+from streams.messages import DeadLetter, Progress, Result, Task, TaskCancellation
+from streams.registry import AgentRecord, WorkerRecord
 from streams.topics import Topic
 
 _JSON: Final = "application/json"
@@ -206,7 +199,7 @@ def text() -> str:
     written: str = yaml.dump(
         document(), Dumper=_InFull, sort_keys=False, allow_unicode=True, width=100
     )
-    return "# Made by `make docs` from streams/records.py and gateway/asyncapi.py.\n" + written
+    return "# Made by `make docs` from streams/messages.py and gateway/asyncapi.py.\n" + written
 
 
 class _InFull(yaml.SafeDumper):

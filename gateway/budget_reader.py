@@ -5,9 +5,9 @@ from typing import Any, Self
 import structlog
 
 from streams import codec
+from streams.budget import Budget
 from streams.compacted_reader import CompactedReader
 from streams.errors import NotFoundError, UnreadableRecordError
-from streams.records import Budget
 from streams.topics import BUDGETS
 
 _log = structlog.get_logger(__name__)

@@ -15,9 +15,9 @@ from gateway.services import BUDGETS, COSTS, READS, SERVICES, WRITER
 from gateway.views import moment
 from sinks.costs import CostFilter, Dimension
 from streams import codec, topics
-from streams.budget import month_of, standing
+from streams.budget import Budget, month_of, standing
+from streams.cost import COST_DIGITS, COST_LIMIT
 from streams.errors import CallerError
-from streams.records import COST_DIGITS, COST_LIMIT, Budget
 from streams.trigger import DEFAULT_PROJECT
 from streams.workflow import NAME, TAG
 

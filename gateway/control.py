@@ -11,7 +11,8 @@ from gateway.runs import told_so_far
 from gateway.services import WRITER
 from streams import codec
 from streams.lifecycle import TERMINAL
-from streams.records import Cancel, Pause, Resume, RunMessage, RunStatus
+from streams.messages import Cancel, Pause, Resume, RunMessage
+from streams.records import RunStatus
 from streams.topics import INBOX
 
 _SAID_BY: Final = ("reason", "requestedBy")

@@ -19,8 +19,8 @@ from sinks import focus
 from sinks.costs import CostFilter, Dimension, Row
 from sinks.decision_record import TIME_LIMIT
 from streams.budget import month_of
+from streams.cost import CostKind
 from streams.errors import CallerError, OperatorError
-from streams.records import CostKind
 
 _log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from gateway.views import DeadLetterList, DeadLetterView, moment
 from streams import codec, letters
 from streams.errors import CallerError, NotFoundError
 from streams.letters import AlreadyClosedError, Entry, LetterId, LetterState, Purged, Replayed
-from streams.records import DeadLetter
+from streams.messages import DeadLetter
 from streams.topics import DEAD_LETTERS
 
 _BUSY: Final = web.AppKey("busy", asyncio.Lock)

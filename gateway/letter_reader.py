@@ -12,8 +12,8 @@ from prometheus_client import Gauge
 from streams import codec
 from streams.errors import NotFoundError, OperatorError
 from streams.letters import Entry, LetterBook, join
+from streams.messages import DeadLetter
 from streams.outbox import REQUEST_BYTES
-from streams.records import DeadLetter
 from streams.topics import DEAD_LETTERS
 
 _log = structlog.get_logger(__name__)

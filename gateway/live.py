@@ -34,7 +34,7 @@ _offset = attrgetter("offset")
 
 
 class Heading(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """The part of a decision that says what it is about (see `streams.records.Decision`)."""
+    """The part of a decision that says what it is about (see `streams.events.Decision`)."""
 
     run: str
     project: str

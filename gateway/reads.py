@@ -20,7 +20,8 @@ from gateway.run_views import (
 )
 from gateway.views import moment
 from sinks.history import ApprovalFilter, EventFilter, History, RunFilter
-from streams.records import NodeApproved, NodeRejected, NodeStatus, RunStatus
+from streams.events import NodeApproved, NodeRejected
+from streams.records import NodeStatus, RunStatus
 
 _PAGE: Final = 2_000
 _said: Final = msgspec.json.Decoder(NodeApproved | NodeRejected)

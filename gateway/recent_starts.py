@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-from streams.records import Start
+from streams.messages import Start
 
 _KEPT: Final = 10_000
 

@@ -20,11 +20,13 @@ from streams import codec
 from streams.blob_store import BlobStore, MissingContentError
 from streams.draft import PAYLOAD_LIMIT
 from streams.errors import CallerError, TooLargeError
+from streams.events import Event, RunStarted
 from streams.ids import run_id
 from streams.lifecycle import TERMINAL
+from streams.messages import Start
 from streams.payload import as_reference
 from streams.plan import Plan
-from streams.records import Edit, Event, Origin, Reused, RunStarted, RunStatus, Start
+from streams.records import Edit, Origin, Reused, RunStatus
 from streams.topics import INBOX
 from streams.trigger import trace_context
 

@@ -13,10 +13,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Raw
 
-from streams.ids import COMPENSATION
-from streams.plan import Plan
-from streams.records import (
-    Edit,
+from streams.events import (
     Event,
     NodeCancelled,
     NodeEdited,
@@ -29,6 +26,9 @@ from streams.records import (
     RunFailed,
     RunTimedOut,
 )
+from streams.ids import COMPENSATION
+from streams.plan import Plan
+from streams.records import Edit
 
 _NULL: Final = Raw(b"null")
 

@@ -8,7 +8,7 @@ from decimal import Context, Decimal
 from typing import Any, Final, NamedTuple
 
 from gateway.run_views import CostTotal, CostView
-from streams.records import Cost, CostKind
+from streams.cost import Cost, CostKind
 
 _EXACT: Final = Context(prec=60)
 _KINDS: Final = ("compute", "tokens", "api")

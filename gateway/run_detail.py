@@ -30,23 +30,20 @@ from gateway.run_views import (
 )
 from gateway.views import moment
 from streams.errors import UnreadableRecordError
-from streams.lifecycle import SETTLED, TERMINAL
-from streams.plan import Plan
-from streams.records import (
+from streams.events import (
     Event,
-    Origin,
-    Parent,
     RunCancelled,
     RunEnding,
     RunFailed,
     RunPaused,
     RunResumed,
     RunStarted,
-    RunStatus,
     RunSucceeded,
     RunTimedOut,
-    Trigger,
 )
+from streams.lifecycle import SETTLED, TERMINAL
+from streams.plan import Plan
+from streams.records import Origin, Parent, RunStatus, Trigger
 from streams.trigger import trace_context
 
 SHOWN_WAITING: Final = 100

@@ -13,8 +13,9 @@ from gateway.run_detail import EventRow, decoded
 from gateway.run_nodes import RunNodes
 from gateway.run_views import ItemCounts, ItemView
 from streams.errors import NotFoundError
+from streams.events import NodeFannedOut
 from streams.plan import Plan
-from streams.records import NodeFannedOut, NodeStatus
+from streams.records import NodeStatus
 
 _STATUS: Final[Mapping[str, NodeStatus]] = {
     "": NodeStatus.PENDING,

@@ -26,11 +26,7 @@ from gateway.run_views import (
     ProgressView,
 )
 from gateway.views import moment
-from streams.ids import COMPENSATION, node_key
-from streams.payload import as_reference
-from streams.plan import NodePlan, Plan
-from streams.records import (
-    Failure,
+from streams.events import (
     NodeApprovalRequested,
     NodeApproved,
     NodeAwaiting,
@@ -47,10 +43,13 @@ from streams.records import (
     NodeSkipped,
     NodeSleeping,
     NodeStarted,
-    NodeStatus,
     NodeStopping,
     NodeSucceeded,
 )
+from streams.ids import COMPENSATION, node_key
+from streams.payload import as_reference
+from streams.plan import NodePlan, Plan
+from streams.records import Failure, NodeStatus
 
 Fields = dict[str, Any]
 

@@ -14,8 +14,9 @@ from gateway.run_detail import SHOWN_WAITING, EventRow, ItemsTold, Told, decoded
 from gateway.run_items import counts_of, events_that_mean
 from gateway.run_nodes import COMPOSED_ITEMS
 from gateway.run_views import ItemCounts
+from streams.events import Event, NodeFannedOut, NodeSucceeded
 from streams.plan import Plan
-from streams.records import Event, NodeFannedOut, NodeStatus, NodeSucceeded
+from streams.records import NodeStatus
 
 Item = tuple[str, int]
 """An item of a node."""

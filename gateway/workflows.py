@@ -25,8 +25,9 @@ from streams import catalog, codec, publishing
 from streams.definition_limits import DefinitionLimits
 from streams.errors import CallerError, DefinitionError, NotFoundError
 from streams.ids import run_id
+from streams.messages import Start
 from streams.plan import Plan, parse
-from streams.records import RunStatus, Start, Trigger
+from streams.records import RunStatus, Trigger
 from streams.topics import INBOX
 from streams.trigger import DEFAULT_PROJECT, trace_context
 from streams.workflow import json_schema

@@ -26,8 +26,8 @@ from streams import letters, topics
 from streams.errors import CallerError, OperatorError, UnreadableRecordError
 from streams.findings import Finding, Findings, Place
 from streams.ledger import PartitionAudit
+from streams.messages import DeadLetter
 from streams.outbox import partition_of
-from streams.records import DeadLetter
 from streams.trigger_ledger import TriggerAudit, WorkflowHistory
 
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Sequence[Mapping[str, Any]]]]

@@ -39,10 +39,11 @@ from streams.blob_store import BlobStore
 from streams.engine import Engine
 from streams.errors import OperatorError
 from streams.faust_shell import EngineApp
+from streams.messages import TaskCancellation
 from streams.orchestrator import Orchestrator
 from streams.outbox import Outbox, Parcel
 from streams.publishing import CatalogReader
-from streams.records import AgentRecord, TaskCancellation
+from streams.registry import AgentRecord
 from streams.router import Router
 from streams.run import Limits
 

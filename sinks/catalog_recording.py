@@ -18,10 +18,10 @@ from sinks.decision_record import COUNT_LIMIT, TIME_LIMIT
 from sinks.recording import DeadLetterBox, LogRecord
 from sinks.store import Store
 from streams import codec, topics
+from streams.catalog import Definition
 from streams.compacted_reader import CompactedReader
 from streams.errors import OperatorError, UnreadableRecordError
 from streams.ids import WORKER_KEYS
-from streams.records import Definition
 
 _log = structlog.get_logger(__name__)
 _unreadable = Counter(

@@ -10,7 +10,8 @@ from msgspec import Meta, Raw, Struct
 
 from streams import codec
 from streams.errors import UnreadableRecordError
-from streams.records import FORMAT, Event
+from streams.events import Event
+from streams.records import FORMAT
 
 TIME_LIMIT: Final = 10_413_792_000_000
 """2300-01-01 in milliseconds: the store's times end there."""
@@ -27,7 +28,7 @@ _Count = Annotated[int, Meta(ge=0, lt=COUNT_LIMIT)]
 
 
 class DecisionHead(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
-    """`streams.records.Decision`, field for field in its order, with its events undecoded."""
+    """`streams.events.Decision`, field for field in its order, with its events undecoded."""
 
     run: str
     project: str

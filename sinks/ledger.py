@@ -22,11 +22,12 @@ from typing import Any, Final, NamedTuple
 from sinks import decision_record, known_runs
 from sinks.decision_record import DecisionRecord
 from sinks.projection import AGENT_RUN_COLUMNS, EVENT_COLUMNS, project
+from streams.cost import Cost
 from streams.errors import UnreadableRecordError
+from streams.events import RunStarted
 from streams.findings import Findings, Place
 from streams.ledger import Fresh
 from streams.lifecycle import TERMINAL, RunState
-from streams.records import Cost, RunStarted
 
 WIDTH: Final = 1_000
 """Offsets of a range whose events are summed up together."""

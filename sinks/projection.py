@@ -19,8 +19,7 @@ from msgspec import Raw
 
 from sinks.decision_record import DecisionRecord
 from sinks.known_runs import KnownRuns, Recorded
-from streams.ids import task_id
-from streams.records import (
+from streams.events import (
     Event,
     NodeApprovalRequested,
     NodeCancelled,
@@ -40,6 +39,7 @@ from streams.records import (
     RunSucceeded,
     RunTimedOut,
 )
+from streams.ids import task_id
 
 EVENT_COLUMNS: Final = (
     "seq",

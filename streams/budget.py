@@ -11,11 +11,36 @@ Rules:
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
+
+from streams.cost import number_problem
+from streams.records import FORMAT, Value
 
 _EXACT: Final = Context(prec=60)
 _STEP: Final = Decimal("0.000001")
 _DAY_MS: Final = 86_400_000
+
+
+class Budget(Value, frozen=True, kw_only=True):
+    """What may be spent in a month, UTC: by one `workflow`, by those with a `tag`, or by a project.
+
+    Its key is `project/name`; the newest record counts, and a tombstone takes the budget away.
+    """
+
+    project: str
+    name: str
+    amount: Decimal
+    currency: str
+    set_at: int
+    set_by: str = ""
+    workflow: str | None = None
+    tag: str | None = None
+    v: Literal[1] = FORMAT
+
+    def __post_init__(self) -> None:
+        """Refuse an amount that no cost could have."""
+        if problem := number_problem(self.amount):
+            raise ValueError(problem)
 
 
 class Month(NamedTuple):

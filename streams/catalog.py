@@ -9,16 +9,42 @@ Rules:
 """
 
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
+from msgspec import Raw
 
 from streams import pattern
 from streams.errors import DefinitionError
 from streams.plan import Plan, parse
-from streams.records import CatalogRecord, Definition, Retirement
+from streams.records import FORMAT, Value
 
 _CACHED_TYPES: Final = 10_000
+
+
+class Definition(Value, tag_field="type", tag="definition", frozen=True, kw_only=True):
+    """One version of a workflow. The first record of a (project, name, version) is the one."""
+
+    project: str
+    name: str
+    version: int
+    digest: str
+    published_at: int
+    definition: Raw
+    v: Literal[1] = FORMAT
+
+
+class Retirement(Value, tag_field="type", tag="retirement", frozen=True, kw_only=True):
+    """Versions up to `version` start no new runs; runs in progress stay on theirs."""
+
+    project: str
+    name: str
+    version: int
+    retired_at: int
+    v: Literal[1] = FORMAT
+
+
+CatalogRecord = Definition | Retirement
 
 
 class Published:

@@ -9,22 +9,14 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from streams.budget import Budget
+from streams.catalog import CatalogRecord
 from streams.errors import UnreadableRecordError
-from streams.records import (
-    FORMAT,
-    AgentRecord,
-    Budget,
-    CatalogRecord,
-    DeadLetter,
-    Decision,
-    Message,
-    NodeState,
-    RunHead,
-    Task,
-    TaskCancellation,
-    Trigger,
-    WorkerRecord,
-)
+from streams.events import Decision
+from streams.messages import DeadLetter, Message, Task, TaskCancellation
+from streams.records import FORMAT, Trigger
+from streams.registry import AgentRecord, WorkerRecord
+from streams.run_state import NodeState, RunHead
 
 T = TypeVar("T")
 

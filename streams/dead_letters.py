@@ -13,8 +13,8 @@ from prometheus_client import Counter
 
 from streams import letters
 from streams.ids import spread
+from streams.messages import DeadLetter
 from streams.outbox import Parcel
-from streams.records import DeadLetter
 from streams.topics import DEAD_LETTERS
 
 _log = structlog.get_logger(__name__)

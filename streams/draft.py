@@ -9,25 +9,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from streams.events import Decision, Event, RunEnding
 from streams.ids import COMPENSATION
 from streams.lifecycle import Fold, RunState
+from streams.messages import RunMessage, RunRequest, Task, TaskCancellation
 from streams.payload import INLINE_LIMIT, Blobs, Reference, reference_to
 from streams.plan import NodePlan, Plan
-from streams.records import (
-    Decision,
-    Ending,
-    Event,
-    Failure,
-    NodeState,
-    RunEnding,
-    RunHead,
-    RunMessage,
-    RunRequest,
-    RunStatus,
-    Task,
-    TaskCancellation,
-    Trigger,
-)
+from streams.records import Failure, RunStatus, Trigger
+from streams.run_state import Ending, NodeState, RunHead
 from streams.scope import RunScope
 
 PAYLOAD_LIMIT: Final = 1024 * 1024

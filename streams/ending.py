@@ -22,24 +22,20 @@ from msgspec.structs import replace
 
 from streams import steps
 from streams.draft import Draft
-from streams.ids import COMPENSATION, node_key
-from streams.lifecycle import SETTLED
-from streams.plan import NodePlan
-from streams.records import (
-    Ending,
-    Failure,
+from streams.events import (
     NodeCancelled,
-    NodeState,
-    NodeStatus,
-    Result,
     RunCancelled,
     RunEnding,
     RunFailed,
-    RunStatus,
     RunSucceeded,
     RunTimedOut,
-    Trigger,
 )
+from streams.ids import COMPENSATION, node_key
+from streams.lifecycle import SETTLED
+from streams.messages import Result
+from streams.plan import NodePlan
+from streams.records import Failure, NodeStatus, RunStatus, Trigger
+from streams.run_state import Ending, NodeState
 from streams.template import TemplateError
 
 FINISHED_TYPE = "commandcenter.run.finished"

@@ -23,9 +23,11 @@ import msgspec
 
 from streams import codec
 from streams.errors import UnreadableRecordError
+from streams.events import Decision, NodeCharged
 from streams.findings import Findings, LogRecord, Place
 from streams.lifecycle import TERMINAL, RunState, evolve
-from streams.records import Decision, NodeCharged, RunHead, Start
+from streams.messages import Start
+from streams.run_state import RunHead
 from streams.run_store import OFFSET_KEY, REMEMBERED_MS, records_of
 from streams.state_log import reads_of
 

@@ -22,7 +22,8 @@ from msgspec.structs import replace
 
 from streams import codec, topics
 from streams.errors import CallerError, NotFoundError, UnreadableRecordError
-from streams.records import FORMAT, DeadLetter
+from streams.messages import DeadLetter
+from streams.records import FORMAT
 
 REPLAYED: Final = "commandcenter-replayed"
 """Header of a replayed record: the id of its letter."""

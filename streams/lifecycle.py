@@ -20,13 +20,9 @@ from immutables import Map
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from streams.ids import COMPENSATION, attempt_key, node_key
-from streams.payload import Blobs, as_reference
-from streams.records import (
+from streams.events import (
     Decision,
-    Ending,
     Event,
-    Failure,
     NodeApprovalRequested,
     NodeApproved,
     NodeAwaiting,
@@ -44,22 +40,21 @@ from streams.records import (
     NodeSkipped,
     NodeSleeping,
     NodeStarted,
-    NodeState,
-    NodeStatus,
     NodeStopping,
     NodeSucceeded,
     RunCancelled,
     RunEnding,
     RunFailed,
-    RunHead,
     RunPaused,
     RunResumed,
     RunStarted,
-    RunStatus,
     RunSucceeded,
     RunTimedOut,
-    Trigger,
 )
+from streams.ids import COMPENSATION, attempt_key, node_key
+from streams.payload import Blobs, as_reference
+from streams.records import Failure, NodeStatus, RunStatus, Trigger
+from streams.run_state import Ending, NodeState, RunHead
 
 _ENDS: Final = frozenset(
     {RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.TIMED_OUT}

@@ -28,23 +28,14 @@ from streams.errors import CommandCenterError, OperatorError
 from streams.faust_shell import Batch
 from streams.ids import request_source, spread
 from streams.lifecycle import TERMINAL, RunState
+from streams.messages import Cancel, Message, Occurrence, RunMessage, RunRequest, Start, Timer
 from streams.outbox import BATCH_BYTES, Header, Outbox, Parcel, partition_of
 from streams.payload import MissingBlobError, Reference
 from streams.plan import Plan
-from streams.records import (
-    Cancel,
-    Message,
-    Occurrence,
-    RunHead,
-    RunMessage,
-    RunRequest,
-    RunStatus,
-    Start,
-    Timer,
-    Trigger,
-)
+from streams.records import RunStatus, Trigger
 from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
+from streams.run_state import RunHead
 from streams.run_store import OFFSET_KEY, RunStore
 from streams.state_log import READS, Change
 from streams.template import LostPayloadError

@@ -14,11 +14,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streams import codec
-from streams.catalog import Catalog, record_key
+from streams.catalog import Catalog, CatalogRecord, Definition, Retirement, record_key
 from streams.compacted_reader import CompactedReader
 from streams.errors import NotFoundError, OperatorError, UnreadableRecordError
 from streams.plan import Plan
-from streams.records import CatalogRecord, Definition, Retirement
 from streams.topics import WORKFLOWS
 from streams.workflow import WorkflowSpec
 

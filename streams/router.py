@@ -20,9 +20,10 @@ from streams.ending import FINISHED_TYPE
 from streams.errors import CallerError, CommandCenterError, OperatorError, TooLargeError
 from streams.faust_shell import Batch
 from streams.ids import run_id
+from streams.messages import Cancel, Occurrence, Result, RunRequest, Start
 from streams.outbox import Outbox, Parcel, partition_of
 from streams.payload import INLINE_LIMIT, reference_to
-from streams.records import Cancel, Failure, Occurrence, Result, RunRequest, Start, Trigger
+from streams.records import Failure, Trigger
 from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE, judge
 from streams.run import PAYLOAD_LIMIT, Limits
 from streams.tracing import traceparent_of

@@ -20,16 +20,8 @@ import msgspec
 
 from streams import duration, ending, pattern, steps
 from streams.draft import PAYLOAD_LIMIT, Draft, Limits, Outcome
-from streams.ids import attempt_key, node_key
-from streams.lifecycle import TERMINAL, RunState, evolve
-from streams.payload import Blobs, as_reference, no_blobs
-from streams.plan import Plan
-from streams.records import (
-    Approval,
-    Cancel,
+from streams.events import (
     Decision,
-    Failure,
-    Message,
     NodeApproved,
     NodeCharged,
     NodeEdited,
@@ -37,21 +29,28 @@ from streams.records import (
     NodeRejected,
     NodeReused,
     NodeStarted,
-    NodeState,
-    NodeStatus,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+)
+from streams.ids import attempt_key, node_key
+from streams.lifecycle import TERMINAL, RunState, evolve
+from streams.messages import (
+    Approval,
+    Cancel,
+    Message,
     Occurrence,
     Pause,
     Progress,
     Result,
     Resume,
-    RunHead,
-    RunPaused,
-    RunResumed,
-    RunStarted,
-    RunStatus,
     Start,
     Timer,
 )
+from streams.payload import Blobs, as_reference, no_blobs
+from streams.plan import Plan
+from streams.records import Failure, NodeStatus, RunStatus
+from streams.run_state import NodeState, RunHead
 from streams.scope import RunScope
 from streams.template import TemplateError
 

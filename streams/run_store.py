@@ -22,9 +22,10 @@ from streams import codec
 from streams.errors import UnreadableRecordError
 from streams.ids import node_key
 from streams.lifecycle import TERMINAL, Items, RunState
+from streams.messages import Occurrence
 from streams.pattern import matches
-from streams.records import NodeState, Occurrence
 from streams.run import Outcome
+from streams.run_state import NodeState
 from streams.state_log import Change
 from streams.timers import Timers
 from streams.topics import DAY_MS

@@ -13,7 +13,8 @@ import msgspec
 from streams.ids import node_key
 from streams.lifecycle import SETTLED
 from streams.payload import Blobs, as_reference, has_references, reference_in
-from streams.records import Failure, NodeState, NodeStatus, RunHead, Trigger
+from streams.records import Failure, NodeStatus, Trigger
+from streams.run_state import NodeState, RunHead
 from streams.template import Reference, TemplateError, follow
 
 _MISSING: Final = object()

@@ -19,13 +19,7 @@ import msgspec
 
 from streams.draft import Draft
 from streams.duration import moment
-from streams.ids import COMPENSATION, child_run_id, node_key, task_id
-from streams.lifecycle import SETTLED
-from streams.payload import as_reference, reference_in
-from streams.plan import NodePlan, Work
-from streams.records import (
-    Cancel,
-    Failure,
+from streams.events import (
     NodeApprovalRequested,
     NodeAwaiting,
     NodeCancelled,
@@ -36,16 +30,16 @@ from streams.records import (
     NodeRetrying,
     NodeSkipped,
     NodeSleeping,
-    NodeState,
-    NodeStatus,
     NodeStopping,
     NodeSucceeded,
-    Parent,
-    Result,
-    RunRequest,
-    Task,
-    TaskCancellation,
 )
+from streams.ids import COMPENSATION, child_run_id, node_key, task_id
+from streams.lifecycle import SETTLED
+from streams.messages import Cancel, Result, RunRequest, Task, TaskCancellation
+from streams.payload import as_reference, reference_in
+from streams.plan import NodePlan, Work
+from streams.records import Failure, NodeStatus, Parent
+from streams.run_state import NodeState
 from streams.template import LostPayloadError, Scope, Template, TemplateError, kind_of
 from streams.workflow import ApprovalSpec
 

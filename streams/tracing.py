@@ -7,7 +7,9 @@ one gets a trace named by its run, so that the run id finds the trace.
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
-from streams.records import Failure, Result, RunHead, RunStatus, Task
+from streams.messages import Result, Task
+from streams.records import Failure, RunStatus
+from streams.run_state import RunHead
 
 _NS_PER_MS = 1_000_000
 

@@ -13,13 +13,14 @@ from typing import Final, NamedTuple
 import msgspec
 
 from streams import codec, pattern
-from streams.catalog import Published
+from streams.catalog import Published, Retirement
 from streams.ending import FINISHED_TYPE
 from streams.errors import CommandCenterError, DefinitionError, UnreadableRecordError
 from streams.findings import Findings, LogRecord, Place
 from streams.ids import run_id
 from streams.ledger import Expected, TellsEnd
-from streams.records import Retirement, RunRequest, Trigger
+from streams.messages import RunRequest
+from streams.records import Trigger
 from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE, judge
 from streams.run import PAYLOAD_LIMIT, Limits
 from streams.trigger import IncomingEvent, from_kafka

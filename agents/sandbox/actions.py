@@ -25,8 +25,9 @@ from agents.repository.checkout import Checkout, addresses, checked_out, surroun
 from agents.sandbox.calling import resolve
 from agents.sandbox.job import Call, Job, Limits, Problem
 from agents.sandbox.sandbox import Sandbox
+from streams.cost import Cost
 from streams.errors import AgentError, CallerError, CommandCenterError
-from streams.records import Cost, Failure
+from streams.records import Failure
 
 _CLONE: Final = f"{checked_out.__module__}:{checked_out.__qualname__}"
 _LEVELS: Final = frozenset({"debug", "info", "warning", "error", "critical"})

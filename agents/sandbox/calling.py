@@ -31,8 +31,8 @@ from agents.sandbox.wire import Answer, Asked, Cancel, Pipe, Raised, Returned, T
 from agents.secrets import Secrets
 from agents.signals import Signals
 from agents.workspace import Workspace
+from streams.cost import Cost
 from streams.errors import AgentError
-from streams.records import Cost
 
 _MESSAGE_LENGTH: Final = 100_000
 """Much more than is kept: the worker first cuts secrets out, and half of one it would not know."""

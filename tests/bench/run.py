@@ -31,10 +31,11 @@ from aiokafka.structs import TopicPartition
 
 from infra.topic_admin import ensure_topics
 from streams import codec, topics
+from streams.events import NodeSucceeded
 from streams.ids import run_id
 from streams.lifecycle import TERMINAL
 from streams.plan import parse
-from streams.records import NodeSucceeded, RunStatus
+from streams.records import RunStatus
 
 HERE = Path(__file__).parent
 HOPS = 8  # trigger, start, and task and result of each of three steps

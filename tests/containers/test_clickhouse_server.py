@@ -11,7 +11,8 @@ from sinks.clickhouse import open_store
 from sinks.history import History
 from sinks.recording import LogRecord, Recording
 from streams import codec
-from streams.records import Decision, RunStarted, RunStatus, RunSucceeded, Trigger
+from streams.events import Decision, RunStarted, RunSucceeded
+from streams.records import RunStatus, Trigger
 
 pytestmark = pytest.mark.containers
 

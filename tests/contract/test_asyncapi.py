@@ -14,7 +14,8 @@ from story import Story, order
 from agents import builtin
 from gateway import asyncapi
 from streams import codec
-from streams.records import Failure, Progress, Result
+from streams.messages import Progress, Result
+from streams.records import Failure
 
 HERE = Path(__file__).parent
 FILE = HERE.parents[1] / "docs" / "asyncapi.yaml"

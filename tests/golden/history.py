@@ -9,9 +9,9 @@ from msgspec import json as records
 
 from streams import codec
 from streams.lifecycle import RunState, evolve
+from streams.messages import Message
 from streams.payload import MissingBlobError, Reference, reference_to
 from streams.plan import parse
-from streams.records import Message
 from streams.run import Limits, Outcome, decide
 from streams.run_store import RunStore, records_of
 

@@ -10,22 +10,9 @@ from msgspec import Raw
 from random_life import ENDS, bring_to_end, chaos
 from random_workflow import definition
 
+from streams.messages import Approval, Cancel, Message, Occurrence, Pause, Progress, Result, Resume
 from streams.plan import parse
-from streams.records import (
-    Approval,
-    Cancel,
-    Edit,
-    Failure,
-    Message,
-    Occurrence,
-    Origin,
-    Pause,
-    Progress,
-    Result,
-    Resume,
-    Reused,
-    Trigger,
-)
+from streams.records import Edit, Failure, Origin, Reused, Trigger
 from streams.run import DEFAULT_LIMITS, Limits
 
 WAKE: Final = "wake"

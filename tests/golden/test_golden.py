@@ -12,7 +12,7 @@ from history import FOLDER, History, table_of
 from lives import LIVES
 
 from streams import codec
-from streams.records import Event
+from streams.events import Event
 
 FILES = sorted(FOLDER.glob("*/*.json"))
 WHAT_TO_DO = """

@@ -16,8 +16,8 @@ from system import System, define
 from infra.kafka_broker import free_port
 from infra.owned_process import OwnedProcess
 from streams import codec, topics
+from streams.messages import TaskCancellation
 from streams.plan import parse
-from streams.records import TaskCancellation
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 

@@ -20,12 +20,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from system import PARTITIONS, System, define, python_below
 
 from streams import codec, topics
-from streams.ids import run_id, spread, task_id
-from streams.outbox import partition_of
-from streams.plan import parse
-from streams.records import (
-    Approval,
-    Cancel,
+from streams.events import (
     Event,
     NodeApprovalRequested,
     NodeCancelled,
@@ -36,9 +31,12 @@ from streams.records import (
     NodeSucceeded,
     RunCancelled,
     RunFailed,
-    RunMessage,
     RunSucceeded,
 )
+from streams.ids import run_id, spread, task_id
+from streams.messages import Approval, Cancel, RunMessage
+from streams.outbox import partition_of
+from streams.plan import parse
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 

@@ -17,8 +17,9 @@ from sinks.clickhouse import open_store
 from sinks.recording import LogRecord
 from sinks.store import Columns, Store
 from streams import codec, topics
+from streams.catalog import Definition, Retirement
 from streams.errors import OperatorError
-from streams.records import AgentRecord, Definition, Retirement
+from streams.registry import AgentRecord
 
 NAME = "recorded-catalog"
 CATALOG = (topics.WORKFLOWS, topics.AGENTS, topics.BUDGETS)

@@ -21,14 +21,9 @@ from sinks.costs import CostFilter, Costs, Dimension
 from sinks.recording import LogRecord, Recording
 from sinks.store import Store
 from streams import codec, topics
-from streams.records import (
-    Cost,
-    Decision,
-    NodeSucceeded,
-    RunStarted,
-    RunStatus,
-    Trigger,
-)
+from streams.cost import Cost
+from streams.events import Decision, NodeSucceeded, RunStarted
+from streams.records import RunStatus, Trigger
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -21,7 +21,7 @@ from system import System
 from gateway.client import GatewayClient
 from infra.verification import through_gateway, verify
 from streams import codec, topics
-from streams.records import AgentRecord
+from streams.registry import AgentRecord
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 

@@ -19,9 +19,10 @@ from gateway.client import GatewayClient
 from infra.verification import through_gateway, verify
 from streams import codec, topics
 from streams.ids import run_id
+from streams.messages import Start
 from streams.outbox import partition_of
 from streams.plan import parse
-from streams.records import Start, Trigger
+from streams.records import Trigger
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 

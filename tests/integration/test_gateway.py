@@ -23,9 +23,10 @@ from sinks.recording import LogRecord
 from streams import codec
 from streams.blob_store import BlobStore
 from streams.lifecycle import RunState
+from streams.messages import DeadLetter, Message, Result, Start
 from streams.outbox import partition_of
 from streams.plan import Plan, parse
-from streams.records import AgentRecord, DeadLetter, Message, Result, Start
+from streams.registry import AgentRecord
 from streams.run import decide
 from streams.topics import AGENTS, DEAD_LETTERS, EVENTS, INBOX, TOPICS, TRIGGERS
 from streams.trigger import from_kafka

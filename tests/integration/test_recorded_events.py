@@ -25,26 +25,12 @@ from sinks.ledger import StoreAudit
 from sinks.recording import Recording
 from sinks.store import Store
 from streams import codec, topics
+from streams.cost import Cost
 from streams.findings import Findings
 from streams.ledger import PartitionAudit
+from streams.messages import Approval, Cancel, Occurrence, Pause, Progress, Result, Resume, Timer
 from streams.payload import reference_to
-from streams.records import (
-    Approval,
-    Cancel,
-    Cost,
-    Failure,
-    NodeStatus,
-    Occurrence,
-    Origin,
-    Parent,
-    Pause,
-    Progress,
-    Result,
-    Resume,
-    Reused,
-    Timer,
-    Trigger,
-)
+from streams.records import Failure, NodeStatus, Origin, Parent, Reused, Trigger
 
 TOPIC = topics.EVENTS
 

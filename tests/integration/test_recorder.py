@@ -24,7 +24,8 @@ from sinks.recording import LogRecord
 from sinks.store import Columns, Store
 from streams import codec
 from streams.errors import OperatorError
-from streams.records import Decision, RunStarted, RunStatus, RunSucceeded, Trigger
+from streams.events import Decision, RunStarted, RunSucceeded
+from streams.records import RunStatus, Trigger
 from streams.topics import Topic
 
 pytestmark = pytest.mark.kafka

@@ -16,10 +16,12 @@ from sinks.recording import LogRecord, Recording
 from sinks.store import Columns, Store
 from streams import codec
 from streams.errors import OperatorError
+from streams.events import Decision
 from streams.ids import run_id
 from streams.lifecycle import RunState
+from streams.messages import Cancel, Message, Result, Start
 from streams.plan import parse
-from streams.records import Cancel, Decision, Failure, Message, Result, RunStatus, Start, Trigger
+from streams.records import Failure, RunStatus, Trigger
 from streams.run import decide
 
 TOPIC = "test.events"

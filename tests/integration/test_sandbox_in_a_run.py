@@ -13,8 +13,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from system import PARTITIONS, System, define
 
 from streams import codec, topics
+from streams.events import Event, NodeProgressed, NodeSucceeded, RunFailed, RunStarted
 from streams.plan import parse
-from streams.records import Event, NodeProgressed, NodeSucceeded, RunFailed, RunStarted
 
 pytestmark = pytest.mark.kafka
 

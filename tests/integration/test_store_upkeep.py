@@ -15,7 +15,7 @@ from sinks.rollups import Rollups
 from sinks.store import Store
 from streams import codec, topics
 from streams.errors import OperatorError
-from streams.records import Decision
+from streams.events import Decision
 
 MINUTE = 60_000
 ROLLED_UP: tuple[tuple[str, str, str, str, str], ...] = (

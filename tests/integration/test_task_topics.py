@@ -11,7 +11,7 @@ from infra.task_topics import RegisteredAgents, TaskTopics
 from infra.topic_admin import ensure_topics
 from streams import codec, topics
 from streams.ids import worker_key
-from streams.records import AgentRecord, WorkerRecord
+from streams.registry import AgentRecord, WorkerRecord
 
 pytestmark = pytest.mark.kafka
 

@@ -6,25 +6,21 @@ from simulated_log import Log
 
 from streams import codec, topics
 from streams.ending import FINISHED_TYPE
-from streams.ids import task_id
-from streams.lifecycle import TERMINAL, RunState, evolve
-from streams.records import (
+from streams.events import (
     Decision,
     NodeDispatched,
     NodeRequested,
     NodeStopping,
-    Occurrence,
-    Parent,
-    Result,
     RunCancelled,
     RunFailed,
     RunStarted,
-    RunStatus,
     RunSucceeded,
     RunTimedOut,
-    Start,
-    Task,
 )
+from streams.ids import task_id
+from streams.lifecycle import TERMINAL, RunState, evolve
+from streams.messages import Occurrence, Result, Start, Task
+from streams.records import Parent, RunStatus
 from streams.run_store import OFFSET_KEY, RunStore, records_of
 
 _ENDS: Final = (RunSucceeded, RunFailed, RunTimedOut, RunCancelled)

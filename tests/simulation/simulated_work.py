@@ -9,8 +9,10 @@ from msgspec import Raw, json
 from random_life import cost_of
 from random_workflow import definition
 
+from streams.catalog import Definition
+from streams.messages import Progress, Result, Task
 from streams.payload import reference_to
-from streams.records import Definition, Failure, Progress, Result, Task
+from streams.records import Failure
 
 PROJECT: Final = "default"
 OUTPUTS: Final = (

@@ -37,20 +37,13 @@ from structlog.testing import capture_logs
 
 from streams import codec, orchestrator, router, topics
 from streams.catalog import Catalog
+from streams.events import NodeApprovalRequested
 from streams.faust_shell import Batch
+from streams.messages import Approval, Cancel, Pause, Resume, RunMessage, Start
 from streams.orchestrator import Decided, Orchestrator
 from streams.outbox import partition_of
 from streams.plan import Plan
-from streams.records import (
-    Approval,
-    Cancel,
-    NodeApprovalRequested,
-    Pause,
-    Resume,
-    RunMessage,
-    Start,
-    Trigger,
-)
+from streams.records import Trigger
 from streams.router import Router
 from streams.state_log import StateLog
 from streams.trigger import IncomingEvent, to_kafka

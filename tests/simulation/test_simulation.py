@@ -16,8 +16,9 @@ from simulator import Faults, World, check
 from structlog.testing import capture_logs
 
 from streams import codec, orchestrator, topics
+from streams.events import Event
 from streams.faust_shell import Batch
-from streams.records import Cancel, Event
+from streams.messages import Cancel
 from streams.router import Router
 from streams.run import Outcome
 from streams.run_store import RunStore

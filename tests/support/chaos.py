@@ -23,10 +23,11 @@ from gateway.client import GatewayClient
 from infra import verification as ledger
 from infra.verification import through_gateway
 from streams import codec, topics
+from streams.events import Decision
 from streams.ids import run_id
 from streams.lifecycle import TERMINAL
 from streams.plan import parse
-from streams.records import Decision, RunStatus
+from streams.records import RunStatus
 
 FULL: Final = os.environ.get("CHAOS") == "full"
 """Full size (`make chaos`), or the short form that every test run has."""

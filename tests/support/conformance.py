@@ -21,9 +21,9 @@ from system import PARTITIONS, define
 
 from streams import codec, topics
 from streams.ids import run_id
+from streams.messages import Approval, Cancel, RunMessage
 from streams.outbox import partition_of
 from streams.plan import parse
-from streams.records import Approval, Cancel, RunMessage
 
 ROOT = Path(__file__).parents[2]
 CASES = {file.stem: json.loads(file.read_text()) for file in ROOT.glob("docs/conformance/*.json")}

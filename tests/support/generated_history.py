@@ -15,7 +15,8 @@ from story import Story
 from sinks.recording import Recording
 from sinks.store import Store
 from streams import codec, topics
-from streams.records import Cost, Failure
+from streams.cost import Cost
+from streams.records import Failure
 
 BEGAN = 1_760_000_000_000
 DAY = 86_400_000

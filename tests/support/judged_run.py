@@ -11,15 +11,10 @@ from typing import Any, Final
 from msgspec import UNSET, Raw, json
 
 from streams import codec
-from streams.ids import COMPENSATION, attempt_key, node_key
-from streams.lifecycle import TERMINAL, RunState, evolve
-from streams.payload import MissingBlobError, Reference, reference_in, reference_to
-from streams.plan import Plan
-from streams.records import (
-    Cost,
+from streams.cost import Cost
+from streams.events import (
     Decision,
     Event,
-    Message,
     NodeApprovalRequested,
     NodeApproved,
     NodeAwaiting,
@@ -39,23 +34,21 @@ from streams.records import (
     NodeStarted,
     NodeStopping,
     NodeSucceeded,
-    Parent,
-    Result,
     RunCancelled,
     RunEnding,
     RunFailed,
     RunPaused,
-    RunRequest,
     RunResumed,
     RunStarted,
-    RunStatus,
     RunSucceeded,
     RunTimedOut,
-    Start,
-    Task,
-    Timer,
-    Trigger,
 )
+from streams.ids import COMPENSATION, attempt_key, node_key
+from streams.lifecycle import TERMINAL, RunState, evolve
+from streams.messages import Message, Result, RunRequest, Start, Task, Timer
+from streams.payload import MissingBlobError, Reference, reference_in, reference_to
+from streams.plan import Plan
+from streams.records import Parent, RunStatus, Trigger
 from streams.run import Limits, Outcome, decide
 from streams.run_store import RunStore, records_of
 from streams.timers import SLOT_MS

@@ -11,25 +11,22 @@ from judged_run import PARENT, SMALL, JudgedRun, start
 from msgspec import UNSET, Raw
 from random_workflow import CORRELATION, EVENT_TYPE, Choose
 
-from streams.payload import reference_to
-from streams.plan import Plan
-from streams.records import (
+from streams.cost import Cost
+from streams.messages import (
     Approval,
     Cancel,
-    Cost,
-    Edit,
-    Failure,
     Message,
     Occurrence,
     Pause,
     Progress,
     Result,
     Resume,
-    Reused,
     Start,
     Timer,
-    Trigger,
 )
+from streams.payload import reference_to
+from streams.plan import Plan
+from streams.records import Edit, Failure, Reused, Trigger
 from streams.run import Limits
 
 OUTPUTS = (

@@ -9,26 +9,24 @@ from msgspec import Raw
 from streams import codec
 from streams.ids import node_key
 from streams.lifecycle import RunState, evolve
-from streams.payload import Reference, reference_to
-from streams.plan import Plan, parse
-from streams.records import (
+from streams.messages import (
     Approval,
     Cancel,
-    Failure,
     Message,
-    NodeState,
     Occurrence,
     Pause,
     Progress,
     Result,
     Resume,
-    RunStatus,
     Start,
     Task,
     Timer,
-    Trigger,
 )
+from streams.payload import Reference, reference_to
+from streams.plan import Plan, parse
+from streams.records import Failure, RunStatus, Trigger
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
+from streams.run_state import NodeState
 
 T0 = 1_700_000_000_000
 

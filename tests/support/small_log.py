@@ -7,22 +7,14 @@ from typing import Any, NamedTuple
 from msgspec import UNSET, Raw
 
 from streams import codec, topics
+from streams.catalog import Definition, Retirement
+from streams.cost import Cost
+from streams.events import Decision
 from streams.ids import run_id
 from streams.lifecycle import RunState
+from streams.messages import Cancel, Result, RunMessage, Start, Timer
 from streams.plan import parse
-from streams.records import (
-    Cancel,
-    Cost,
-    Decision,
-    Definition,
-    Failure,
-    Result,
-    Retirement,
-    RunMessage,
-    Start,
-    Timer,
-    Trigger,
-)
+from streams.records import Failure, Trigger
 from streams.run import decide
 from streams.run_store import OFFSET_KEY, RunStore
 from streams.trigger import IncomingEvent, to_kafka

@@ -8,20 +8,13 @@ from msgspec import UNSET, Raw
 
 from gateway.run_detail import EventRow
 from streams import codec
+from streams.cost import Cost
+from streams.events import Decision
 from streams.ids import run_id
 from streams.lifecycle import RunState
+from streams.messages import Approval, Message, Result, Start, Timer
 from streams.plan import Plan, parse
-from streams.records import (
-    Approval,
-    Cost,
-    Decision,
-    Failure,
-    Message,
-    Result,
-    Start,
-    Timer,
-    Trigger,
-)
+from streams.records import Failure, Trigger
 from streams.run import DEFAULT_LIMITS, Limits, decide
 
 BEGIN = 1_700_000_000_000

@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams import letters, topics
 from streams.lifecycle import TERMINAL
-from streams.records import DeadLetter
+from streams.messages import DeadLetter
 
 
 async def end_of(session: aiohttp.ClientSession, run: str) -> dict[str, Any]:

@@ -3,10 +3,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams.catalog import Catalog, record_key
+from streams.catalog import Catalog, Definition, Retirement, record_key
 from streams.errors import DefinitionError
 from streams.plan import parse
-from streams.records import Definition, Retirement
 
 
 def definition(

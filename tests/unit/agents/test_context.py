@@ -22,7 +22,7 @@ from agents.execution import Execution
 from agents.payloads import Payloads
 from agents.secrets import WorkerSecrets
 from streams.blob_store import BlobStore
-from streams.records import Result, Task
+from streams.messages import Result, Task
 
 TOKEN = 'tok"en-éight-characters'
 

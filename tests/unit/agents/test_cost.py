@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agents import Agent, AgentError
 from agents.cost import Costs, Rate, compute
-from streams.records import COST_ENTRIES, Cost
+from streams.cost import COST_ENTRIES, Cost
 
 
 def test_compute_is_minutes_at_the_rate() -> None:

@@ -22,7 +22,9 @@ from agents.payloads import Payloads
 from agents.threads import Threads
 from streams import codec
 from streams.blob_store import BlobStore
-from streams.records import Cost, Failure, Result, Task
+from streams.cost import Cost
+from streams.messages import Result, Task
+from streams.records import Failure
 
 
 class Question(BaseModel):

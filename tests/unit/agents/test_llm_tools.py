@@ -36,7 +36,7 @@ from agents.sandbox.actions import SandboxedActions, check
 from agents.testing import WorkflowResult, run_workflow
 from streams.blob_store import BlobStore
 from streams.errors import OperatorError
-from streams.records import Task
+from streams.messages import Task
 
 PASSWORD = "correct horse battery"
 

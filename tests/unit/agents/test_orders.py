@@ -3,7 +3,7 @@
 import pytest
 
 from agents.orders import Orders
-from streams.records import TaskCancellation
+from streams.messages import TaskCancellation
 
 
 def order(task: str, reason: str = "") -> TaskCancellation:

@@ -14,8 +14,9 @@ from agents.execution import Execution
 from agents.payloads import Payloads
 from streams.blob_store import BlobStore
 from streams.errors import OperatorError
+from streams.messages import Task
 from streams.payload import INLINE_LIMIT, Reference, as_reference, reference_to
-from streams.records import Failure, Task
+from streams.records import Failure
 
 LIMIT = 300_000
 

@@ -7,7 +7,7 @@ from agents import Agent, AgentRegistry
 from agents.presence import Presence
 from streams import codec, topics
 from streams.outbox import Parcel
-from streams.records import Serving, WorkerRecord
+from streams.registry import Serving, WorkerRecord
 
 
 class Sent:

@@ -22,8 +22,8 @@ from agents.threads import Threads
 from streams import codec, topics
 from streams.blob_store import BlobStore
 from streams.faust_shell import Batch
+from streams.messages import Progress, Result, Task, TaskCancellation
 from streams.outbox import Parcel
-from streams.records import Progress, Result, Task, TaskCancellation
 
 TOPIC = topics.tasks("worker")
 CONCURRENCY = 2

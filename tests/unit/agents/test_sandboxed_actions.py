@@ -25,7 +25,7 @@ from agents.sandbox.actions import ContextAttendant, SandboxedActions, check
 from agents.secrets import GivenSecrets
 from agents.security_scanner import scanner
 from streams.blob_store import BlobStore
-from streams.records import Progress, Result, Task, TaskCancellation
+from streams.messages import Progress, Result, Task, TaskCancellation
 
 SECRET = "very-hidden"
 

@@ -31,7 +31,7 @@ from streams import codec
 from streams.blob_store import BlobStore
 from streams.catalog import Catalog
 from streams.errors import OperatorError
-from streams.records import AgentRecord
+from streams.registry import AgentRecord
 
 
 class FakeReads:

@@ -11,7 +11,7 @@ from gateway.agents_view import AgentsView
 from streams import codec
 from streams.errors import UnreadableRecordError
 from streams.ids import worker_key
-from streams.records import AgentRecord, Serving, WorkerRecord
+from streams.registry import AgentRecord, Serving, WorkerRecord
 
 
 class View(AgentsView):

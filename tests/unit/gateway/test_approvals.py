@@ -9,7 +9,8 @@ from story import Story, order
 from gateway.run_detail import tell_all
 from gateway.run_views import ApprovalView
 from streams import codec
-from streams.records import Approval, Failure
+from streams.messages import Approval
+from streams.records import Failure
 from streams.topics import INBOX
 
 ASKS: dict[str, Any] = {

@@ -5,7 +5,7 @@ from typing import Any
 from story import Story
 
 from streams import codec
-from streams.records import Cancel, Message, Pause, Resume
+from streams.messages import Cancel, Message, Pause, Resume
 
 DEFINITION: dict[str, Any] = {
     "name": "w",

@@ -7,8 +7,9 @@ from story import Story
 
 from streams import codec
 from streams.ids import run_id
+from streams.messages import Approval, Cancel, Start
 from streams.payload import as_reference
-from streams.records import Approval, Cancel, Edit, Origin, Reused, Start
+from streams.records import Edit, Origin, Reused
 
 WORK = {"agent": "scanner", "action": "scan"}
 

@@ -13,23 +13,19 @@ from gateway.routes import ROUTES
 from gateway.run_detail import EventRow
 from gateway.run_views import AgentRunView, RunView, TriggerView
 from streams import codec
-from streams.ids import run_id
-from streams.records import (
-    Cancel,
-    Definition,
-    Failure,
+from streams.catalog import Definition
+from streams.events import (
     NodeDispatched,
     NodeFailed,
     NodeRetrying,
     NodeSkipped,
-    NodeStatus,
     NodeSucceeded,
     RunFailed,
     RunStarted,
-    RunStatus,
-    Start,
-    Trigger,
 )
+from streams.ids import run_id
+from streams.messages import Cancel, Start
+from streams.records import Failure, NodeStatus, RunStatus, Trigger
 from streams.topics import INBOX, TRIGGERS, WORKFLOWS
 from streams.trigger import from_kafka
 

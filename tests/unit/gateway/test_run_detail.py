@@ -10,23 +10,10 @@ from msgspec import Raw
 from story import BEGIN, ORDER, Story, order
 
 from gateway.run_detail import tell
+from streams.cost import Cost
+from streams.messages import Approval, Cancel, Occurrence, Pause, Progress, Result, Resume
 from streams.payload import reference_to
-from streams.records import (
-    Approval,
-    Cancel,
-    Cost,
-    Edit,
-    Failure,
-    Occurrence,
-    Origin,
-    Parent,
-    Pause,
-    Progress,
-    Result,
-    Resume,
-    Reused,
-    Trigger,
-)
+from streams.records import Edit, Failure, Origin, Parent, Reused, Trigger
 from streams.run import Limits
 
 WORK = {"agent": "scanner", "action": "scan"}

@@ -11,14 +11,8 @@ from aiohttp import WSServerHandshakeError, hdrs
 from gateway import cursor, stream
 from gateway.run_views import RunView, TriggerView
 from streams import codec
-from streams.records import (
-    Decision,
-    NodeSkipped,
-    RunStarted,
-    RunStatus,
-    RunSucceeded,
-    Trigger,
-)
+from streams.events import Decision, NodeSkipped, RunStarted, RunSucceeded
+from streams.records import RunStatus, Trigger
 
 
 class Record(NamedTuple):

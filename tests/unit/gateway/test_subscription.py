@@ -12,7 +12,8 @@ from gateway.live import LiveTail
 from gateway.subscription import Filter, Subscription, parse_filter
 from streams import codec
 from streams.errors import CallerError
-from streams.records import Decision, NodeSkipped, RunStatus
+from streams.events import Decision, NodeSkipped
+from streams.records import RunStatus
 
 
 class Record(NamedTuple):

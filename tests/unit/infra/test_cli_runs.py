@@ -16,21 +16,10 @@ from gateway.run_detail import tell_all
 from infra.commands.following import RunRow, lines_of
 from infra.commands.sentences import sentence
 from streams import codec
-from streams.records import (
-    Approval,
-    Cancel,
-    Cost,
-    Edit,
-    Event,
-    Occurrence,
-    Origin,
-    Parent,
-    Pause,
-    Progress,
-    Resume,
-    Reused,
-    Trigger,
-)
+from streams.cost import Cost
+from streams.events import Event
+from streams.messages import Approval, Cancel, Occurrence, Pause, Progress, Resume
+from streams.records import Edit, Origin, Parent, Reused, Trigger
 
 WORK = {"agent": "scanner", "action": "scan"}
 

@@ -5,8 +5,9 @@ from msgspec import Raw
 
 from sinks.catalog_recording import agent_row, workflow_row
 from streams import codec
+from streams.catalog import Definition, Retirement
 from streams.errors import UnreadableRecordError
-from streams.records import AgentRecord, Definition, Retirement
+from streams.registry import AgentRecord
 
 VERSION = Definition(
     project="default",

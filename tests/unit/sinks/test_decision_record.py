@@ -7,19 +7,17 @@ from sinks import decision_record
 from sinks.decision_record import DecisionRecord, StatusName
 from streams import codec
 from streams.errors import UnreadableRecordError
-from streams.records import (
+from streams.events import (
     Decision,
     Event,
-    Failure,
     NodeDispatched,
     NodeFailed,
     NodeSucceeded,
     RunCancelled,
     RunFailed,
     RunStarted,
-    RunStatus,
-    Trigger,
 )
+from streams.records import Failure, RunStatus, Trigger
 
 STARTED = RunStarted(
     trigger=Trigger(

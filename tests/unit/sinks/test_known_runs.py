@@ -2,7 +2,8 @@ from sinks import decision_record
 from sinks.decision_record import DecisionRecord
 from sinks.known_runs import KnownRuns, Recorded
 from streams import codec
-from streams.records import Decision, RunStatus, RunSucceeded
+from streams.events import Decision, RunSucceeded
+from streams.records import RunStatus
 
 
 def decided(run: str, seq: int, at: int) -> DecisionRecord:

@@ -16,11 +16,10 @@ from sinks.projection import (
     project,
 )
 from streams import codec
-from streams.records import (
-    Cost,
+from streams.cost import Cost
+from streams.events import (
     Decision,
     Event,
-    Failure,
     NodeApprovalRequested,
     NodeApproved,
     NodeCancelled,
@@ -37,11 +36,10 @@ from streams.records import (
     RunPaused,
     RunResumed,
     RunStarted,
-    RunStatus,
     RunSucceeded,
     RunTimedOut,
-    Trigger,
 )
+from streams.records import Failure, RunStatus, Trigger
 
 RUNNING, PENDING = RunStatus.RUNNING, RunStatus.PENDING
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -10,16 +10,12 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from streams import codec
+from streams.catalog import Definition, Retirement
+from streams.cost import Cost
 from streams.errors import UnreadableRecordError
-from streams.records import (
-    AgentRecord,
-    Cancel,
-    Cost,
-    DeadLetter,
+from streams.events import (
     Decision,
-    Definition,
     Event,
-    Failure,
     NodeApprovalRequested,
     NodeApproved,
     NodeAwaiting,
@@ -37,27 +33,21 @@ from streams.records import (
     NodeSkipped,
     NodeSleeping,
     NodeStarted,
-    NodeState,
-    NodeStatus,
     NodeStopping,
     NodeSucceeded,
-    Result,
-    Retirement,
     RunCancelled,
     RunEnding,
     RunFailed,
-    RunHead,
     RunPaused,
     RunResumed,
     RunStarted,
-    RunStatus,
     RunSucceeded,
     RunTimedOut,
-    Start,
-    Task,
-    Timer,
-    Trigger,
 )
+from streams.messages import Cancel, DeadLetter, Result, Start, Task, Timer
+from streams.records import Failure, NodeStatus, RunStatus, Trigger
+from streams.registry import AgentRecord
+from streams.run_state import NodeState, RunHead
 
 TRIGGER = Trigger(id="e1", source="ci", type="repo.push", data=Raw(b'{"n":1.0}'))
 TRIGGER_JSON = b'{"id":"e1","source":"ci","type":"repo.push","data":{"n":1.0}}'

@@ -7,23 +7,17 @@ import pytest
 from msgspec import Raw
 from run_life import T0, Life, task
 
-from streams.records import (
-    Edit,
-    Failure,
+from streams.events import (
     NodeReused,
-    Origin,
-    Parent,
-    Result,
-    Reused,
     RunCancelled,
     RunEnding,
     RunFailed,
     RunResumed,
-    RunStatus,
     RunSucceeded,
     RunTimedOut,
-    TaskCancellation,
 )
+from streams.messages import Result, TaskCancellation
+from streams.records import Edit, Failure, Origin, Parent, Reused, RunStatus
 from streams.run import Limits
 
 SECOND = 1_000

@@ -8,10 +8,11 @@ from structlog.testing import capture_logs
 
 from streams import codec, topics
 from streams.faust_shell import Batch
+from streams.messages import Occurrence, Start
 from streams.orchestrator import Orchestrator
 from streams.outbox import Parcel
 from streams.plan import Plan, parse
-from streams.records import Occurrence, Start, Trigger
+from streams.records import Trigger
 
 PLAN = parse({"name": "w", "nodes": [{"id": "a", "waitForEvent": {"event": "go"}}]})
 START = Trigger(id="e", source="s", type="t")

@@ -7,8 +7,11 @@ from msgspec import Raw
 from msgspec.structs import replace
 from run_life import Life, task
 
+from streams.cost import Cost
+from streams.events import NodeCharged
 from streams.lifecycle import UNPAID_KEPT, RunState
-from streams.records import Cost, Failure, NodeCharged, Result
+from streams.messages import Result
+from streams.records import Failure
 
 PRICE = Cost(
     kind="api", source="s", quantity=Decimal(1), unit="request", unit_price=Decimal(2),

@@ -12,7 +12,8 @@ from streams import codec, ledger, topics
 from streams.ending import FINISHED_TYPE, finished_source
 from streams.findings import Findings, Place
 from streams.ledger import PartitionAudit
-from streams.records import Start, Trigger
+from streams.messages import Start
+from streams.records import Trigger
 from streams.run_store import REMEMBERED_MS
 from streams.state_log import StateLog
 from streams.trigger import IncomingEvent, to_kafka

@@ -16,8 +16,8 @@ from streams.letters import (
     Purged,
     Replayed,
 )
+from streams.messages import DeadLetter
 from streams.outbox import REQUEST_BYTES, Parcel
-from streams.records import DeadLetter
 
 LETTER = DeadLetter(
     topic=topics.INBOX,

@@ -16,12 +16,14 @@ from structlog.testing import capture_logs
 from streams import codec, outbox, topics
 from streams.blob_store import BlobStore
 from streams.errors import OperatorError
+from streams.events import NodeFailed
 from streams.faust_shell import Batch
 from streams.lifecycle import RunState, evolve
+from streams.messages import Message, Result, Start, Timer
 from streams.orchestrator import Orchestrator
 from streams.payload import reference_to
 from streams.plan import Plan, parse
-from streams.records import Message, NodeFailed, Result, Start, Timer, Trigger
+from streams.records import Trigger
 from streams.run_store import OFFSET_KEY, RunStore
 
 PLAN = parse(

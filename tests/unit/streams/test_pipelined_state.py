@@ -14,10 +14,11 @@ from structlog.testing import capture_logs
 from streams import codec, topics
 from streams.engine import Engine
 from streams.faust_shell import Batch
+from streams.messages import Message, Result, Start
 from streams.orchestrator import Decided, Orchestrator
 from streams.outbox import Parcel
 from streams.plan import Plan, parse
-from streams.records import Message, Result, Start, Trigger
+from streams.records import Trigger
 from streams.run_store import OFFSET_KEY
 
 PLAN = parse({"name": "w", "nodes": [{"id": "a", "agent": "x", "action": "do"}]})

@@ -8,22 +8,15 @@ import pytest
 from msgspec import Raw
 
 from streams import codec, topics
-from streams.catalog import Catalog
+from streams.catalog import Catalog, Definition
 from streams.faust_shell import Batch
+from streams.messages import Cancel, Result, RunRequest, Start
 from streams.orchestrator import _called_off, _requested
 from streams.outbox import Parcel
-from streams.records import (
-    Cancel,
-    Definition,
-    Parent,
-    Result,
-    RunHead,
-    RunRequest,
-    RunStatus,
-    Start,
-)
+from streams.records import Parent, RunStatus
 from streams.router import Router
 from streams.run import DEFAULT_LIMITS
+from streams.run_state import RunHead
 from streams.trigger import IncomingEvent, to_kafka
 
 CHILD = Definition(

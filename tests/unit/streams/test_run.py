@@ -8,42 +8,31 @@ from immutables import Map
 from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
-from streams.lifecycle import RunState, evolve
-from streams.payload import reference_to
-from streams.plan import Plan, parse
-from streams.records import (
-    NULL,
-    Cancel,
+from streams.events import (
     Decision,
     Event,
-    Failure,
-    Message,
     NodeCancelled,
     NodeDispatched,
     NodeEdited,
     NodeFailed,
     NodeRetrying,
     NodeSkipped,
-    NodeState,
-    NodeStatus,
     NodeStopping,
     NodeSucceeded,
-    Result,
     RunCancelled,
     RunEnding,
     RunFailed,
-    RunHead,
     RunStarted,
-    RunStatus,
     RunSucceeded,
     RunTimedOut,
-    Start,
-    Task,
-    TaskCancellation,
-    Timer,
-    Trigger,
 )
+from streams.lifecycle import RunState, evolve
+from streams.messages import Cancel, Message, Result, Start, Task, TaskCancellation, Timer
+from streams.payload import reference_to
+from streams.plan import Plan, parse
+from streams.records import NULL, Failure, NodeStatus, RunStatus, Trigger
 from streams.run import Limits, Outcome, decide
+from streams.run_state import NodeState, RunHead
 
 T0 = 1_000_000
 HOUR = 3_600_000

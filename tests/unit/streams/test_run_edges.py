@@ -11,29 +11,22 @@ import pytest
 from judged_run import PARENT, SMALL, T0, JudgedRun, start
 from msgspec import Raw
 
-from streams.payload import reference_to
-from streams.plan import parse
-from streams.records import (
+from streams.cost import Cost
+from streams.events import NodeApprovalRequested, NodeFailed, NodeReused, NodeSucceeded
+from streams.messages import (
     Approval,
     Cancel,
-    Cost,
-    Edit,
-    Failure,
-    NodeApprovalRequested,
-    NodeFailed,
-    NodeReused,
-    NodeSucceeded,
     Occurrence,
     Pause,
     Progress,
     Result,
     Resume,
-    Reused,
-    RunStatus,
     Start,
     Timer,
-    Trigger,
 )
+from streams.payload import reference_to
+from streams.plan import parse
+from streams.records import Edit, Failure, Reused, RunStatus, Trigger
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
 
 

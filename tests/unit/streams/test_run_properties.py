@@ -19,8 +19,8 @@ from random_workflow import Choose, definition
 
 from streams import codec
 from streams.lifecycle import RunState, evolve
+from streams.messages import Cancel
 from streams.plan import parse
-from streams.records import Cancel
 from streams.run import DEFAULT_LIMITS, Limits
 
 

@@ -11,17 +11,9 @@ from structlog.testing import capture_logs
 from streams import codec
 from streams.errors import UnreadableRecordError
 from streams.lifecycle import RunState
+from streams.messages import Cancel, Message, Result, Start, Timer
 from streams.plan import parse
-from streams.records import (
-    Cancel,
-    Failure,
-    Message,
-    NodeStatus,
-    Result,
-    Start,
-    Timer,
-    Trigger,
-)
+from streams.records import Failure, NodeStatus, Trigger
 from streams.run import Outcome, decide
 from streams.run_store import OFFSET_KEY, REMEMBERED_MS, RunStore, records_of
 from streams.state_log import Change

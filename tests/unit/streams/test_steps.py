@@ -7,28 +7,20 @@ import pytest
 from msgspec import Raw
 from run_life import T0, Life, task
 
-from streams.payload import as_reference, reference_to
-from streams.records import (
-    Cancel,
-    Failure,
+from streams.events import (
     NodeApprovalRequested,
     NodeApproved,
     NodeFailed,
     NodeFannedOut,
     NodeRetrying,
     NodeSkipped,
-    NodeStatus,
     NodeSucceeded,
-    Occurrence,
-    Parent,
-    Result,
     RunFailed,
-    RunRequest,
-    RunStatus,
     RunSucceeded,
-    TaskCancellation,
-    Trigger,
 )
+from streams.messages import Cancel, Occurrence, Result, RunRequest, TaskCancellation
+from streams.payload import as_reference, reference_to
+from streams.records import Failure, NodeStatus, Parent, RunStatus, Trigger
 from streams.run import Limits
 
 HOUR = 3_600_000

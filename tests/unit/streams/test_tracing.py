@@ -5,7 +5,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from streams.records import Failure, Result, RunHead, RunStatus, Task
+from streams.messages import Result, Task
+from streams.records import Failure, RunStatus
+from streams.run_state import RunHead
 from streams.tracing import Tracing, traceparent_of
 
 RUN = "0f8a2c5a-2f0b-5a43-9d0e-3d1c3b0a7c51"
