@@ -29,7 +29,7 @@ from agents.workspace import Workspace
 from streams.records import Failure
 
 
-class Colleagues:
+class WorkerColleagues:
     """Finds and calls the actions of a registry.
 
     Args:
@@ -67,7 +67,8 @@ class Colleagues:
     async def call(
         self,
         caller: Context,
-        action: Action[Any, Any],
+        agent: str,
+        action: str,
         inputs: bytes,
         *,
         secrets: Iterable[str] = (),
@@ -75,33 +76,34 @@ class Colleagues:
     ) -> bytes | Failure:
         """The JSON that the action gives for these JSON inputs, or why there is none.
 
-        `number` tells calls apart that are otherwise equal. Raises nothing but the cancellation of
-        the caller.
+        `number` tells calls apart that are otherwise equal. Raises `PermanentError` as `find` does,
+        and the cancellation of the caller.
         """
-        digest = sha256(b"\0".join((action.agent.encode(), action.name.encode(), inputs)))
+        called = self.find(agent, action)
+        digest = sha256(b"\0".join((agent.encode(), action.encode(), inputs)))
         context = replace(
             caller,
             task_id=f"{caller.task_id}/{digest.hexdigest()[:16]}-{number}",
-            agent=action.agent,
-            action=action.name,
+            agent=agent,
+            action=action,
             secrets=caller.secrets.only(secrets),
             folder=Workspace(),
             colleagues=None,
         )
-        parsed = understood(action, inputs, context)
+        parsed = understood(called, inputs, context)
         if isinstance(parsed, Failure):
             return parsed
         try:
-            return written(action, await self._called(action, context, parsed), context)
+            return written(called, await self._answer(called, context, parsed), context)
         except OverTimeError:
-            return over_time(action.timeout)
+            return over_time(called.timeout)
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- an agent may raise anything
             return failure_of(error, context)
         finally:
             if context.folder.is_made:
                 await asyncio.to_thread(context.folder.remove)
 
-    async def _called(self, action: Action[Any, Any], context: Context, inputs: object) -> object:
+    async def _answer(self, action: Action[Any, Any], context: Context, inputs: object) -> object:
         if action.execution == "sandbox" and self._sandboxed is not None:
             return await self._sandboxed.call(action, context, inputs, action.timeout)
         arguments = (inputs, context) if action.takes_context else (inputs,)

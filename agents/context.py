@@ -1,8 +1,9 @@
 """What an action may know about the task it works on, tell of it, and be told."""
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import structlog
 from msgspec import Struct, field
@@ -13,9 +14,40 @@ from agents.cost import Costs
 from agents.secrets import Secrets
 from agents.signals import Signals
 from agents.workspace import Workspace
+from streams.records import Failure
 
-if TYPE_CHECKING:
-    from agents.colleagues import Colleagues
+
+class Colleague(Protocol):
+    """Another action of the same worker, as who calls it sees it."""
+
+    agent: str
+    name: str
+    description: str
+    input_schema: dict[str, Any]
+
+
+class Colleagues(Protocol):
+    """The other actions of the same worker (`agents.colleagues`)."""
+
+    def find(self, agent: str, action: str) -> Colleague:
+        """An action that may be called. Raises `PermanentError`, which says why not."""
+        ...
+
+    async def call(
+        self,
+        caller: "Context",
+        agent: str,
+        action: str,
+        inputs: bytes,
+        *,
+        secrets: Iterable[str] = (),
+        number: int = 1,
+    ) -> bytes | Failure:
+        """The JSON that the action gives for these JSON inputs, or why there is none.
+
+        `number` tells calls apart that are otherwise equal. Raises `PermanentError` as `find` does.
+        """
+        ...
 
 
 class Context(Struct, frozen=True, kw_only=True):
@@ -46,7 +78,7 @@ class Context(Struct, frozen=True, kw_only=True):
     secrets: Secrets = field(default_factory=Secrets)
     blobs: Blobs = field(default_factory=MemoryBlobs)
     folder: Workspace = field(default_factory=Workspace)
-    colleagues: "Colleagues | None" = None
+    colleagues: Colleagues | None = None
     """Other actions of the same worker; None in the sandbox, and where there are none."""
 
     @property

@@ -24,7 +24,7 @@ from msgspec import UNSET, Raw
 from agents.action import Action
 from agents.attempt import Attempt
 from agents.blob import BlobKeeper, MemoryBlobs, ProjectBlobs
-from agents.colleagues import Colleagues
+from agents.colleagues import WorkerColleagues
 from agents.context import Context
 from agents.cost import DEFAULT_PRICE, Rate, compute
 from agents.outcome import failure_of, final, over_time, understood, written
@@ -84,7 +84,7 @@ class Execution:
         self._secrets = secrets or GivenSecrets({})
         self._blobs = blobs
         self._sandboxed = sandboxed
-        self._colleagues = Colleagues(registry, self.threads, sandboxed, grace)
+        self._colleagues = WorkerColleagues(registry, self.threads, sandboxed, grace)
         self._clock_ns = clock_ns
         self._versions = {name: agent.version for name, agent in registry.agents.items()}
         self._rates = {

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 from pydantic import Field, JsonValue, StringConstraints
 
-from agents.action import NAME, Action
-from agents.colleagues import Colleagues
-from agents.context import Context
+from agents.action import NAME
+from agents.context import Colleague, Context
 from agents.errors import PermanentError
 from agents.model import Model
 from streams.errors import AgentError, OperatorError
@@ -89,12 +88,12 @@ class Tools:
         self._context = context
         self._longest = longest
         self._one_at_a_time = asyncio.Lock()
-        self._tools: dict[str, tuple[Tool, Action[Any, Any]]] = {}
+        self._tools: dict[str, tuple[Tool, Colleague]] = {}
         if not wanted:
             return
         if context.colleagues is None:
             raise PermanentError("tools are there only in a worker, which has other actions")
-        self._colleagues: Colleagues = context.colleagues
+        self._colleagues = context.colleagues
         may = allowed()
         for tool in wanted:
             if may is not None and not {f"{tool.agent}.{tool.action}", f"{tool.agent}.*"} & {*may}:
@@ -115,10 +114,10 @@ class Tools:
         """The tools as pydantic-ai takes them."""
         from pydantic_ai import Tool as ModelTool
 
-        def made(name: str, tool: Tool, action: Action[Any, Any]) -> "ModelTool":
+        def made(name: str, tool: Tool, action: Colleague) -> "ModelTool":
             async def call(**given: Any) -> str:
                 async with self._one_at_a_time:
-                    return await self._call(tool, action, given)
+                    return await self._call(tool, given)
 
             return ModelTool.from_schema(
                 call,
@@ -130,7 +129,7 @@ class Tools:
 
         return [made(name, tool, action) for name, (tool, action) in self._tools.items()]
 
-    async def _call(self, tool: Tool, action: Action[Any, Any], given: dict[str, Any]) -> str:
+    async def _call(self, tool: Tool, given: dict[str, Any]) -> str:
         context = self._context
         if context.is_cancelled:  # nothing new is begun
             raise AgentError("the step was called off between two calls of tools")
@@ -138,7 +137,7 @@ class Tools:
         await context.progress(None, f"tool call {number}: {tool.agent} {tool.action}")
         inputs = msgspec.json.encode({**given, **tool.inputs})
         outcome = await self._colleagues.call(
-            context, action, inputs, secrets=tool.secrets, number=number
+            context, tool.agent, tool.action, inputs, secrets=tool.secrets, number=number
         )
         failed = None
         if isinstance(outcome, Failure):

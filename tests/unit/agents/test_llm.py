@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from agents import Agent, AgentError, AgentRegistry, Context, PermanentError, Secrets
-from agents.colleagues import Colleagues
+from agents.colleagues import WorkerColleagues
 from agents.llm import UNKNOWN, CompleteInput, complete
 from agents.llm_models import MODELS, URLS, default_models, urls
 from streams.errors import OperatorError
@@ -142,7 +142,7 @@ async def test_a_tool_over_the_wire(provider: Provider) -> None:
     provider.answers = [{"what": "pears"}, "bought"]
     context = Context(
         secrets=Secrets({"OPENAI_API_KEY": "key-of-openai"}),
-        colleagues=Colleagues(AgentRegistry([buyer])),
+        colleagues=WorkerColleagues(AgentRegistry([buyer])),
     )
     tools = [{"agent": "buyer", "action": "buy"}]
     asked = {"prompt": "x", "model": "openai:gpt-4o-mini", "tools": tools}

@@ -24,7 +24,7 @@ from pydantic_ai.models.wrapper import WrapperModel
 
 import agents.llm as under_test
 from agents import Agent, AgentError, AgentRegistry, Context, PermanentError
-from agents.colleagues import Colleagues
+from agents.colleagues import WorkerColleagues
 from agents.execution import Execution
 from agents.llm import complete, llm
 from agents.llm_limits import LIMITS, Limits, capped
@@ -279,7 +279,7 @@ async def test_calls_show_and_none_begins_once_the_step_is_called_off(
     use: Callable[[Model], None],
 ) -> None:
     use(Model([("shop__close", {"item": "x"})], [("shop__buy", {"item": "x"})]))
-    context = Context(colleagues=Colleagues(AgentRegistry([shop])))
+    context = Context(colleagues=WorkerColleagues(AgentRegistry([shop])))
     inputs = {"prompt": "x", "model": "test", "tools": [tool("close"), tool("buy")]}
     with pytest.raises(AgentError, match="called off"):
         await complete.test(inputs, context)
