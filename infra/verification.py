@@ -93,7 +93,8 @@ async def verify(
         ask: The store; None leaves it out.
         since: Milliseconds; runs that began before are left out. 0: everything.
         settled: All work must be done: whatever is open is a difference.
-        within: Where `settled`, seconds to wait for what is open to be done.
+        within: Where `settled`, seconds to wait for what is open to be done. All is read once more
+            after that: what was open while it was read before may be done by then.
         group: The workers' consumer group.
         say: Told of the progress.
 
@@ -102,8 +103,9 @@ async def verify(
     """
     until = time.monotonic() + within
     while True:
+        began = time.monotonic()
         verdict = await _verify(bootstrap, ask, since, settled, group, say)
-        if not (settled and verdict.open_counts) or time.monotonic() >= until:
+        if not (settled and verdict.open_counts) or began >= until:
             return _settled(verdict) if settled else verdict
         await asyncio.sleep(_AGAIN_S)
 

@@ -31,7 +31,7 @@ from aiokafka.structs import TopicPartition
 
 from infra.topic_admin import ensure_topics
 from streams import codec, topics
-from streams.events import NodeSucceeded
+from streams.events import Decision, NodeSucceeded
 from streams.ids import run_id
 from streams.lifecycle import TERMINAL
 from streams.plan import parse
@@ -53,6 +53,7 @@ class Client:
         self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._numbers: Iterator[int] = count()
+        self._bodies: Iterator[int] = count()
         self._tail: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -85,19 +86,16 @@ class Client:
         waiting = self._waiting.pop(decision.run, None)
         if waiting is None or decision.status not in TERMINAL:
             return
-        last = [e for e in decision.events if isinstance(e, NodeSucceeded)][-1]
         if decision.status is RunStatus.SUCCESS:
-            waiting.set_result(json.loads(bytes(last.output)))
+            waiting.set_result(decision)
         else:
             waiting.set_exception(RuntimeError(repr(record.value)))
 
-    async def one(self) -> float:
-        """One run, from send to seen end; seconds."""
+    async def run(self, workflow: str, body: Any, within_s: float = 60.0) -> Decision:
+        """Start a run of the workflow, whose event is `bench.<workflow>`: its last decision."""
         number = next(self._numbers)
-        run = run_id("default", "chain3", "/bench", f"{os.getpid()}-{number}")
-        body = {"run": number, "value": number % 1000, "topic": "orchestration", "note": "n" * 120}
+        run = run_id("default", workflow, "/bench", f"{os.getpid()}-{number}")
         done = self._waiting[run] = asyncio.get_running_loop().create_future()
-        begun = time.perf_counter()
         await self._producer.send(
             topics.TRIGGERS,
             json.dumps(body).encode(),
@@ -106,13 +104,22 @@ class Client:
                 ("ce_specversion", b"1.0"),
                 ("ce_id", f"{os.getpid()}-{number}".encode()),
                 ("ce_source", b"/bench"),
-                ("ce_type", b"bench.chain3"),
+                ("ce_type", f"bench.{workflow}".encode()),
                 ("content-type", b"application/json"),
             ],
         )
-        async with asyncio.timeout(60):
-            output = await done
+        async with asyncio.timeout(within_s):
+            return await done
+
+    async def one(self) -> float:
+        """One run, from send to seen end; seconds."""
+        number = next(self._bodies)
+        body = {"run": number, "value": number % 1000, "topic": "orchestration", "note": "n" * 120}
+        begun = time.perf_counter()
+        decision = await self.run("chain3", body)
         took = time.perf_counter() - begun
+        last = [e for e in decision.events if isinstance(e, NodeSucceeded)][-1]
+        output = json.loads(bytes(last.output))
         if output["run"] != number or output["value"] != number % 1000 + 6:
             raise SystemExit(f"wrong output: {output}")
         return took

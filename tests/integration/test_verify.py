@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from watching import end_of
 from gateway.client import GatewayClient
 from infra.owned_process import OwnedProcess
 from infra.verification import Verdict, through_gateway, verify
+from sinks.queries import query
 from streams import codec, topics
 from streams.ids import run_id
 from streams.plan import parse
@@ -114,6 +115,18 @@ async def test_a_sound_system_agrees_and_damage_is_told(
     assert verdict.counts["dead letters"] == 1
     assert verdict.counts["doubtful triggers"] == 0
     assert any(what.startswith(topics.EVENTS) for what in seen)
+
+    # The log is read for longer than one waits, and something was recorded meanwhile.
+    async with GatewayClient(system.url) as client:
+        asked = through_gateway(client)
+        stale: Iterator[Sequence[Mapping[str, Any]]] = iter([[]])
+
+        async def ask(sql: str, parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+            recorded = await asked(sql, parameters)
+            return next(stale, recorded) if sql == query("positions") else recorded
+
+        verdict = await verify(system.bootstrap, ask, settled=True, within=0.001)
+    assert verdict.differences == ()
 
     code, out, err = await commandcenter(system, "verify", "--settled")
     assert (code, out.splitlines()[-1]) == (0, "Everything agrees.")
