@@ -16,7 +16,7 @@ MUTMUT_VERSION := 3.8.1
 UV = $(shell command -v uv || echo $(VENV)/uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-sandbox bench-agents bench-rebalance bench-store docs clean
+.PHONY: help setup run demo test check simulate chaos mutate format lock bench bench-sandbox bench-agents bench-fan-out bench-rebalance bench-store docs clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -63,6 +63,9 @@ bench-sandbox: setup ## Measure how quickly a sandbox starts, and its memory
 
 bench-agents: setup ## Measure what the scanners find of what is planted, and how fast agents are
 	$(PY) tests/bench/builtin_agents.py
+
+bench-fan-out: setup ## Measure runs of ever more items: time, CPU and bytes of each item
+	$(PY) tests/bench/fan_out.py
 
 bench-rebalance: setup ## Measure what a worker that joins, leaves or dies costs
 	$(PY) tests/bench/rebalance.py

@@ -48,7 +48,7 @@ from streams.watchdog import Place
 from streams.watermark import Intervals, decode
 
 QUEUED_BATCHES: Final = 32
-SESSION_S: Final = 2.0
+SESSION_S: Final = 1.5
 """A worker that is silent for this long has lost its partitions; a broker may ask for more."""
 HEARTBEATS: Final = 6
 """In each session: by them a worker also learns that another one joined or left."""
