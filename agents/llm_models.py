@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from agents.errors import PermanentError
 from agents.secrets import Secrets
-from streams.errors import OperatorError
+from streams.errors import AgentError, OperatorError
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
@@ -106,6 +106,12 @@ def _provider(provider: str, key: str, secrets: Secrets, clients: AsyncExitStack
     from pydantic_ai.providers import infer_provider_class
 
     make: Any = infer_provider_class(provider)
+    if key not in secrets:
+        # Asking for it says how to give it; that it is missing does not pass by itself.
+        try:
+            secrets[key]
+        except AgentError as error:
+            raise PermanentError(str(error)) from error
     return make(api_key=secrets[key], http_client=_client(clients))
 
 

@@ -35,7 +35,15 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 # Public by number, or to some versions of Python; but what answers there is the cloud or network
 # that the machine stands in.
 _NEARBY: Final = tuple(
-    ip_network(each) for each in ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48")
+    ip_network(each)
+    for each in (
+        "168.63.129.16/32",
+        "192.0.0.0/24",
+        "64:ff9b:1::/48",
+        "::/96",
+        "::ffff:0:0:0/96",
+        "fec0::/10",
+    )
 )
 
 _CONNECTING: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})

@@ -74,6 +74,7 @@ def _python(file: str, text: str, limit: int) -> Measured:
     from radon.metrics import mi_visit
     from radon.raw import analyze
 
+    text = text.removeprefix("\ufeff")  # Python itself passes over it
     try:
         with _parsing, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the code that is read, not of ours
@@ -115,7 +116,17 @@ def _functions(blocks: list[Any]) -> Iterator[Any]:
 def _other(file: str, text: str, limit: int) -> Measured:
     import lizard
 
-    found = lizard.analyze_file.analyze_source_code(file, text)
+    is_whole = False
+
+    def watched(tokens: Iterator[Any], _reader: Any) -> Iterator[Any]:
+        nonlocal is_whole
+        yield from tokens
+        is_whole = True
+
+    analyzer = lizard.FileAnalyzer([*lizard.get_extensions([]), watched])
+    found = analyzer.analyze_source_code(file, text)
+    if not is_whole:  # lizard keeps that to itself
+        raise UnreadableCodeError("it is nested too deep")
     remarks = []
     for each in found.function_list:
         name, first, last = each.name, each.start_line, each.end_line

@@ -5,6 +5,7 @@ in the code is honoured.
 """
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -62,6 +63,9 @@ _SETTINGS: Final = (
     "--target-version=py314", "--config=lint.pylint.max-args=8",
     "--per-file-ignores=**/test_*.py:S,**/*_test.py:S,**/tests/**:S,**/conftest.py:S",
 )  # fmt: skip
+_CODE: Final = re.compile(r"`[^`]*`")
+_TEXT: Final = re.compile(r"""(["'])((?:(?!\1)[^\\]|\\.)*)\1""", re.DOTALL)
+_SHORT_TEXT: Final = 8
 _CHUNK: Final = 300
 _SECONDS: Final = 250
 _POLL_SECONDS: Final = 0.5
@@ -76,6 +80,7 @@ def judged(
 ) -> Iterator[Remark]:
     """What ruff remarks on the files; a file that it fails on is added to `warnings`."""
     wanted = {code for code, type_, _ in _TYPES if kind in {"all", type_}}
+    root = root.resolve()  # as ruff names its files, whatever links lead there
     command = (
         _program(), "check", *_SETTINGS,
         f"--select={','.join(sorted(wanted))}", f"--ignore={','.join(_IGNORED)}",
@@ -142,9 +147,19 @@ def _remark(root: Path, found: dict[str, Any]) -> Remark:
     _, type_, severity = max(
         (each for each in _TYPES if code.startswith(each[0])), key=lambda it: len(it[0])
     )
-    fix = (found.get("fix") or {}).get("message")
+    fix = _without_texts((found.get("fix") or {}).get("message") or "")
     advice = found.get("url") or f"https://docs.astral.sh/ruff/rules/{found.get('name', code)}"
     suggestion = f"{fix}. " if fix else ""
     return Remark(
-        type_, severity, place, line, line, found["message"], f"{suggestion}See {advice}", code
+        type_, severity, place, line, line, _without_texts(found["message"]),
+        f"{suggestion}See {advice}", code,
     )  # fmt: skip
+
+
+def _without_texts(message: str) -> str:
+    """The message without long texts of the code that it quotes: one may be a secret."""
+    return _CODE.sub(lambda code: _TEXT.sub(_shortened, code[0]), message)
+
+
+def _shortened(text: re.Match[str]) -> str:
+    return text[0] if len(text[2]) < _SHORT_TEXT else f"{text[1]}…{text[1]}"

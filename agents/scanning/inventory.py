@@ -62,9 +62,10 @@ def packages(tree: SourceTree) -> Iterator[Package]:
             yield from {
                 (it.key, it.version): it
                 for it in kind.parser(file, text)
-                if it.pinned or not is_shadowed
+                if (it.pinned or not is_shadowed) and it.name and it.name[-1] not in "/:"
             }.values()
-        except UnreadableManifestError as error:
+        except (UnreadableManifestError, RecursionError, ValueError) as error:
+            # Parsers of others raise these as well: of what is nested deep, of odd dates.
             tree.warnings.append(f"{file}: not read as a manifest: {error}")
 
 

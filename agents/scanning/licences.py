@@ -98,7 +98,7 @@ def policy(path: Path | None) -> Policy:
         if content is None:
             raise PermanentError(f"policy: {file} is no regular file, or too large")
         return Policy.model_validate(yaml.safe_load(content) or {})
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         if isinstance(error, ValidationError):
             said = "; ".join(
                 f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors()

@@ -157,7 +157,9 @@ async def test_what_cannot_be_read_is_counted_or_told(tmp_path: Path) -> None:
             "binary.py": b"\0\1",
             "latin.py": b"# \xe4\n",
             "large.js": "x;\n" * 400_000,
+            "deep.js": "x = " + "[" * 20_000 + "]" * 20_000,
             "fine.py": PLAIN,
+            "mark.py": "\ufeff" + PLAIN,
             "empty.py": "",
             "nul.go": b"package a\n\0",
         },
@@ -167,8 +169,9 @@ async def test_what_cannot_be_read_is_counted_or_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.py")
     output = await reviewed(tmp_path)
     assert output.skipped_files == 4
-    assert output.reviewed_files == 4
-    assert {it.partition(":")[0] for it in output.warnings} == {"broken.py", "deep.py"}
+    assert output.reviewed_files == 6
+    told = {it.partition(":")[0] for it in output.warnings}
+    assert told == {"broken.py", "deep.js", "deep.py"}
     # It brings ruff down, but not the review of the others.
     assert any("deep.py: ruff cannot judge it" in it for it in output.warnings)
     assert {(it.file, it.rule) for it in output.issues} == {("broken.py", "syntax")}
@@ -194,6 +197,26 @@ async def test_what_may_not_be_read_is_counted(tmp_path: Path) -> None:
     (tmp_path / "a.py").chmod(0)
     output = await reviewed(tmp_path)
     assert (output.reviewed_files, output.skipped_files) == (1, 1)
+
+
+async def test_no_text_of_the_code_is_told_as_it_may_be_a_secret(tmp_path: Path) -> None:
+    token = "ghp_" + "A1b2C3d4" * 4
+    code = (
+        f"def f(x, d):\n    if '{token}' == x:\n        return {{'{token}': 1, '{token}': 2}}\n"
+        f"    u = d['k'] if 'k' in d else '{token}'\n"
+        f"    if 'k' in x:\n        v = d['k']\n    else:\n        v = '{token}'\n    return u, v\n"
+    )
+    output = await reviewed(write(tmp_path, {"a.py": code}))
+    assert {"F601", "SIM300", "SIM401", "SIM108"} <= {it.rule for it in output.issues}
+    assert token not in output.model_dump_json()
+    assert any("`d.get('k', '…')`" in it.description for it in output.issues)
+
+
+async def test_a_folder_may_be_named_by_a_link(tmp_path: Path) -> None:
+    write(tmp_path / "real", {"a.py": PYTHON})
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for folder in (tmp_path / "link", tmp_path / "real" / ".." / "real"):
+        assert places(await reviewed(folder)) == places(await reviewed(tmp_path / "real"))
 
 
 async def test_the_repositorys_own_settings_do_not_silence_a_review(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ async def test_a_policy_of_ones_own(tmp_path: Path) -> None:
         ("allow: MIT", "allow: Input should be a valid tuple"),
         ("forbid: [MIT]", "forbid: Extra inputs"),
         ("allow: [", "while parsing"),
+        ("[" * 20_000 + "]" * 20_000, "maximum recursion depth"),
         ("- MIT", "should be a valid dictionary"),
         (None, "No such file"),
     ],

@@ -229,6 +229,32 @@ def test_odd_content_is_no_crash(tmp_path: Path, file: str, text: str) -> None:
     assert list(packages(SourceTree(tmp_path))) == []
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("Pipfile.lock", "[" * 20_000),
+        ("uv.lock", "a = " + "[" * 20_000 + "]" * 20_000),
+        ("pyproject.toml", "a = " + "[" * 20_000 + "]" * 20_000),
+        ("pnpm-lock.yaml", "lockfileVersion: 2020-13-45"),
+    ],
+)
+def test_what_a_parser_cannot_bear_is_told_and_the_rest_is_read(
+    tmp_path: Path, file: str, text: str
+) -> None:
+    (tmp_path / file).write_text(text)
+    (tmp_path / "requirements.txt").write_text("flask==1.0")
+    tree = SourceTree(tmp_path)
+    assert [it.name for it in packages(tree)] == ["flask"]
+    assert [it.partition(":")[0] for it in tree.warnings] == [file]
+
+
+def test_a_package_without_a_name_is_none(tmp_path: Path) -> None:
+    nameless = {"version": "1.0.0"}
+    lock = {"packages": {"node_modules/": nameless, "node_modules/@s/": nameless}}
+    (tmp_path / "package-lock.json").write_text(json.dumps(lock))
+    assert list(packages(SourceTree(tmp_path))) == []
+
+
 def package(ecosystem: Ecosystem, name: str, version: str) -> Package:
     return Package(ecosystem=ecosystem, name=name, version=version, file="f", line=1)
 

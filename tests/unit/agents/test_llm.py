@@ -237,7 +237,7 @@ async def test_a_limit_is_final(
 async def test_a_model_that_cannot_be_asked_is_named(
     model: Any, text: str, provider: Provider
 ) -> None:
-    with pytest.raises(AgentError, match=text):
+    with pytest.raises(PermanentError, match=text):
         await complete.test({"prompt": "x", "model": model})
 
 

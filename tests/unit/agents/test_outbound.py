@@ -37,6 +37,9 @@ from streams.errors import OperatorError
         ("::ffff:93.184.216.34", True),
         ("2002:7f00:1::", False),  # 6to4 of 127.0.0.1
         ("64:ff9b::7f00:1", False),  # NAT64 of 127.0.0.1
+        ("::7f00:1", False),  # 127.0.0.1, as it was once written in IPv6
+        ("::ffff:0:7f00:1", False),  # 127.0.0.1 where addresses are translated
+        ("fec0::1", False),  # of the site
         ("64:ff9b::5db8:d822", True),
     ],
 )
