@@ -2,7 +2,8 @@
 
 These topics are small and compacted. They are read whole at every start, and written again: a row's
 key and precedence come from the log, so the same records make the same tables, however often. What
-cannot be read becomes a dead letter, that of the budgets too, which have no table.
+cannot be read becomes a dead letter, that of the budgets and of the orders to agents too, which
+have no table.
 """
 
 import asyncio
@@ -94,6 +95,15 @@ def budget_row(value: bytes | None) -> None:
         codec.budgets.decode(value)
 
 
+def order_row(value: bytes | None) -> None:
+    """No row: orders to end tasks have no table.
+
+    Raises:
+        UnreadableRecordError: It is no order.
+    """
+    codec.cancellations.decode(value)
+
+
 def _within(number: int, limit: int, name: str) -> None:
     if not 0 <= number < limit:
         raise UnreadableRecordError(f"{name} is {number}, out of range")
@@ -124,6 +134,7 @@ class CatalogRecording:
             CompactedReader(bootstrap, topics.WORKFLOWS, self._workflow),
             CompactedReader(bootstrap, topics.AGENTS, self._agent),
             CompactedReader(bootstrap, topics.BUDGETS, self._budget),
+            CompactedReader(bootstrap, topics.CONTROL, self._order),
         )
         self._task: asyncio.Task[None] | None = None
 
@@ -158,6 +169,9 @@ class CatalogRecording:
 
     def _budget(self, record: Any) -> None:
         self._take("", record, lambda: budget_row(record.value))
+
+    def _order(self, record: Any) -> None:
+        self._take("", record, lambda: order_row(record.value))
 
     def _take(self, table: str, record: Any, make: Callable[[], Row | None]) -> None:
         try:

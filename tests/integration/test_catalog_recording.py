@@ -22,7 +22,7 @@ from streams.errors import OperatorError
 from streams.registry import AgentRecord
 
 NAME = "recorded-catalog"
-CATALOG = (topics.WORKFLOWS, topics.AGENTS, topics.BUDGETS)
+CATALOG = (topics.WORKFLOWS, topics.AGENTS, topics.BUDGETS, topics.CONTROL)
 
 
 class Counted:
@@ -137,7 +137,7 @@ async def test_the_tables_say_what_the_topics_say_however_often_they_are_read(
     assert (await tables())[1] == []
 
 
-@pytest.mark.parametrize("topic", [topics.WORKFLOWS, topics.AGENTS, topics.BUDGETS])
+@pytest.mark.parametrize("topic", CATALOG)
 @pytest.mark.parametrize("value", [b"nonsense", b"\xff\xfe", b'{"name":1}'])
 async def test_what_cannot_be_read_is_a_dead_letter_and_no_stop(
     kafka: str, store: Store, topic: str, value: bytes, monkeypatch: pytest.MonkeyPatch

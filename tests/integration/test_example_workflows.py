@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,24 @@ async def test_one_step_for_each_item(session: aiohttp.ClientSession) -> None:
     attempts = (await get(session, f"/api/runs/{detail['id']}/agent-runs"))["agentRuns"]
     ended = {each["item"]: each["status"] for each in attempts if each["node"] == "scan"}
     assert ended == {0: "SUCCESS", 1: "FAILED", 2: "SUCCESS"}
+
+
+async def test_one_region_after_the_other_from_a_time_on(session: aiohttp.ClientSession) -> None:
+    begins = datetime.now(UTC) + timedelta(seconds=2)
+    channels = ["console", UNREACHABLE, "console"]
+    data = {
+        "at": begins.isoformat(),
+        "version": "1.2.3",
+        "regions": [{"name": "eu", "channel": channel} for channel in channels],
+    }
+    detail = await run(session, "rollout", data)
+    assert detail["status"] == "FAILED"
+    assert statuses(detail) == {"window": "SUCCESS", "regions": "FAILED", "report": "SUCCESS"}
+    attempts = (await get(session, f"/api/runs/{detail['id']}/agent-runs"))["agentRuns"]
+    told = [each for each in attempts if each["node"] == "regions"]
+    assert {each["item"]: each["status"] for each in told} == {0: "SUCCESS", 1: "FAILED"}
+    window = next(step for step in detail["steps"] if step["id"] == "window")
+    assert datetime.fromisoformat(window["finishedAt"]) >= begins - timedelta(milliseconds=1)
 
 
 async def test_the_payment_that_is_meant(session: aiohttp.ClientSession) -> None:
