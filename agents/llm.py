@@ -117,7 +117,7 @@ async def complete(inputs: CompleteInput, context: Context) -> CompleteOutput:
             f"no model is named; give `model`, as in openai:gpt-5, or the worker {MODELS}"
         )
     async with AsyncExitStack() as clients:
-        model = open_models(names, context.secrets, clients)
+        model = open_models(names, context, clients)
         return await _asked(inputs, context, model)
 
 

@@ -6,6 +6,7 @@ Rules:
   provider is the secret `<NAME>_API_KEY`. Inputs cannot name a server, so none is judged.
 - `COMMANDCENTER_LLM_MODELS` are the models for steps that name none: the first, and those to fall
   back on.
+- A model that cannot be asked, as its key is missing, is passed over for the next.
 - `test` answers without a network, for trying a workflow out.
 """
 
@@ -16,6 +17,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from agents.context import Context
 from agents.errors import PermanentError
 from agents.secrets import Secrets
 from streams.errors import AgentError, OperatorError
@@ -54,11 +56,12 @@ def urls(text: str | None = None) -> dict[str, str]:
     return found
 
 
-def open_models(names: Sequence[str], secrets: Secrets, clients: AsyncExitStack) -> "Model":
+def open_models(names: Sequence[str], context: Context, clients: AsyncExitStack) -> "Model":
     """One model, which falls back from each of the names to the next.
 
     Raises:
-        PermanentError: a name, a key or a package is missing.
+        PermanentError: a name, a key or a package is missing, for each of them.
+        AgentError: none can be used, and that may pass: a secret could not be read.
     """
     try:
         from pydantic_ai.models.fallback import FallbackModel
@@ -66,7 +69,18 @@ def open_models(names: Sequence[str], secrets: Secrets, clients: AsyncExitStack)
         raise PermanentError(
             f"{error.name} is not installed; install the extra: commandcenter[agents]"
         ) from error
-    models = [_model(name, secrets, clients) for name in names]
+    models: list[Model] = []
+    failures: dict[str, AgentError] = {}
+    for name in names:
+        try:
+            models.append(_model(name, context.secrets, clients))
+        except AgentError as error:
+            failures[name] = error
+            context.logger.warning("a model is passed over", model=name, reason=str(error))
+    if not models:
+        final = all(isinstance(each, PermanentError) for each in failures.values())
+        text = "; ".join(f"the model {name} cannot be used: {it}" for name, it in failures.items())
+        raise (PermanentError if final else AgentError)(text)
     return models[0] if len(models) == 1 else FallbackModel(models[0], *models[1:])
 
 
@@ -87,11 +101,10 @@ def _model(name: str, secrets: Secrets, clients: AsyncExitStack) -> "Model":
         return infer_model(name, lambda it: _provider(it, key, secrets, clients))
     except (UserError, ValueError) as error:
         raise PermanentError(
-            f"the model {name} cannot be used: {error}; a server that speaks as OpenAI does can be "
-            f"named in {URLS}"
+            f"{error}; a server that speaks as OpenAI does can be named in {URLS}"
         ) from error
     except ImportError as error:
-        raise PermanentError(f"the model {name} needs a package: {error}") from error
+        raise PermanentError(f"it needs a package: {error}") from error
 
 
 def _compatible(provider: str, url: str, key: str | None, clients: AsyncExitStack) -> Any:

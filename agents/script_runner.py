@@ -6,13 +6,17 @@ Rules:
   what it can do is its output. A workflow asks for approval where the output is acted upon.
 - A script that ends with another status than 0 is a result, `exitCode`, unless `check` is set.
 - stdout and stderr are cut at `maxOutput`; the script is not stopped for that.
+- The step ends with the script: what that leaves running in the background has a moment to finish
+  its output, as `tee` needs it, and is killed.
 - Links that the script leaves are not followed when its files are collected.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Annotated, Final, Literal
 
@@ -29,6 +33,7 @@ MOST_OUTPUT: Final = 4 * MEBIBYTE
 MOST_FILES: Final = 64
 LARGEST_FILE: Final = 16 * MEBIBYTE
 _CHUNK: Final = 64 * 1024
+_GRACE_S: Final = 1.0
 
 Language = Literal["python", "bash", "node"]
 
@@ -113,18 +118,21 @@ def run(inputs: RunInput, context: Context) -> RunOutput:
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                start_new_session=True,
             )
     except FileNotFoundError as error:
         text = f"this worker runs no scripts in {inputs.language}: {command[0]} is not installed"
         raise PermanentError(text) from error
-    with process:
-        stdout, stderr = (
-            _Kept(process.stdout, inputs.max_output),
-            _Kept(process.stderr, inputs.max_output),
-        )
-        code = process.wait()
-        stdout.join()
-        stderr.join()
+    stdout, stderr = (
+        _Kept(process.stdout, inputs.max_output),
+        _Kept(process.stderr, inputs.max_output),
+    )
+    code = process.wait()
+    _join(stdout, stderr)
+    with suppress(ProcessLookupError):  # it has left nothing
+        os.killpg(process.pid, signal.SIGKILL)
+    # What made itself a session of its own still holds the pipes: the sandbox ends it with the job.
+    _join(stdout, stderr)
     if inputs.check and code != 0:
         last = stderr.text.strip().rpartition("\n")[2] or "nothing on stderr"
         raise PermanentError(f"the script ended with status {code}: {last}")
@@ -140,7 +148,10 @@ def run(inputs: RunInput, context: Context) -> RunOutput:
 
 
 class _Kept(threading.Thread):
-    """The beginning of what comes through a pipe, read to its end so that nobody is held up."""
+    """The beginning of what comes through a pipe, read to its end so that nobody is held up.
+
+    It closes the pipe itself, as nobody else knows when it is done with it.
+    """
 
     def __init__(self, pipe: IO[bytes] | None, most: int) -> None:
         super().__init__(daemon=True)
@@ -153,14 +164,21 @@ class _Kept(threading.Thread):
     def run(self) -> None:
         if self._pipe is None:
             return
-        while chunk := os.read(self._pipe.fileno(), _CHUNK):
-            room = self._most - len(self._kept)
-            self._kept += chunk[:room]
-            self.is_cut = self.is_cut or len(chunk) > room
+        with self._pipe:
+            while chunk := os.read(self._pipe.fileno(), _CHUNK):
+                room = self._most - len(self._kept)
+                self._kept += chunk[:room]
+                self.is_cut = self.is_cut or len(chunk) > room
 
     @property
     def text(self) -> str:
         return self._kept.decode(errors="replace")
+
+
+def _join(*readers: _Kept) -> None:
+    """Let them come to the end of their pipes, but not for longer than the grace each."""
+    for each in readers:
+        each.join(_GRACE_S)
 
 
 def _write(path: Path, content: str | Blob, context: Context) -> None:

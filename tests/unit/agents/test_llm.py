@@ -3,16 +3,19 @@
 import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
+from structlog.testing import capture_logs
 
 from agents import Agent, AgentError, AgentRegistry, Context, PermanentError, Secrets
 from agents.colleagues import WorkerColleagues
 from agents.llm import UNKNOWN, CompleteInput, complete
 from agents.llm_models import MODELS, URLS, default_models, urls
+from agents.secrets import WorkerSecrets
 from streams.errors import OperatorError
 
 SCHEMA = {
@@ -193,6 +196,29 @@ async def test_the_next_model_answers_where_one_is_away(
     models = ["away:x", "openai:gpt-4o-mini"]
     output = await complete.test({"prompt": "x", "model": models}, context)
     assert (output.text, output.model) == ("here", "gpt-4o-mini")
+
+
+async def test_a_model_without_a_key_is_passed_over() -> None:
+    with capture_logs() as logs:
+        output = await complete.test({"prompt": "x", "model": ["openai:gpt-5", "test"]})
+    assert output.model == "test"
+    (warned,) = (it for it in logs if it["log_level"] == "warning")
+    assert warned["model"] == "openai:gpt-5"
+    assert "there is no secret OPENAI_API_KEY" in warned["reason"]
+
+
+async def test_all_that_cannot_be_asked_are_named() -> None:
+    text = "model openai:gpt-5 cannot be used: .*OPENAI_API_KEY.*model nonsense:x cannot be used"
+    with pytest.raises(PermanentError, match=text):
+        await complete.test({"prompt": "x", "model": ["openai:gpt-5", "nonsense:x"]})
+
+
+async def test_a_key_that_cannot_be_read_is_asked_for_again(tmp_path: Path) -> None:
+    (tmp_path / "OPENAI_API_KEY").write_bytes(b"\xff")
+    context = Context(secrets=Secrets(WorkerSecrets({}, tmp_path)))
+    with pytest.raises(AgentError, match="openai:gpt-5 cannot be used") as raised:
+        await complete.test({"prompt": "x", "model": ["openai:gpt-5", "nonsense:x"]}, context)
+    assert not isinstance(raised.value, PermanentError)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ class Model:
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Model], None]:
     def use(model: Model) -> None:
-        def opened(names: list[str], secrets: Any, clients: AsyncExitStack) -> WrapperModel:
+        def opened(names: list[str], context: Context, clients: AsyncExitStack) -> WrapperModel:
             return WrapperModel(FunctionModel(model.answer))
 
         monkeypatch.setattr(under_test, "open_models", opened)

@@ -1,8 +1,11 @@
 """`script run`: what it gives, and what it cannot do in the sandbox that the worker uses."""
 
 import json
+import os
+import select
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +90,30 @@ async def test_output_is_cut_and_the_script_goes_on(sandboxed: SandboxedActions)
 
 async def test_a_script_that_reads_nothing_is_not_held_up(sandboxed: SandboxedActions) -> None:
     assert (await executed(sandboxed, "print(1)", stdin="x" * 1_000_000)).stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    "left", ["sleep 1000", "setsid sleep 1000", "trap '' HUP TERM; sleep 1000"]
+)
+async def test_it_ends_though_something_runs_in_the_background(
+    left: str, sandboxed: SandboxedActions
+) -> None:
+    output = await executed(sandboxed, f"({left}) & echo bg; exit 3", language="bash")
+    assert (output.exit_code, output.stdout, output.stderr) == (3, "bg\n", "")
+
+
+async def test_what_goes_through_tee_is_not_lost(sandboxed: SandboxedActions) -> None:
+    output = await executed(sandboxed, "exec > >(tee log); echo through", language="bash")
+    assert output.stdout == "through\n"
+
+
+async def test_what_is_left_in_the_background_is_killed() -> None:
+    script = "sleep 1000 > /dev/null 2>&1 & echo $!"
+    output = await run.test({"language": "bash", "script": script})
+    with suppress(ProcessLookupError):  # it is gone already
+        process = os.pidfd_open(int(output.stdout))
+        assert select.select([process], [], [], 30)[0]
+        os.close(process)
 
 
 async def test_a_status_can_fail_the_step(sandboxed: SandboxedActions) -> None:
