@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from laws import NOWHERE
 from msgspec import Raw, json
 from random_life import cost_of
-from random_workflow import definition
+from random_workflow import Choose, definition
 
 from streams.catalog import Definition
 from streams.messages import Progress, Result, Task
@@ -26,15 +26,15 @@ _FATES: Final = (
 _TIMEOUTS: Final = ("1h", "10m", "5s")
 
 
-def published(chance: random.Random) -> list[Definition]:
+def published(choose: Choose) -> list[Definition]:
     """Three workflows: one that others run as a step, one of those, and what follows their ends."""
     bodies = [
-        definition(chance.choice, "w0", timeouts=_TIMEOUTS),
-        definition(chance.choice, "w1", children=("w0", "w0", "w2", NOWHERE), timeouts=_TIMEOUTS),
-        definition(chance.choice, "w2", children=("w0",), timeouts=_TIMEOUTS),
+        definition(choose, "w0", timeouts=_TIMEOUTS),
+        definition(choose, "w1", children=("w0", "w0", "w2", NOWHERE), timeouts=_TIMEOUTS),
+        definition(choose, "w2", children=("w0",), timeouts=_TIMEOUTS),
     ]
     ends = {"event": "commandcenter.run.>", "filter": "event.data.status == 'FAILED'"}
-    bodies[2]["trigger"] = chance.choice(({}, {"event": "commandcenter.run.finished"}, ends))
+    bodies[2]["trigger"] = choose(({}, {"event": "commandcenter.run.finished"}, ends))
     return [
         Definition(
             project=PROJECT,

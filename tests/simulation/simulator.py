@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -36,7 +36,7 @@ from simulated_work import PROJECT, Execution, ended, executed, published
 from structlog.testing import capture_logs
 
 from streams import codec, orchestrator, router, topics
-from streams.catalog import Catalog
+from streams.catalog import Catalog, Definition
 from streams.events import NodeApprovalRequested
 from streams.faust_shell import Batch
 from streams.messages import Approval, Cancel, Pause, Resume, RunMessage, Start
@@ -176,9 +176,15 @@ async def _caught_up() -> None:
 
 
 class World:
-    """One history, made by one seed."""
+    """One history, made by one seed; or by one, and workflows that are given."""
 
-    def __init__(self, seed: int, faults: Faults = ALL_FAULTS, say: Say | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        faults: Faults = ALL_FAULTS,
+        say: Say | None = None,
+        workflows: Sequence[Definition] = (),
+    ) -> None:
         self.chance = random.Random(seed)
         self.faults = faults
         self.say = say or (lambda _: None)
@@ -187,7 +193,7 @@ class World:
         self.broker_skew = 0
         self.kept: dict[str, bytes] = {}
         self.catalog = Catalog()
-        for definition in published(self.chance):
+        for definition in workflows or published(self.chance.choice):
             self.catalog.apply(definition)
         self.most = self.chance.randint(1, 5)
         self.sent: list[IncomingEvent] = []
@@ -649,11 +655,16 @@ class World:
         return states
 
 
-def check(seed: int, faults: Faults = ALL_FAULTS, say: Say | None = None) -> int:
+def check(
+    seed: int,
+    faults: Faults = ALL_FAULTS,
+    say: Say | None = None,
+    workflows: Sequence[Definition] = (),
+) -> int:
     """Run one history; the error that it raises names the seed. Gives how many events it has."""
     with capture_logs() as logs:
         try:
-            world = World(seed, faults, say)
+            world = World(seed, faults, say, workflows)
             world.run()
         except Exception as error:
             error.add_note(

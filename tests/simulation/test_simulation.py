@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from laws import LawBrokenError
 from msgspec.structs import replace
 from simulated_log import SimulatedOutbox
+from simulated_work import published
 from simulator import Faults, World, check
 from structlog.testing import capture_logs
 
@@ -44,6 +47,23 @@ def test_every_history_keeps_the_laws(first: int) -> None:
 @pytest.mark.parametrize("first", range(0, 600, HISTORIES))
 def test_histories_with_one_owner_at_a_time_keep_the_laws(first: int) -> None:
     _check_all(range(first, first + HISTORIES), Faults(zombie=0))
+
+
+MIXES = st.builds(
+    Faults,
+    *(st.sampled_from((0.0, often, 3 * often)) for often in Faults()[:-1]),
+    tear_state=st.just(False),  # it tears what Kafka writes whole
+)
+"""Each kind of fault not at all, as often as usual, or three times as often."""
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32), faults=MIXES, data=st.data())
+def test_any_workflows_under_any_mix_of_faults_keep_the_laws(
+    seed: int, faults: Faults, data: st.DataObject
+) -> None:
+    """What fails is shrunk: to the fewest kinds of faults, and the simplest workflows."""
+    check(seed, faults, workflows=published(lambda options: data.draw(st.sampled_from(options))))
 
 
 def test_the_histories_are_eventful() -> None:
