@@ -60,7 +60,7 @@ def packages(tree: SourceTree) -> Iterator[Package]:
             continue
         try:
             yield from {
-                (it.key, it.version): it
+                (it.key, it.version, it.pinned): it
                 for it in kind.parser(file, text)
                 if (it.pinned or not is_shadowed) and it.name and it.name[-1] not in "/:"
             }.values()

@@ -34,6 +34,11 @@ class Package:
         """What an advisory or a policy calls it."""
         return (self.ecosystem, self.name)
 
+    @property
+    def known_version(self) -> str:
+        """The one that is used; empty where nothing says it, as a range does not."""
+        return self.version if self.pinned else ""
+
 
 class UnreadableManifestError(Exception):
     """The file is not what its name says; the text says where it is not."""
