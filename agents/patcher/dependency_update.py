@@ -21,6 +21,8 @@ _GO_REQUIRE: Final = re.compile(
     r"(?P<head>\s*(?:require\s+)?)(?P<module>[^\s()]+)(?P<space>\s+)(?P<version>v[^\s/]+)"
     r"(?P<tail>\s*(//.*)?)"
 )
+_MAVEN_VERSION: Final = re.compile(r"[0-9A-Za-z][\w.+~-]*", re.ASCII)
+_MAVEN_RANGE: Final = re.compile(r"(?!.*\[\])[\[(](, |[\w.+~,\[\]()-])+", re.ASCII)
 
 
 def update(manifest: str, content: bytes, changes: Sequence[DependencyChange]) -> bytes:
@@ -225,7 +227,21 @@ def _pom(text: str, change: DependencyChange) -> str:
     group, colon, artifact = change.package.partition(":")
     if not (group and colon and artifact):
         raise PermanentError("name it as groupId:artifactId")
+    if not (_MAVEN_VERSION.fullmatch(change.version) or _is_maven_range(change.version)):
+        raise PermanentError(f"{change.version!r} is no version and no range of Maven")
     return PomText(text).changed(group, artifact, change.version)
+
+
+def _is_maven_range(text: str) -> bool:
+    from univers.version_range import MavenVersionRange
+
+    if _MAVEN_RANGE.fullmatch(text) is None:
+        return False
+    try:
+        found = MavenVersionRange.from_native(text)  # type: ignore[no-untyped-call]  # univers has few types
+    except ValueError:
+        return False
+    return bool(found.constraints)
 
 
 _Edit = Callable[[str, DependencyChange], str]

@@ -86,7 +86,7 @@ def _licences(
 
 
 def _licence(package: Package, expression: str, verdict: Verdict, severity: Severity) -> Violation:
-    name = f"{package.name} {package.version}".strip()
+    name = f"{package.name} {package.known_version}".strip()
     message, remediation = {
         "denied": (
             f"{name} is under {expression}, which the policy denies",

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from agents.repository.source_tree import SourceTree
 from agents.scanning.manifests import go, maven, npm, python
-from agents.scanning.package import Ecosystem, Package, Parser, UnreadableManifestError
+from agents.scanning.package import Ecosystem, Package, Parser, UnreadableManifestError, UnreadLine
 
 
 class _Kind(NamedTuple):
@@ -40,11 +40,13 @@ _KINDS: Final = (
     _Kind("pom.xml", maven.pom, "Maven", True),
 )
 
+_TOLD_LINES: Final = 10  # of one file, so that it leaves room for the warnings of others
+
 
 def packages(tree: SourceTree) -> Iterator[Package]:
     """Every package once for each file that names it, a file's in the order of its lines.
 
-    A file that cannot be read as what it is becomes a warning of the tree.
+    A file that cannot be read as what it is becomes a warning of the tree, as does a line of it.
     """
     kinds = [(file, kind) for file in tree.files if (kind := _kind(file)) is not None]
     locked = {(kind.ecosystem, _folder(file)) for file, kind in kinds if kind.is_lock}
@@ -59,14 +61,23 @@ def packages(tree: SourceTree) -> Iterator[Package]:
             tree.warnings.append(f"{file}: not read as a manifest: no text, or too large")
             continue
         try:
-            yield from {
-                (it.key, it.version): it
-                for it in kind.parser(file, text)
-                if (it.pinned or not is_shadowed) and it.name and it.name[-1] not in "/:"
-            }.values()
+            entries = list(kind.parser(file, text))
         except (UnreadableManifestError, RecursionError, ValueError) as error:
             # Parsers of others raise these as well: of what is nested deep, of odd dates.
             tree.warnings.append(f"{file}: not read as a manifest: {error}")
+            continue
+        unread = [it for it in entries if isinstance(it, UnreadLine)]
+        tree.warnings += [f"{file}:{it.line}: not read: {it.reason}" for it in unread[:_TOLD_LINES]]
+        if len(unread) > _TOLD_LINES:
+            tree.warnings.append(f"{file}: {len(unread) - _TOLD_LINES} more lines were not read")
+        yield from {
+            (it.key, it.version, it.pinned): it
+            for it in entries
+            if isinstance(it, Package)
+            and (it.pinned or not is_shadowed)
+            and it.name
+            and it.name[-1] not in "/:"
+        }.values()
 
 
 def _kind(file: str) -> _Kind | None:

@@ -235,9 +235,10 @@ def _read(file: Path) -> str | None:
 
 
 def distinct(packages: Iterable[Package]) -> Iterator[Package]:
-    """Each version of each package once, where it is named first."""
-    seen: set[tuple[object, str]] = set()
+    """Each version of each package once, where it is named first; a range is not its oldest one."""
+    seen: set[tuple[object, ...]] = set()
     for package in packages:
-        if (package.key, package.version) not in seen:
-            seen.add((package.key, package.version))
+        each = (package.key, package.version, package.pinned)
+        if each not in seen:
+            seen.add(each)
             yield package

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 Ecosystem = Literal["PyPI", "npm", "Go", "Maven"]
 
@@ -34,12 +34,32 @@ class Package:
         """What an advisory or a policy calls it."""
         return (self.ecosystem, self.name)
 
+    @property
+    def known_version(self) -> str:
+        """The one that is used; empty where nothing says it, as a range does not."""
+        return self.version if self.pinned else ""
+
+
+@dataclass(frozen=True)
+class UnreadLine:
+    """A line that is not what its file is made of. Its text is not told: a secret may be in it."""
+
+    line: int
+    reason: str
+
 
 class UnreadableManifestError(Exception):
     """The file is not what its name says; the text says where it is not."""
 
 
-Parser = Callable[[str, str], Iterator[Package]]
+def whole(content: object) -> dict[str, Any]:
+    """A file's content, which is one object. Raises `UnreadableManifestError` where it is none."""
+    if not isinstance(content, dict):
+        raise UnreadableManifestError(f"no object: {type(content).__name__}")
+    return content
+
+
+Parser = Callable[[str, str], Iterator[Package | UnreadLine]]
 
 
 class Places:

@@ -20,6 +20,9 @@ MEDIA_TYPE: Final = "application/vnd.cyclonedx+json"
 def document(packages: Iterable[tuple[Package, str]], version: str) -> bytes:
     """Each package with its SPDX expression, where one is known, and the file that names it.
 
+    A version is told where it is the one that is used. Several ranges of a package are one
+    component, the first: a reference must be unique.
+
     The same packages give the same document: the time is not in it, and its serial number is made
     of what is.
     """
@@ -27,14 +30,18 @@ def document(packages: Iterable[tuple[Package, str]], version: str) -> bytes:
     licences = LicenseFactory()
     tool = Component(type=ComponentType.APPLICATION, name="compliance-checker", version=version)
     bom.metadata.tools.components.add(tool)
+    seen: set[str] = set()
     for package, expression in packages:
         purl = _purl(package)
+        if str(purl) in seen:
+            continue
+        seen.add(str(purl))
         bom.components.add(
             Component(
                 type=ComponentType.LIBRARY,
                 name=purl.name,
                 group=purl.namespace,
-                version=package.version or None,
+                version=package.known_version or None,
                 purl=purl,
                 bom_ref=str(purl),
                 licenses=[licences.make_from_string(expression)] if expression else (),
@@ -54,5 +61,5 @@ def _purl(package: Package) -> PackageURL:
         type=PURL_TYPES[package.ecosystem],
         namespace=namespace or None,
         name=name,
-        version=package.version or None,
+        version=package.known_version or None,
     )

@@ -9,7 +9,7 @@ import yaml
 from univers.version_range import InvalidVersionRange, NpmVersionRange
 from univers.versions import InvalidVersion
 
-from agents.scanning.package import Package, Places, UnreadableManifestError
+from agents.scanning.package import Package, Places, UnreadableManifestError, whole
 
 _EXACT: Final = re.compile(r"[v=]?\d+\.\d+\.\d+(-[\w.-]+)?(\+[\w.-]+)?")
 _GROUPS: Final = ("dependencies", "devDependencies", "optionalDependencies")
@@ -62,7 +62,7 @@ def _first_format(file: str, places: Places, packages: dict[str, Any]) -> Iterat
 def pnpm_lock(file: str, text: str) -> Iterator[Package]:
     """pnpm-lock.yaml; its keys are name@version, of older ones /name/version."""
     try:
-        content = _table(yaml.load(text, Loader=_LOADER))  # noqa: S506 -- a safe loader, in C
+        content = whole(yaml.load(text, Loader=_LOADER))  # noqa: S506 -- a safe loader, in C
     except yaml.YAMLError as error:
         raise UnreadableManifestError(f"no YAML: {' '.join(str(error).split())}") from error
     places = Places(text)
@@ -124,7 +124,7 @@ def _package(
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        return _table(json.loads(text))
+        return whole(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise UnreadableManifestError(f"no JSON: {error}") from error
 

@@ -11,12 +11,15 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from agents.scanning.package import Package, Places, UnreadableManifestError
+from agents.scanning.package import Package, Places, UnreadableManifestError, UnreadLine, whole
 
 _OPTIONS: Final = re.compile(r"\s+(--\S+.*|#.*)$")
 
+# A URL, a path or an archive, which pip takes as well.
+_PLACE: Final = re.compile(r"\w[\w+.-]*:|\.|[^\s=<>!~;]*[/\\]|\S+\.(whl|zip|tgz|tar\.\w+)\b")
 
-def requirements(file: str, text: str) -> Iterator[Package]:
+
+def requirements(file: str, text: str) -> Iterator[Package | UnreadLine]:
     """A file for `pip install -r`. Options, URLs and other files that it names are passed over."""
     logical, began = "", 1
     for number, line in enumerate(text.splitlines(), 1):
@@ -31,7 +34,7 @@ def requirements(file: str, text: str) -> Iterator[Package]:
             yield from _required(file, began, stated)
 
 
-def pyproject(file: str, text: str) -> Iterator[Package]:
+def pyproject(file: str, text: str) -> Iterator[Package | UnreadLine]:
     """The dependencies of PEP 621 and the groups of PEP 735."""
     content = _toml(text)
     project = _table(content.get("project"))
@@ -64,7 +67,7 @@ def toml_lock(file: str, text: str) -> Iterator[Package]:
 def pipfile_lock(file: str, text: str) -> Iterator[Package]:
     """Pipfile.lock."""
     try:
-        content = _table(json.loads(text))
+        content = whole(json.loads(text))
     except ValueError as error:
         raise UnreadableManifestError(f"no JSON: {error}") from error
     places = Places(text)
@@ -75,11 +78,13 @@ def pipfile_lock(file: str, text: str) -> Iterator[Package]:
                 yield _package(file, places.of(f'"{name}":'), name, version, pinned=True)
 
 
-def _required(file: str, line: int, stated: str) -> Iterator[Package]:
+def _required(file: str, line: int, stated: str) -> Iterator[Package | UnreadLine]:
     try:
         requirement = Requirement(stated)
     except InvalidRequirement:
-        return  # a URL, a path, or something of another tool
+        if not _PLACE.match(stated):
+            yield UnreadLine(line, "no requirement of Python")
+        return
     version, pinned = _oldest(requirement.specifier)
     yield _package(file, line, requirement.name, version, pinned=pinned)
 

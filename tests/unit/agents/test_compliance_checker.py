@@ -329,6 +329,35 @@ async def test_the_bill_of_materials_is_cyclonedx(tmp_path: Path) -> None:
     assert (await check.test(inputs, context)).sbom == first.sbom
 
 
+async def test_the_bill_of_materials_tells_no_version_of_a_range(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "a/requirements.txt": "requests>=2.0,<3\nflask>=1\nflask==1\n",
+            "b/requirements.txt": "requests==2.0\nrequests>=1\n",
+            "policy.yaml": "deny: [MIT]\npackages: {'pkg:pypi/flask': MIT}",
+        },
+    )
+    context = Context()
+    inputs = {"repositoryPath": str(tmp_path), "rules": ["licenses"], "policy": "policy.yaml"}
+    output = await check.test(inputs, context)
+    assert output.sbom is not None
+    components = json.loads(context.blobs.read(output.sbom))["components"]
+    assert [(it["name"], it.get("version"), it["purl"], it["bom-ref"]) for it in components] == [
+        (name, version, purl, purl)
+        for name, version, purl in (
+            ("flask", "1", "pkg:pypi/flask@1"),
+            ("flask", None, "pkg:pypi/flask"),
+            ("requests", "2.0", "pkg:pypi/requests@2.0"),
+            ("requests", None, "pkg:pypi/requests"),
+        )
+    ]
+    assert sorted(it.message.partition(" is")[0] for it in output.violations) == [
+        "flask",
+        "flask 1",
+    ]
+
+
 async def test_the_most_severe_are_listed_and_all_are_counted(tmp_path: Path) -> None:
     write(tmp_path, {"package-lock.json": json.dumps(LOCK), "a.txt": SECRET})
     every = await checked(tmp_path)

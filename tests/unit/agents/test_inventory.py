@@ -248,6 +248,72 @@ def test_what_a_parser_cannot_bear_is_told_and_the_rest_is_read(
     assert [it.partition(":")[0] for it in tree.warnings] == [file]
 
 
+GARBLED_GO_MOD = """\
+module shop.example/shop
+<<<<<<< ours
+require (
+	a.example/a v1.0.0
+	b.example/b
+	!!! v1.0.0
+	c.example/c ???
+	d.example/d v1.0.0
+)
+replace d.example/d =>
+exclude a.example/a v0.9.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "names", "warnings"),
+    [
+        (
+            "requirements.txt",
+            "flask==1.0\n???\n/srv/x\nC:\\x\nx-1.0+cpu.whl\na = 1\nclick==8 \\\n  garbled\nattrs\n",
+            ["flask", "attrs"],
+            [f"requirements.txt:{it}: not read: no requirement of Python" for it in (2, 6, 7)],
+        ),
+        (
+            "requirements.txt",
+            "???\n" * 13 + "attrs\n",
+            ["attrs"],
+            [
+                *(
+                    f"requirements.txt:{it}: not read: no requirement of Python"
+                    for it in range(1, 11)
+                ),
+                "requirements.txt: 3 more lines were not read",
+            ],
+        ),
+        (
+            "pyproject.toml",
+            '[project]\ndependencies = [\n"???",\n"attrs"]\n',
+            ["attrs"],
+            ["pyproject.toml:3: not read: no requirement of Python"],
+        ),
+        (
+            "go.mod",
+            GARBLED_GO_MOD,
+            ["a.example/a", "d.example/d"],
+            [
+                "go.mod:2: not read: no directive of go.mod",
+                *(f"go.mod:{it}: not read: not as require is written" for it in (5, 6, 7)),
+                "go.mod:10: not read: not as replace is written",
+            ],
+        ),
+        *(
+            (file, "[]", [], [f"{file}: not read as a manifest: no object: list"])
+            for file in ("package.json", "package-lock.json", "Pipfile.lock", "pnpm-lock.yaml")
+        ),
+    ],
+)
+def test_what_is_garbled_is_told_and_what_is_around_it_is_read(
+    tmp_path: Path, file: str, text: str, names: list[str], warnings: list[str]
+) -> None:
+    (tmp_path / file).write_text(text)
+    tree = SourceTree(tmp_path)
+    assert ([it.name for it in packages(tree)], tree.warnings) == (names, warnings)
+
+
 def test_a_package_without_a_name_is_none(tmp_path: Path) -> None:
     nameless = {"version": "1.0.0"}
     lock = {"packages": {"node_modules/": nameless, "node_modules/@s/": nameless}}

@@ -170,6 +170,13 @@ def test_pom() -> None:
     ) == POM.replace("3.0.0", "3.4")
 
 
+@pytest.mark.parametrize(
+    "version", ["1.0-SNAPSHOT", "33.0.0-jre", "2.0.1.Final", "1_2+b~c", "[1.0]", "(,1], [1.2,)"]
+)
+def test_versions_of_maven(version: str) -> None:
+    assert f"<version>{version}</version>" in updated("pom.xml", POM, "org.example:one", version)
+
+
 HASHED = "a==1 \\\n    --hash=sha256:00\nb==1 --hash=sha256:00\nc==1\n"
 
 
@@ -193,6 +200,13 @@ HASHED = "a==1 \\\n    --hash=sha256:00\nb==1 --hash=sha256:00\nc==1\n"
         ("go.mod", GO, "example.org/three", "v1.0.0", "replace directive"),
         ("go.mod", GO, "example.org/four", "v1.0.0", "does not name"),
         ("go.mod", GO, "example.org/one", "1.0.0", "write it as v1.2.3"),
+        *(
+            ("pom.xml", POM, "org.example:one", version, "is no version and no range of Maven")
+            for version in (
+                *("1</l.v><evil/>", "a version", "1&amp;", "${x}", "-1"),
+                *("[]", "[1,2", "[2,1)", "[1,2,3]", "[1</x>,2)", "[1,2)x", "[" * 90),
+            )
+        ),
         ("pom.xml", POM, "log4j-core", "1", "groupId:artifactId"),
         ("pom.xml", POM, "org.example:managed", "1", "gives it no version"),
         ("pom.xml", POM, "org.example:two", "1", "does not name"),
