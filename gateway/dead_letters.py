@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway.problem import ConflictError
 from gateway.requests import answer, choice, json_object, page_size
 from gateway.services import LETTERS, SERVICES, WRITER
-from gateway.views import DeadLetterList, DeadLetterView, moment
+from gateway.views import DeadLetterList, DeadLetterView, HeaderView, moment
 from streams import codec, letters
 from streams.errors import CallerError, NotFoundError
 from streams.letters import AlreadyClosedError, Entry, LetterId, LetterState, Purged, Replayed
@@ -185,9 +185,11 @@ def _view(entry: Entry, letter: DeadLetter) -> DeadLetterView:
         closed_at=None if last is None else moment(last.at),
         closed_by=None if last is None else last.by,
         key=_text(letter.key),
+        key_bytes=letter.key,
         value=letter.value,
         value_text=_text(letter.value),
-        headers={name: value.decode(errors="replace") for name, value in letter.headers},
+        headers={name: (value or b"").decode(errors="replace") for name, value in letter.headers},
+        all_headers=tuple(HeaderView(name=name, value=value) for name, value in letter.headers),
         complete=letter is not entry.letter or entry.whole,
     )
 

@@ -90,7 +90,7 @@ class LogWriter:
         partition: int,
         key: bytes | None,
         value: bytes | None,
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> Place:
         """Write a record as it is, tombstones too, to a partition; errors as for `write`."""
         producer = await self.producer()

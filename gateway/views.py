@@ -166,11 +166,20 @@ class EventAccepted(View, frozen=True, kw_only=True):
     offset: int
 
 
+class HeaderView(View, frozen=True, kw_only=True):
+    """A header of a record: its value in base64, or null where it has none."""
+
+    name: str
+    value: bytes | None
+
+
 class DeadLetterView(View, frozen=True, kw_only=True):
     """A record that could not be processed: where it stood and why; its bytes in base64.
 
     `attempts` is how often it was tried. Where it is not `complete`, key, value and headers are
     left out: the letter itself has them. `closedAt` and `closedBy` are of the replay or purge.
+    `key`, `valueText` and `headers` are for people: texts as far as there are, one header of each
+    name. `keyBytes`, `value` and `allHeaders` are what stood there.
     """
 
     id: str
@@ -190,9 +199,11 @@ class DeadLetterView(View, frozen=True, kw_only=True):
     closed_by: str | None
     complete: bool
     key: str | None
+    key_bytes: bytes | None
     value: bytes | None
     value_text: str | None
     headers: dict[str, str]
+    all_headers: tuple[HeaderView, ...]
 
 
 class DeadLetterList(View, frozen=True, kw_only=True):

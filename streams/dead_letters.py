@@ -37,7 +37,7 @@ def put(parcel: Parcel, partitions: int, record: Any, error: Exception) -> None:
         worker=socket.gethostname(),
         key=record.key,
         value=record.value,
-        headers=tuple((k, v or b"") for k, v in record.headers),
+        headers=tuple(record.headers),
         attempts=letters.attempts_of(record.headers),
     )
     where = letters.place(letter)

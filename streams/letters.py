@@ -237,7 +237,7 @@ class LetterBook:
         if known is not None and known.begin is not None:
             return
         size = len(letter.key or b"") + len(letter.value or b"")
-        size += sum(len(name) + len(value) for name, value in letter.headers)
+        size += sum(len(name) + len(value or b"") for name, value in letter.headers)
         whole = not letter.parts and size <= PREVIEW_BYTES
         if not whole:
             letter = replace(letter, key=None, value=None, headers=())
@@ -335,7 +335,7 @@ def closed(entry: Entry) -> str:
             return f"dead letter {entry.id} is open"
 
 
-def replay_headers(entry: Entry, letter: DeadLetter) -> Sequence[tuple[str, bytes]]:
+def replay_headers(entry: Entry, letter: DeadLetter) -> Sequence[tuple[str, bytes | None]]:
     """The original's headers, and the marks of the replay."""
     original = [(n, value) for n, value in letter.headers if n not in (REPLAYED, ATTEMPT)]
     attempt = letter.attempts + entry.replays + 1

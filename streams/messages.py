@@ -208,7 +208,7 @@ class DeadLetter(Value, tag_field="type", tag="letter", frozen=True, kw_only=Tru
     worker: str
     key: bytes | None = None
     value: bytes | None = None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()
     attempts: int = 1
     parts: int = 0
     v: Literal[1] = FORMAT

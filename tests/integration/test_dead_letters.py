@@ -1,6 +1,7 @@
 """What could not be processed is sent back when its cause is mended, or set aside with a reason."""
 
 import asyncio
+import base64
 import json
 import sys
 from base64 import b64decode
@@ -62,7 +63,7 @@ async def start(producer: AIOKafkaProducer, workflow: str, event: str = "1") -> 
         codec.encode(message),
         key=run.encode(),
         partition=partition_of(run, PARTITIONS),
-        headers=[("mine", b"kept")],
+        headers=[("mine", b"kept"), ("mine", b"\xff"), ("none", None)],
     )
     return run
 
@@ -119,6 +120,13 @@ async def test_a_record_is_replayed_when_its_cause_is_mended(
     assert (letter["state"], letter["attempts"], letter["error"]) == (
         "OPEN", 1, "UnknownWorkflowError",
     )  # fmt: skip
+    whole = await get(session, f"/api/dead-letters/{letter['id']}")
+    assert whole["allHeaders"] == [
+        {"name": "mine", "value": "a2VwdA=="},
+        {"name": "mine", "value": "/w=="},
+        {"name": "none", "value": None},
+    ]
+    assert (whole["key"], whole["keyBytes"]) == (run, base64.b64encode(run.encode()).decode())
     metrics = await (await session.get("/metrics")).text()
     assert f'commandcenter_dead_letters_open{{topic="{topics.INBOX}"}} 1.0' in metrics
 
@@ -135,6 +143,8 @@ async def test_a_record_is_replayed_when_its_cause_is_mended(
     )  # fmt: skip
     assert back.headers == (
         ("mine", b"kept"),
+        ("mine", b"\xff"),
+        ("none", None),
         ("commandcenter-replayed", letter["id"].encode()),
         ("commandcenter-attempt", b"2"),
     )
@@ -151,6 +161,13 @@ async def test_a_record_is_replayed_when_its_cause_is_mended(
     status, nevertheless = await call(session, "POST", path, {"again": True, "requestedBy": "me"})
     assert (status, nevertheless["replays"], nevertheless["closedBy"]) == (202, 2, "me")
     assert [found["state"] for found in await letters(session)] == ["REPLAYED", "REPLAYED"]
+    whole = await get(session, f"/api/dead-letters/{letter['id']}")
+    assert whole["allHeaders"] == [
+        {"name": "mine", "value": "a2VwdA=="},
+        {"name": "mine", "value": "/w=="},
+        {"name": "none", "value": None},
+    ]
+    assert (whole["key"], whole["keyBytes"]) == (run, base64.b64encode(run.encode()).decode())
     metrics = await (await session.get("/metrics")).text()
     assert f'commandcenter_dead_letters_open{{topic="{topics.INBOX}"}} 0.0' in metrics
 
