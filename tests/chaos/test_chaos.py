@@ -179,6 +179,7 @@ async def test_a_wall_clock_that_is_stepped(tmp_path: Path) -> None:
     await system.start_kafka()
     try:
         case = Chaos("clock", system)
+        await system.start_gateway()
         await system.worker(AGENT)
         async with case.under_load(RATE):
             for step in (3_600, -3_600, 86_400, 0) if FULL else (3_600, -3_600):
@@ -197,6 +198,7 @@ async def test_a_data_directory_that_is_full(tmp_path: Path) -> None:
         await system.start_kafka()
         try:
             case = Chaos("disk full", system)
+            await system.start_gateway()
             await system.worker(AGENT)
             assert system.kafka is not None
             async with case.under_load(RATE):

@@ -12,7 +12,7 @@ import pytest
 def small_disk(folder: Path) -> Iterator[None]:
     """A file system of its own in this folder; skips where that may not be made."""
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", str(folder)],
+        ["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", str(folder)],
         capture_output=True,
         text=True,
         check=False,
