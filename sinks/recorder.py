@@ -1,9 +1,8 @@
 """The recorder: reads the events topic and records it; where it stands is in the store alone.
 
 Batches form naturally: while one is inserted the next gathers, and an idle recorder inserts at
-once. Behind by much, it prepares the next one while the engine inserts. Only a limited number of
-records is held in memory: a store that is slow or away stops the reading, and the place in the log
-is kept.
+once. Only a limited number of records is held in memory: a store that is slow or away stops the
+reading, and the place in the log is kept.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
-from sinks.recording import Batch, Counts, DeadLetterBox, LogRecord, Recording
+from sinks.recording import Counts, DeadLetterBox, LogRecord, Recording
 from sinks.store import Store
 from streams.errors import OperatorError
 from streams.topics import EVENTS
@@ -205,7 +204,6 @@ class Recorder:
     async def _stop(self, tasks: list[asyncio.Future[None]]) -> None:
         for fetching in tasks[1:2]:
             fetching.cancel()
-        self._forget()
         self._recording.give_up()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S), self._busy:
@@ -333,33 +331,15 @@ class Recorder:
             async with self._changed:
                 await self._changed.wait_for(lambda: bool(self._held))
             began = clock()
-            async with self._busy:  # nothing is given up while something is prepared or inserted
-                await self._record_what_is_there()
+            async with self._busy:
+                batch = self._take()
+                await self._recording.record(batch)
+            _behind.set(self._lag())
+            await self._notify()
             took = clock() - began
             pause = min(max(PAUSE_RATIO * took, PAUSE_SHORTEST_S), PAUSE_LONGEST_S)
             if took < pause:
                 await self._let_gather(pause - took)
-
-    async def _record_what_is_there(self) -> None:
-        """A batch; and as long as there is one worth inserting, the next is prepared beside it."""
-        batch: Batch | None = await self._recording.prepare(self._take())
-        while batch is not None:
-            inserted, following = await asyncio.gather(
-                self._recording.insert(batch), self._prepare_ahead(), return_exceptions=True
-            )
-            # Both have ended before the fault of one is told.
-            if isinstance(inserted, BaseException):
-                raise inserted
-            if isinstance(following, BaseException):
-                raise following
-            batch = following
-            _behind.set(self._lag())
-            await self._notify()
-
-    async def _prepare_ahead(self) -> Batch | None:
-        if len(self._held) < WORTHWHILE_RECORDS:
-            return None
-        return await self._recording.prepare(self._take())
 
     async def _let_gather(self, seconds: float) -> None:
         """Wait, unless a batch worth inserting is there before."""

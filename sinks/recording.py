@@ -79,12 +79,10 @@ class _Read(NamedTuple):
 
 
 @dataclass(slots=True)
-class Batch:
-    """What some records make: rows by table, in the order in which they are inserted."""
+class _Made:
+    """What a batch makes: its rows by table, in the order in which they are inserted."""
 
-    records: Sequence[LogRecord]
     tables: dict[str, Table]
-    unreadable: int = 0
     duplicates: list[DecisionRecord] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
 
@@ -120,7 +118,6 @@ class Recording:
         self._dead_letter = dead_letter
         self._capacity = capacity
         self._known: dict[int, KnownRuns] = {}
-        self._taken: dict[int, int] = {}
         self.watermark: dict[int, int] = {}
         self.counts = Counts()
         self.last_error: str | None = None
@@ -144,12 +141,11 @@ class Recording:
                 # Nothing is left out when the window reaches back to the beginning.
                 known = KnownRuns(recent, since if start else None, self._capacity)
             self._known[partition] = known
-            self._taken[partition] = self.watermark[partition] = last
+            self.watermark[partition] = last
 
     def release(self) -> None:
         """Give up every partition."""
         self._known.clear()
-        self._taken.clear()
         self.watermark.clear()
 
     def skipped(self, partition: int, first: int) -> None:
@@ -158,49 +154,33 @@ class Recording:
             f"{self._topic}-{partition}: offsets {self.watermark[partition] + 1} to {first - 1} "
             "were removed from the log before they were recorded"
         )
-        self._taken[partition] = self.watermark[partition] = first - 1
+        self.watermark[partition] = first - 1
 
     async def record(self, records: Sequence[LogRecord]) -> None:
         """Record a batch: any partitions, each in order. Returns when all of it is in the store.
 
         While the store is away it is tried again and again; `last_error` says so.
         """
-        await self.insert(await self.prepare(records))
-
-    async def prepare(self, records: Sequence[LogRecord]) -> Batch:
-        """Make what is to be inserted of the records; one batch may be inserted meanwhile.
-
-        What cannot be read is a dead letter afterwards. Batches are inserted in the order in which
-        they are prepared.
-        """
-        fresh = [record for record in records if record.offset > self._taken[record.partition]]
-        for record in fresh:
-            self._taken[record.partition] = record.offset
-        for known in self._known.values():
-            known.forget_oldest()
+        fresh = [record for record in records if record.offset > self.watermark[record.partition]]
+        if not fresh:
+            return
         read = await asyncio.to_thread(_read, fresh)
         for record, error in read.unreadable:
             await self._insist(partial(self._dead_letter, record, error))
             self.counts.dead_letters += 1
             _records.labels("dead_letter").inc()
         await self._look_up(read.by_partition)
-        batch = Batch(fresh, {table: Table(names) for table, names in _TABLES.items()})
-        batch.unreadable = len(read.unreadable)
-        await asyncio.to_thread(self._project, read.by_partition, batch)
-        return batch
-
-    async def insert(self, batch: Batch) -> None:
-        """Insert what was prepared; afterwards `watermark` includes its records."""
-        if not batch.records:
-            return
-        await self._insert(batch, _block_name(batch.records))
-        await self._compare(batch.duplicates)
-        for gap in batch.gaps:
+        made = await asyncio.to_thread(self._project, read.by_partition)
+        await self._insert(made, _block_name(fresh))
+        await self._compare(made.duplicates)
+        for gap in made.gaps:
             self.gap(gap)
-        for record in batch.records:
+        for known in self._known.values():
+            known.forget_oldest()
+        for record in fresh:
             self.watermark[record.partition] = record.offset
         self.counts.batches += 1
-        recorded = len(batch.records) - batch.unreadable - len(batch.duplicates)
+        recorded = len(fresh) - len(read.unreadable) - len(made.duplicates)
         self.counts.decisions += recorded
         _records.labels("recorded").inc(recorded)
 
@@ -213,29 +193,31 @@ class Recording:
                 for run, recorded in found.items():
                     known.learn(run, recorded)
 
-    def _project(self, by_partition: dict[int, list[DecisionRecord]], batch: Batch) -> None:
+    def _project(self, by_partition: dict[int, list[DecisionRecord]]) -> _Made:
+        made = _Made({table: Table(names) for table, names in _TABLES.items()})
         for partition, records in by_partition.items():
             known = self._known[partition]
             for start in range(0, len(records), _AT_ONCE):
                 rows = project(records[start : start + _AT_ONCE], known, self._topic)
-                batch.tables["runs_log"].add(rows.runs)
-                batch.tables["agent_runs_log"].add(rows.agent_runs)
-                batch.tables["costs_log"].add(rows.costs)
-                batch.tables["events"].add(rows.events)
-                batch.duplicates += rows.duplicates
-                batch.gaps += rows.gaps
+                made.tables["runs_log"].add(rows.runs)
+                made.tables["agent_runs_log"].add(rows.agent_runs)
+                made.tables["costs_log"].add(rows.costs)
+                made.tables["events"].add(rows.events)
+                made.duplicates += rows.duplicates
+                made.gaps += rows.gaps
+        return made
 
-    async def _insert(self, batch: Batch, block: str) -> None:
+    async def _insert(self, made: _Made, block: str) -> None:
         parts = [
             self._insist(partial(self._store.insert, table, rows.columns))
-            for table, rows in batch.tables.items()
+            for table, rows in made.tables.items()
             if rows.length and table != "events"
         ]
         # Which of these comes first does not matter. All have ended before one's fault is told.
         for fault in await asyncio.gather(*parts, return_exceptions=True):
             if fault is not None:
                 raise fault
-        if (events := batch.tables["events"]).length:
+        if (events := made.tables["events"]).length:
             await self._insist(partial(self._insert_events, events, block))
             self.counts.events += events.length
 

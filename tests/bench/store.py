@@ -200,12 +200,8 @@ async def ingest(store: Store, runs: int) -> dict[str, Any]:
     asked: list[float] = []
     asking = asyncio.create_task(_ten_a_second(store, asked))
     recorded, cpu, began = recording.counts.events, time.process_time(), time.monotonic()
-    batch = await recording.prepare(log[1_000:][:BATCH])
-    for start in range(1_000 + BATCH, len(log), BATCH):  # as a recorder that is behind
-        _, batch = await asyncio.gather(
-            recording.insert(batch), recording.prepare(log[start : start + BATCH])
-        )
-    await recording.insert(batch)
+    for start in range(1_000, len(log), BATCH):
+        await recording.record(log[start : start + BATCH])
     took, cpu = time.monotonic() - began, time.process_time() - cpu
     asking.cancel()
     events = recording.counts.events - recorded

@@ -330,29 +330,3 @@ async def test_large_batches_are_recorded_whole(log: Log, store: AwayStore) -> N
         await recorder.reached(log.ends)
         assert recorder.counts.batches < 60
     assert await counted(store) == (6_000, 6_000, 12_000)
-
-
-async def test_what_is_prepared_ahead_knows_what_is_not_inserted_yet(
-    log: Log, store: AwayStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sinks.recorder.BATCH_RECORDS", 100)
-    monkeypatch.setattr("sinks.recorder.WORTHWHILE_RECORDS", 50)
-    runs = [decisions(f"run-{n}") for n in range(300)]
-    # A run's second decision is in the batch after its first; then it comes once more.
-    for ten in range(0, 300, 100):
-        some = runs[ten : ten + 100]
-        await log.append(0, *(first for first, _ in some), *(second for _, second in some))
-        await log.append(0, *(second for _, second in some))
-    store.away = True
-    async with recording(log, store) as recorder:
-        await store.refused.wait()
-        store.away = False
-        await recorder.reached(log.ends)
-        counts = recorder.counts
-    assert await counted(store) == (300, 300, 600)
-    assert (counts.duplicates, counts.conflicts, counts.gaps) == (300, 0, 0)
-    assert counts.batches >= 9
-    async with recording(log, store) as recorder:  # where it stands is right, too
-        await log.append_runs(["after"])
-        await recorder.reached(log.ends)
-    assert await counted(store) == (301, 301, 602)
