@@ -41,9 +41,6 @@ The longest is what a watcher of SQL may notice: half of it is how late a decisi
 """
 
 _LOOK_AGAIN_MS: Final = 60_000  # records end the wait at once
-_READ_SHORTEST_S: Final = 0.02
-"""From one reading to the next, at least: records that come one by one would each cost a request.
-It is how late a live watcher hears of what follows close on something else."""
 
 _DRAIN_S: Final = 30.0
 """How long a rebalance, or the end, waits for the insert under way."""
@@ -280,7 +277,6 @@ class Recorder:
     # --- reading and recording ---
 
     async def _fetch(self) -> None:
-        clock = asyncio.get_running_loop().time
         while True:
             fetched = await self._consumer.getmany(
                 timeout_ms=_LOOK_AGAIN_MS, max_records=BATCH_RECORDS
@@ -293,12 +289,10 @@ class Recorder:
                     self._tap(partition.partition, records)
                 self._held.extend(records)
                 self._held_bytes += sum(_size(record) for record in records)
-            read = clock()
             _behind.set(self._lag())
             async with self._changed:
                 self._changed.notify_all()
                 await self._changed.wait_for(self._has_room)
-            await asyncio.sleep(max(0.0, read + _READ_SHORTEST_S - clock()))
 
     def _in_order(
         self, partition: TopicPartition, records: Sequence[LogRecord]
