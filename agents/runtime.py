@@ -70,7 +70,7 @@ class AgentRuntime:
         self._free = asyncio.Semaphore(concurrency)
         self._watermarks: dict[_Place, Watermark] = {}
         self._work: set[asyncio.Task[None]] = set()
-        self._places: dict[str, tuple[_Place, int]] = {}
+        self._places: dict[str, list[tuple[_Place, int]]] = {}
         self._attempts: dict[str, Attempt] = {}
         self._orders = Orders(time.monotonic)
         self._progress: dict[str, tuple[Task, Progress]] = {}
@@ -109,10 +109,12 @@ class AgentRuntime:
                 self._put(task, result)
                 self._finish(place, record.offset)
                 continue
-            if task.id in self._places:  # delivered again while under way: not begun again
-                self._places[task.id] = (place, record.offset)
+            if (places := self._places.get(task.id)) is not None:
+                # Delivered again while under way, or sent twice: it is done once, for each of them.
+                places[:] = [p for p in places if p[0] in self._watermarks]
+                places.append((place, record.offset))
                 continue
-            self._places[task.id] = (place, record.offset)
+            self._places[task.id] = [(place, record.offset)]
             order = self._orders.get(task.id)
             if order is not None:
                 self._conclude(task, self._execution.refuse(task, order))
@@ -173,13 +175,13 @@ class AgentRuntime:
         task = attempt.task.id
         if self._attempts.get(task) is not attempt:
             return False  # called off while it waited: it is answered already
-        (_, generation), _ = self._places[task]
+        (_, generation), _ = self._places[task][-1]
         # Revoked while it waited: whoever owns it now begins it.
         return bool(generation == self._app.consumer_generation_id)
 
     def _conclude(self, task: Task, result: Result) -> None:
         """Have the result published, and then the task acknowledged."""
-        place, offset = self._places.pop(task.id)
+        places = self._places.pop(task.id)
         if self._tracing is not None:
             self._tracing.task_ended(task, result)
         if result.failure is None:
@@ -192,7 +194,8 @@ class AgentRuntime:
         encoded = codec.encode(result)
         self._results.put(task.id, encoded)
         self._put(task, encoded)
-        self._finish(place, offset)
+        for place, offset in places:
+            self._finish(place, offset)
 
     def _say(self, task: Task, progress: Progress) -> None:
         self._progress[task.id] = (task, progress)

@@ -52,6 +52,10 @@ BATCH = 10_000
 EVERY_MS = 3  # a run begins
 SHIFT_MS = 600_000  # a copy of all runs begins
 COPIES_AT_ONCE = 16
+# Beside the merges a copy has to fit into what the engine may use.
+COPYING = (
+    "max_threads = 1, min_insert_block_size_rows = 262144, min_insert_block_size_bytes = 134217728"
+)
 DISK_BYTES = 100  # of one event with all that belongs to it, merges under way included: at most
 TIMES = {
     "events": ("at", "run_started_at"),
@@ -149,6 +153,7 @@ async def main() -> None:
             watching = asyncio.create_task(memory.watch())
             figures["ingest"] = await ingest(store, options.runs)
             figures["memory_mb"]["most_while_ingesting"] = memory.take_most()
+            print(json.dumps(figures["ingest"]), file=sys.stderr)
             copies = Copies(store, figures["ingest"].pop("all"), options.runs * len(template()))
             for size in options.events:
                 started = time.monotonic()
@@ -157,6 +162,7 @@ async def main() -> None:
                 memory.take_most()
                 figures[f"at {size} events"] = await ask(store)
                 figures["memory_mb"][f"most_while_asking_at_{size}"] = memory.take_most()
+                print(json.dumps(figures[f"at {size} events"]), file=sys.stderr)
             if options.lag_runs:
                 figures["lag"] = await lag(store, Path(folder), options.lag_runs)
                 figures["memory_mb"]["most_at_lag_runs"] = memory.take_most()
@@ -265,7 +271,7 @@ class Copies:
         await self._store.command(
             f"INSERT INTO {table} SELECT * EXCEPT (copy) REPLACE ({', '.join(changed)})"
             f" FROM (SELECT t.*, n.number AS copy FROM {source}"
-            f" CROSS JOIN numbers({first}, {some}) AS n) SETTINGS max_threads = 2"
+            f" CROSS JOIN numbers({first}, {some}) AS n) SETTINGS {COPYING}"
         )
 
 

@@ -3,6 +3,7 @@
 import random
 from typing import Final
 
+from judged_run import SMALL
 from simulated_log import pause
 
 from streams.errors import OperatorError
@@ -26,6 +27,7 @@ class SimulatedBlobs:
     def __init__(self, kept: Kept, chance: random.Random) -> None:
         self._kept = kept
         self._chance = chance
+        self.limit = SMALL.payload
         self.away = False
 
     async def put(self, _project: str, content: bytes) -> Reference:

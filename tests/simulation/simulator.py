@@ -30,11 +30,13 @@ from faust.types import TP
 from judged_run import SMALL
 from msgspec import UNSET, Raw
 from random_workflow import CORRELATION, EVENT_TYPE, ROLES
+from simulated_agents import SERVED, AgentHost, TaskGroup
 from simulated_blobs import SimulatedBlobs
 from simulated_log import Log, Record, SimulatedOutbox, pause
 from simulated_work import PROJECT, Execution, ended, executed, published
 from structlog.testing import capture_logs
 
+from agents import execution as agent_execution
 from streams import codec, orchestrator, router, topics
 from streams.catalog import Catalog, Definition
 from streams.events import NodeApprovalRequested
@@ -98,6 +100,17 @@ class Worker:
         )
         self.orchestrator.changelog = self
         self.router = Router(outbox, PARTITIONS, world.catalog, _caught_up, blobs, SMALL)
+        self.agents = AgentHost(
+            world.log,
+            world.group,
+            world.chance,
+            lambda: world.now,
+            self.blobs,
+            world.faults.resend,
+            number,
+            PARTITIONS,
+            world.say,
+        )
 
     # --- what the orchestrator knows and tells of the table's changelog ---
 
@@ -159,6 +172,7 @@ class Worker:
             coroutine.close()
         self.busy.clear()
         self.decided.clear()
+        self.agents.crash()
 
 
 def _compacted(records: list[Record]) -> list[Record]:
@@ -189,6 +203,7 @@ class World:
         self.faults = faults
         self.say = say or (lambda _: None)
         self.log = Log(say)
+        self.group = TaskGroup(self.log, PARTITIONS)
         self.now = T0
         self.broker_skew = 0
         self.kept: dict[str, bytes] = {}
@@ -208,6 +223,7 @@ class World:
         self._hire()
         for partition in range(PARTITIONS):
             self._give(partition, self.workers[0])
+        self._regroup()
 
     async def plan_of(self, project: str, workflow: str, version: int) -> Plan | None:
         return self.catalog.get(project, workflow, version)
@@ -217,10 +233,12 @@ class World:
     def run(self) -> None:
         """Chaos, then rest; `laws.LawBrokenError` where the engine fails."""
         with ExitStack() as small:
+            small.callback(lambda: [worker.agents.crash() for worker in self.workers])
             # Nobody sleeps here: the next step is the next try. And big is what is big for us.
             small.enter_context(patch.object(orchestrator, "_BLOB_AGAIN_S", 0))
             small.enter_context(patch.object(router, "_BLOB_AGAIN_S", 0))
             small.enter_context(patch.object(router, "INLINE_LIMIT", SMALL.inline))
+            small.enter_context(patch.object(agent_execution, "INLINE_LIMIT", SMALL.inline))
             for _ in range(self.chance.randint(50, 400)):
                 self._tick()
                 self.chance.choice(self._moves())()
@@ -229,6 +247,9 @@ class World:
             self._finish()
             states = self._check()
             laws.check_ended(self.log, states)
+            for worker in self.workers:
+                worker.agents.commit()
+            self.group.check_all_done()
             laws.check_requests(self.log, states)
             self._mend()
             for partition in range(PARTITIONS):
@@ -248,6 +269,7 @@ class World:
             moves += [lambda w=worker: self._fire(w)] * 2
             moves += [lambda w=worker: self._look_at_state(w)]
             moves += [lambda w=worker: self._follow(w)]
+            moves += [lambda w=worker: w.agents.step(self.faults.redeliver)] * 6
         for fault, move in (
             (self.faults.crash, self._crash),
             (self.faults.rebalance, self._rebalance),
@@ -379,6 +401,8 @@ class World:
 
     def _take_tasks(self) -> None:
         for record in self._news(topics.TASKS_PREFIX):
+            if record.topic == topics.tasks(SERVED):
+                continue
             task = codec.tasks.decode(record.value)
             self.executions += executed(self.chance, task, self.kept)
         for record in self._news(topics.CONTROL):
@@ -411,7 +435,9 @@ class World:
             self.say(f"worker {worker.number} is a member again")
             worker.let_go()
             worker.zombie = False
+            worker.agents.join([])
         else:
+            worker.agents.crash()
             self.workers.remove(worker)
 
     def _look_at_state(self, worker: Worker) -> None:
@@ -509,14 +535,18 @@ class World:
             worker.blobs.away = False  # or it would hold everybody up, in the real world too
             worker.finish()
             worker.let_go()
+            worker.agents.commit()
         if len(members) < 3 and self._is(0.5):
             members.append(self._hire())
         elif len(members) > 1:  # its timers may be half sent
             gone = members.pop()
+            if self._is(0.5):
+                gone.agents.leave(self._tick)
             gone.crash()
             self.workers.remove(gone)
         for partition in range(PARTITIONS):
             self._give(partition, self.chance.choice(members))
+        self._regroup()
 
     def _bewitch(self) -> None:
         """The owner is taken for dead, but goes on with what it has in hand."""
@@ -556,6 +586,18 @@ class World:
             if not others or (len(self.workers) < 4 and self._is(0.5)):
                 others.append(self._hire())
             self._give(partition, self.chance.choice(others))
+        if mine:
+            self._regroup()
+
+    def _regroup(self) -> None:
+        """The members join anew; what they have done by then is committed, or not in time."""
+        members = [worker for worker in self.workers if not worker.zombie]
+        for worker in members:
+            if self._is(0.5):
+                worker.agents.commit()
+        self.group.generation += 1
+        for worker in members:
+            worker.agents.join([p for p, owner in self.owner.items() if owner is worker])
 
     def _give(self, partition: int, worker: Worker) -> None:
         """Restore the partition's table from the changelog, and resume where that says."""
@@ -600,9 +642,16 @@ class World:
             for worker in self.workers:
                 self._work(worker)
                 self._route(worker)
-            if not any(w.busy or w.decided or self._unrouted(w) for w in self.workers):
+                worker.agents.step()
+            if not any(self._has_work(worker) for worker in self.workers):
                 return
         raise laws.LawBrokenError("the log is never read to its end")
+
+    def _has_work(self, worker: Worker) -> bool:
+        due = worker.agents.next_due
+        agents = due is not None and due <= self.now
+        unread = any(p < self.log.end(topics.INBOX, n) for n, p in worker.position.items())
+        return bool(worker.busy or worker.decided or unread or self._unrouted(worker) or agents)
 
     def _finish(self) -> None:
         """Agents answer, people resume, time passes, until nothing is left to wait for."""
@@ -617,6 +666,7 @@ class World:
                 self._append(Resume(run=paused[0]))
             else:
                 dues = [d for s in stores if (d := s.timers.next_due) is not None]
+                dues += [d for w in self.workers if (d := w.agents.next_due) is not None]
                 if not dues:
                     return
                 self.now = max(self.now, min(dues))

@@ -1,5 +1,6 @@
 """Thousands of random histories of the engine, and proof that the simulator would see it fail."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -13,19 +14,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from laws import LawBrokenError
 from msgspec.structs import replace
+from simulated_agents import GroupConsumer
 from simulated_log import SimulatedOutbox
 from simulated_work import published
 from simulator import Faults, World, check
 from structlog.testing import capture_logs
 
+from agents.recent_results import RecentResults
+from agents.runtime import AgentRuntime
 from streams import codec, orchestrator, topics
 from streams.events import Event
 from streams.faust_shell import Batch
-from streams.messages import Cancel
+from streams.messages import Cancel, Result, Task
 from streams.router import Router
 from streams.run import Outcome
 from streams.run_store import RunStore
 from streams.timers import Timers
+from streams.watermark import Watermark, encode
 
 HISTORIES = 100
 FAULTS = (
@@ -253,6 +258,90 @@ def _offset_of_events_ahead(monkeypatch: pytest.MonkeyPatch) -> Faults:
     return Faults(zombie=0)
 
 
+def _tasks_committed_before_their_results(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A worker that acknowledges a task as soon as it is finished."""
+    finish = AgentRuntime._finish
+
+    def at_once(self: AgentRuntime, place: Any, offset: int) -> None:
+        finish(self, place, offset)
+        self._finished.pop()
+        watermark = self._watermarks.get(place)
+        if watermark is not None:
+            watermark.done(offset)
+            self._app.batches.mark_done(*place, watermark.next_offset, watermark.note)
+
+    monkeypatch.setattr(AgentRuntime, "_finish", at_once)
+    return Faults(zombie=0)
+
+
+def _tasks_committed_out_of_order(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """An offset that is committed past a task under way."""
+
+    def past_all(self: Watermark) -> None:
+        self.next_offset = self._last + 1
+
+    monkeypatch.setattr(Watermark, "_move", past_all)
+    return Faults(zombie=0)
+
+
+def _too_much_is_noted(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A commit that says of a task under way that it is done."""
+
+    def everything(self: Watermark) -> str:
+        first = self.next_offset or 0
+        return encode(first, [(first + 1, self._last + 1)]) if first < self._last else ""
+
+    monkeypatch.setattr(Watermark, "note", everything)
+    return Faults(zombie=0)
+
+
+def _tasks_sent_twice_are_acknowledged_once(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A task with two records, of which the first is never done with."""
+    conclude = AgentRuntime._conclude
+
+    def the_last(self: AgentRuntime, task: Task, result: Result) -> None:
+        del self._places[task.id][:-1]
+        conclude(self, task, result)
+
+    monkeypatch.setattr(AgentRuntime, "_conclude", the_last)
+    return Faults(zombie=0)
+
+
+def _results_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A finished task that is delivered again, and worked on again."""
+    monkeypatch.setattr(RecentResults, "get", lambda *_: None)
+    return Faults(zombie=0)
+
+
+def _too_many_at_once(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """An agent that is given more than it can do."""
+
+    async def free(_: asyncio.Semaphore) -> bool:
+        return True
+
+    monkeypatch.setattr(asyncio.Semaphore, "acquire", free)
+    return Faults(zombie=0)
+
+
+def _tasks_begun_twice(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A task that is begun again while it is under way, because it came again."""
+    accept = AgentRuntime.accept
+
+    async def forgetful(self: AgentRuntime, batch: Batch) -> None:
+        kept, self._places = self._places, {}
+        await accept(self, batch)
+        self._places = kept | self._places
+
+    monkeypatch.setattr(AgentRuntime, "accept", forgetful)
+    return Faults(zombie=0)
+
+
+def _fetching_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """A partition that is held while much is in hand, and never released."""
+    monkeypatch.setattr(GroupConsumer, "release", lambda *_: None)
+    return Faults(zombie=0)
+
+
 Defect = Callable[[pytest.MonkeyPatch], Faults]
 DEFECTS: list[Defect] = [
     _state_in_parts,
@@ -270,6 +359,14 @@ DEFECTS: list[Defect] = [
     _steps_are_not_started,
     _cancels_of_steps_overtake,
     _offset_of_events_ahead,
+    _tasks_committed_before_their_results,
+    _tasks_committed_out_of_order,
+    _too_much_is_noted,
+    _tasks_sent_twice_are_acknowledged_once,
+    _results_are_not_remembered,
+    _too_many_at_once,
+    _tasks_begun_twice,
+    _fetching_does_not_go_on,
 ]
 
 

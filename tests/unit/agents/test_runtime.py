@@ -469,6 +469,17 @@ async def test_a_task_delivered_again_while_under_way_is_not_begun_again(worker:
     assert (stage.begun, len(worker.log.results)) == (["a"], 1)
 
 
+async def test_a_task_that_was_sent_twice_is_done_once_and_acknowledged_twice(
+    worker: Worker,
+) -> None:
+    await worker.give(task("a", "wait", "a"), task("a", "wait", "a"), task("b", "echo"))
+    await worker.log.until(lambda: len(worker.log.results) == 1)
+    stage.go.set()
+    await worker.log.until(lambda: worker.log.committed == 3)
+    assert stage.begun.count("a") == 1
+    assert [result.node for result in worker.log.results] == ["b", "a"]
+
+
 async def test_a_task_revoked_while_it_waits_is_left_to_its_next_owner(worker: Worker) -> None:
     busy = [task(f"busy{n}", "wait") for n in range(CONCURRENCY)]
     await worker.give(*busy, task("late", "echo", "late"))
