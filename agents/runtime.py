@@ -11,14 +11,15 @@ Rules:
 - A task that is called off while it waits is answered at once and never begun; one that comes after
   the order to end it is, too.
 - A task that is long is no reason to do finished ones behind it again: the commit says which those
-  are. And one that is delivered again to this worker has its result published again, not its work
-  done again, as long as the result is remembered.
+  are. And one that is delivered again has its result published again, not its work done again: this
+  worker's own is remembered, that of an owner before is looked for on the log.
 - What goes wrong here with a task, and is not the agent's fault, `run_results` raises: the task is
   done again by whoever comes after this worker.
 """
 
 import asyncio
 import time
+from typing import Any
 
 import structlog
 from faust.types import TP
@@ -27,6 +28,7 @@ from prometheus_client import Counter, Gauge
 from agents.attempt import Attempt
 from agents.execution import Execution
 from agents.orders import Orders
+from agents.published_results import PublishedResults
 from agents.recent_results import RecentResults
 from streams import codec, dead_letters, topics
 from streams.errors import UnreadableRecordError
@@ -52,6 +54,7 @@ class AgentRuntime:
         app: EngineApp,
         outbox: Outbox,
         execution: Execution,
+        published: PublishedResults,
         agent: str,
         partitions: int,
         concurrency: int,
@@ -61,6 +64,7 @@ class AgentRuntime:
         self._app = app
         self._outbox = outbox
         self._execution = execution
+        self._published = published
         self._agent = agent
         self._partitions = partitions
         self._concurrency = concurrency
@@ -96,6 +100,7 @@ class AgentRuntime:
                 del self._watermarks[old]
             finished = self._app.batches.finished_beyond(batch.tp)
             watermark = self._watermarks[place] = Watermark(finished)
+        end = self._app.batches.end_at_takeover(batch.tp)
         for record in batch.records:
             if not watermark.begin(record.offset):
                 continue
@@ -105,9 +110,10 @@ class AgentRuntime:
                 dead_letters.put(self._parcel, self._partitions, record, error)
                 self._finish(place, record.offset)
                 continue
-            if (result := self._results.get(task.id)) is not None:
+            if (result := await self._known(task, record, batch.generation, end)) is not None:
                 self._put(task, result)
-                self._finish(place, record.offset)
+                for each in (*self._not_begun(task), (place, record.offset)):
+                    self._finish(*each)
                 continue
             if (places := self._places.get(task.id)) is not None:
                 # Delivered again while under way, or sent twice: it is done once, for each of them.
@@ -127,6 +133,27 @@ class AgentRuntime:
         if len(self._work) > 2 * self._concurrency:
             self._app.batches.hold(batch.tp)
             self._held.add(batch.tp)
+
+    async def _known(self, task: Task, record: Any, generation: int, end: int) -> bytes | None:
+        """The result that the task has; None where it is at work here, or has none yet.
+
+        `end` is up to where the partition went when it was taken over: what is before may have been
+        done by its owner before.
+        """
+        attempt = self._attempts.get(task.id)
+        if attempt is not None and attempt.has_its_turn:
+            return None
+        result = self._results.get(task.id) or self._published.found(task.id)
+        if result is None and record.offset < end:
+            await self._published.find(task.id, generation, record.timestamp)
+            return await self._known(task, record, generation, 0)  # it may have ended meanwhile
+        return result
+
+    def _not_begun(self, task: Task) -> list[tuple[_Place, int]]:
+        """The records of a task that waits for its turn, which it will not get."""
+        if self._attempts.pop(task.id, None) is None:
+            return []
+        return [p for p in self._places.pop(task.id) if p[0] in self._watermarks]
 
     def cancel(self, order: TaskCancellation) -> None:
         """End the task, or do not begin it: wherever it is now, and should it come again."""

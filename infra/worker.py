@@ -22,6 +22,7 @@ from agents.execution import Execution
 from agents.orders import OrderReader
 from agents.payloads import Payloads
 from agents.presence import Presence
+from agents.published_results import PublishedResults, on_log
 from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from agents.secrets import WorkerSecrets
@@ -117,11 +118,12 @@ async def run_worker(
         tracing = telemetry.tracing()
 
         runtimes: dict[str, AgentRuntime] = {}
+        published = PublishedResults(on_log(bootstrap, partitions))
 
         def handlers(app: EngineApp) -> dict[str, AgentRuntime]:
             for name, agent in registry.agents.items():
                 runtimes[name] = AgentRuntime(
-                    app, results, execution, name, partitions, agent.concurrency, tracing
+                    app, results, execution, published, name, partitions, agent.concurrency, tracing
                 )
             return runtimes
 

@@ -226,6 +226,12 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         coordinator._do_heartbeat = heartbeat  # noqa: SLF001  # aiokafka has no hook
         coordinator._do_commit_offsets = commit_unless_joining  # noqa: SLF001  # aiokafka has no hook
 
+    async def ends(self, places: Iterable[TP]) -> dict[TP, int]:
+        """The offset that each of them ends at now."""
+        asked = [driver.ensure_aiokafka_TP(place) for place in places]
+        found = await self.call_thread(self._ensure_consumer().end_offsets, asked)
+        return {TP(*tp): offset for tp, offset in found.items()}
+
     async def committed(self, places: Iterable[TP]) -> dict[TP, tuple[int, str]]:
         """What the group has committed for them: offset and note; nothing where it has not."""
         coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001  # aiokafka gives no notes
@@ -309,6 +315,7 @@ class BatchConsumer(driver.Consumer):
         self._notes: dict[TP, tuple[int, str]] = {}
         self._committed_notes: dict[TP, tuple[int, str]] = {}
         self._finished: dict[TP, Intervals] = {}
+        self._ends: dict[TP, int] = {}
         self._readers: dict[str, TopicReader] = {}
         self._reading: list[asyncio.Task[None]] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -368,6 +375,10 @@ class BatchConsumer(driver.Consumer):
         """What the owner before has finished beyond the offset where work resumes."""
         return self._finished.get(tp, ())
 
+    def end_at_takeover(self, tp: TP) -> int:
+        """Up to where the partition went when work on it resumed here."""
+        return self._ends.get(tp, 0)
+
     def _should_commit(self, tp: TP, offset: int) -> bool:
         if tp in self._ask_note:
             self._notes[tp] = (offset, self._ask_note[tp]())
@@ -413,6 +424,7 @@ class BatchConsumer(driver.Consumer):
             if resumed is not None:
                 positions[tp] = resumed
         self._positions = {tp: offset for tp, offset in positions.items() if offset >= 0}
+        self._ends = await self._own_thread.ends(read)
         return positions
 
     async def offsets(self) -> dict[Place, Offsets]:

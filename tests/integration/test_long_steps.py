@@ -1,6 +1,7 @@
 """A long task holds back neither the work behind it nor the memory of that work."""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from chaos import Log, Triggers
 from system import System, define
 
+from streams.ids import run_id
 from streams.plan import parse
 from streams.topics import TASKS_PREFIX
 from streams.watermark import decode
@@ -77,3 +79,34 @@ async def test_what_finished_behind_a_long_task_is_not_done_again(tmp_path: Path
         assert len(executed.read_text().split()) <= 60 + 20 + (40 - noted)
     finally:
         await system.stop()
+
+
+async def test_what_a_killed_worker_has_answered_is_not_done_again(tmp_path: Path) -> None:
+    """Not even where it died before it could commit."""
+    executed = tmp_path / "executed"
+    executed.touch()
+    system = System(tmp_path, agents=HERE)
+    await system.start_kafka()
+    try:
+        log = Log(lambda: system.bootstrap)
+        await define(system.bootstrap, workflow())
+        worker = await system.worker("patient_agent:patient")
+        async with log.followed(), Triggers(system.bootstrap) as triggers:
+            for _ in range(2):
+                await triggers.send(40)
+                await log.until_more_end(30)
+                answered = set(log.ended)
+                await system.kill(worker)
+                worker = await system.worker("patient_agent:patient")
+            await log.until_ended(triggers.accepted)
+        log.check()
+        times = Counter(int(line) for line in executed.read_text().split())
+        again = [n for n, count in times.items() if count > 1 and run_of(n) in answered]
+        assert again == []
+    finally:
+        await system.stop()
+
+
+def run_of(number: int) -> str:
+    """The run of the trigger with this number."""
+    return run_id("default", "chain", "/chaos", str(number))

@@ -18,12 +18,14 @@ from hand_driven_loop import HandDrivenLoop
 from laws import LawBrokenError
 from pydantic import BaseModel, ConfigDict, RootModel
 from simulated_blobs import SimulatedBlobs
-from simulated_log import Log, SimulatedOutbox
+from simulated_log import Log, SimulatedOutbox, pause
 from simulated_work import OUTPUTS
 
 from agents import Agent, Context, PermanentError
 from agents.execution import Execution
 from agents.payloads import Payloads
+from agents.published_results import PublishedResults
+from agents.recent_results import RecentResults
 from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from streams import codec, topics, watermark
@@ -82,6 +84,8 @@ class TaskGroup:
     def __init__(self, log: Log, partitions: int) -> None:
         self._log = log
         self.generation = 0
+        self.clock_is_steady = True
+        """By the broker's clock it is known from where on the inbox is to be looked at."""
         self.committed: dict[int, tuple[int, str]] = dict.fromkeys(range(partitions), (0, ""))
         self._answered: dict[str, set[str]] = {}
         self._looked: dict[int, int] = {}
@@ -135,11 +139,15 @@ class GroupConsumer:
         self.begin: dict[int, int] = {}
         self.position: dict[int, int] = {}
         self.finished: dict[int, watermark.Intervals] = {}
+        self.ends: dict[int, int] = {}
         self.held: set[int] = set()
         self.done: dict[int, tuple[int, Callable[[], str]]] = {}
 
     def finished_beyond(self, tp: TP) -> watermark.Intervals:
         return self.finished.get(tp.partition, ())
+
+    def end_at_takeover(self, tp: TP) -> int:
+        return self.ends.get(tp.partition, 0)
 
     def hold(self, tp: TP) -> None:
         self.held.add(tp.partition)
@@ -198,6 +206,7 @@ class AgentHost:
         self._app = _App()
         self._obeyed = log.end(topics.CONTROL, 0)
         self._at_work: set[str] = set()
+        self._answered: set[str] = set()  # of what was to be done when it joined
         self._broken: list[str] = []
         self._now_ms = now_ms
         self._began = now_ms()
@@ -212,8 +221,26 @@ class AgentHost:
             worker=self._name,
             clock_ns=lambda: now_ms() * 1_000_000,
         )
-        self._runtime = AgentRuntime(app, outbox, execution, SERVED, partitions, CONCURRENCY)
+        published = PublishedResults(self._look)
+        self._runtime = AgentRuntime(
+            app, outbox, execution, published, SERVED, partitions, CONCURRENCY
+        )
         self._publishing = self.loop.create_task(self._runtime.run_results())
+
+    async def _look(self, since: int, found: RecentResults) -> None:
+        """The results on the log since then, as of the broker's clock, which steps at times."""
+        ends = {place: self._log.end(*place) for place in self._log.places(topics.INBOX)}
+        await pause()
+        for place, end in ends.items():
+            records = self._log.read(*place, 0, end)
+            # As Kafka finds the first record that is not older.
+            start = next((n for n, r in enumerate(records) if r.timestamp >= since), end)
+            for record in records[start:]:
+                said = codec.messages.decode(record.value)
+                if isinstance(said, Result):
+                    name = task_id(said.run, said.node, said.item, said.attempt)
+                    assert record.value is not None
+                    found.put(name, record.value)
 
     # --- the agent ---
 
@@ -226,6 +253,8 @@ class AgentHost:
             self._broken.append(f"{task} is worked on again, and has its result from here")
         if self._is_member and task in self._acknowledged():
             self._broken.append(f"{task} is worked on, and was committed before")
+        if task in self._answered and self._group.clock_is_steady:
+            self._broken.append(f"{task} is worked on, and had its result before this worker came")
         self._at_work.add(task)
         if len(self._at_work) > CONCURRENCY:
             self._broken.append(f"at work on {sorted(self._at_work)}")
@@ -276,8 +305,15 @@ class AgentHost:
         batches.begin = {p: offset for p, (offset, _) in committed.items()}
         batches.position = dict(batches.begin)
         batches.finished = {p: watermark.decode(*found) for p, found in committed.items()}
+        batches.ends = {p: self._log.end(_TOPIC, p) for p in partitions}
         batches.held.clear()
         batches.done.clear()
+        left = {
+            self._group.task(Place(p, n)).id
+            for p, end in batches.ends.items()
+            for n in range(batches.begin[p], end)
+        }
+        self._answered = left & self._group.answered().keys()
 
     def commit(self) -> None:
         """Say what is done; who is no member in this generation is not heard."""

@@ -524,8 +524,8 @@ class World:
         worker = self.chance.choice(self.workers)
         self.say(f"worker {worker.number} crashes in {sorted(worker.busy)}")
         worker.crash()
-        self._replace(worker)
         self.workers.remove(worker)
+        self._replace(worker)
 
     def _rebalance(self) -> None:
         """Every member finishes its batch and lets go; then the partitions are dealt anew."""
@@ -562,6 +562,7 @@ class World:
         skew = self.chance.choice((-3_600_000, -5_000, -10, 0, 10, 5_000, 3_600_000))
         if self._is(0.5):
             self.broker_skew = skew
+            self.group.clock_is_steady = False
         else:
             self.chance.choice(self.workers).skew = skew
 

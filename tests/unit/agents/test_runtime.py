@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 from msgspec import Raw
 from pydantic import BaseModel
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from agents import Agent, AgentRegistry, Context
 from agents.execution import Execution
 from agents.payloads import Payloads
+from agents.published_results import MARGIN_MS, PublishedResults
 from agents.recent_results import RecentResults
 from agents.runtime import AgentRuntime
 from agents.threads import Threads
@@ -131,6 +133,7 @@ class Log:
         self.taking = asyncio.Event()
         self.taking.set()
         self.held: set[TP] = set()
+        self.taken_over_at = 0
 
     async def deliver(self, parcel: Parcel) -> None:
         await self.taking.wait()
@@ -148,6 +151,9 @@ class Log:
 
     def finished_beyond(self, _tp: TP) -> tuple[()]:
         return ()
+
+    def end_at_takeover(self, _tp: TP) -> int:
+        return self.taken_over_at
 
     def hold(self, tp: TP) -> None:
         self.held.add(tp)
@@ -188,20 +194,33 @@ class Worker:
         app: Any = self.log.app
         outbox: Any = self.log
         self.execution = execution
-        self.runtime = AgentRuntime(app, outbox, execution, "worker", 4, CONCURRENCY)
+        self.published: dict[str, bytes] = {}
+        self.looked: list[int] = []
+        self.may_look = asyncio.Event()
+        self.may_look.set()
+        found = PublishedResults(self._look)
+        self.runtime = AgentRuntime(app, outbox, execution, found, "worker", 4, CONCURRENCY)
         self._offsets = count()
-        self.published = asyncio.create_task(self.runtime.run_results())
+        self.publishing = asyncio.create_task(self.runtime.run_results())
+
+    async def _look(self, since: int, found: RecentResults) -> None:
+        self.looked.append(since)
+        await self.may_look.wait()
+        for name, result in self.published.items():
+            found.put(name, result)
 
     async def give(self, *tasks: Task, generation: int = 1, first: int | None = None) -> None:
         offsets = self._offsets if first is None else count(first)
-        records = [SimpleNamespace(offset=next(offsets), value=codec.encode(t)) for t in tasks]
+        records = [
+            SimpleNamespace(offset=next(offsets), value=codec.encode(t), timestamp=5) for t in tasks
+        ]
         await self.runtime.accept(Batch(TP(TOPIC, 0), generation, records))
 
     async def close(self) -> None:
         stage.go.set()
         stage.go_in_thread.set()
         await self.runtime.drain(1)
-        self.published.cancel()
+        self.publishing.cancel()
         self.execution.close()
 
 
@@ -480,6 +499,108 @@ async def test_a_task_that_was_sent_twice_is_done_once_and_acknowledged_twice(
     assert [result.node for result in worker.log.results] == ["b", "a"]
 
 
+def published(name: str) -> Result:
+    """What another worker has answered."""
+    return Result(
+        run="run-1",
+        node=name,
+        attempt=1,
+        started_at=1,
+        finished_at=2,
+        worker="w0",
+        output=Raw(b"{}"),
+    )
+
+
+async def test_what_another_worker_has_published_is_published_again_and_not_done_again(
+    worker: Worker,
+) -> None:
+    worker.log.taken_over_at = 2
+    worker.published = {"a": codec.encode(published("a"))}
+    await worker.give(task("a", "echo"), task("b", "echo"), task("c", "echo"))
+    await worker.log.until(lambda: worker.log.committed == 3)
+    assert {r.node: r.worker for r in worker.log.results} == {"a": "w0", "b": "w1", "c": "w1"}
+    assert len(worker.looked) == 1  # in each generation
+
+
+async def test_a_task_that_is_called_off_while_the_log_is_looked_at_is_not_begun(
+    worker: Worker,
+) -> None:
+    busy = [task(f"busy{n}", "wait") for n in range(CONCURRENCY)]
+    await worker.give(*busy, task("late", "echo", "late"))
+    await until(lambda: len(stage.begun) == CONCURRENCY)
+    worker.log.app.consumer_generation_id, worker.log.taken_over_at = 2, CONCURRENCY + 1
+    worker.may_look.clear()
+    late = task("late", "echo", "late")
+    giving = asyncio.create_task(worker.give(late, generation=2, first=CONCURRENCY))
+    await until(lambda: worker.looked)
+    worker.runtime.cancel(order("late"))
+    worker.may_look.set()
+    await giving
+    stage.go.set()
+    await worker.log.until(lambda: worker.log.committed == CONCURRENCY + 1)
+    assert "late" not in stage.begun
+    assert {r.failure and r.failure.kind for r in worker.log.results if r.node == "late"} == {
+        "cancelled"
+    }
+
+
+async def test_a_task_that_is_sent_once_more_after_the_takeover_is_not_done_again(
+    worker: Worker,
+) -> None:
+    worker.log.taken_over_at = 1
+    worker.published = {"a": codec.encode(published("a"))}
+    await worker.give(task("b", "echo"), task("a", "echo"))
+    await worker.log.until(lambda: worker.log.committed == 2)
+    assert {r.node: r.worker for r in worker.log.results} == {"a": "w0", "b": "w1"}
+
+
+async def test_new_tasks_are_not_looked_for_on_the_log(worker: Worker) -> None:
+    worker.published = {"a": codec.encode(published("a"))}
+    await worker.give(task("a", "echo"))
+    await worker.log.until(lambda: worker.log.committed == 1)
+    assert worker.looked == []
+
+
+async def test_a_task_that_waits_here_and_was_answered_elsewhere_is_not_begun(
+    worker: Worker,
+) -> None:
+    busy = [task(f"busy{n}", "wait") for n in range(CONCURRENCY)]
+    await worker.give(*busy, task("late", "echo", "late"))
+    await until(lambda: len(stage.begun) == CONCURRENCY)
+    worker.published = {"late": codec.encode(published("late"))}
+    worker.log.app.consumer_generation_id, worker.log.taken_over_at = 2, CONCURRENCY + 1
+    await worker.give(*busy, task("late", "echo", "late"), generation=2, first=0)
+    stage.go.set()
+    await worker.log.until(lambda: worker.log.committed == CONCURRENCY + 1)
+    assert "late" not in stage.begun
+    assert [r.worker for r in worker.log.results if r.node == "late"] == ["w0"]
+
+
+async def test_the_log_is_asked_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.published_results._AGAIN_S", 0)
+    answers = iter([KafkaConnectionError("away"), KafkaConnectionError("away")])
+
+    async def look(_: int, found: RecentResults) -> None:
+        for error in answers:
+            raise error
+        found.put("a", b"1")
+
+    assert await PublishedResults(look).find("a", 1, 5) == b"1"
+
+
+async def test_what_was_sent_before_is_looked_for_once_more() -> None:
+    looked: list[int] = []
+
+    async def look(since: int, _: RecentResults) -> None:
+        looked.append(since)
+
+    results = PublishedResults(look)
+    for generation, since in ((1, 5), (1, 7), (1, 3), (1, 4), (2, 9)):
+        await results.find("a", generation, since)
+    assert looked == [since - MARGIN_MS for since in (5, 3, 9)]
+
+
 async def test_a_task_revoked_while_it_waits_is_left_to_its_next_owner(worker: Worker) -> None:
     busy = [task(f"busy{n}", "wait") for n in range(CONCURRENCY)]
     await worker.give(*busy, task("late", "echo", "late"))
@@ -540,7 +661,7 @@ async def test_a_fault_that_is_not_the_agents_is_raised_and_its_task_not_acknowl
     await worker.give(*(task(name, "echo") for name in "abc"))
     async with asyncio.timeout(20):
         with pytest.raises(OSError, match="no room for it"):
-            await worker.published
+            await worker.publishing
     await worker.runtime.drain(1)
     assert (nodes(worker.log.results), worker.log.committed) == (["a", "c"], 1)
 
