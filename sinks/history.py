@@ -4,7 +4,9 @@ Rows come as dicts by the columns of the public tables `runs`, `agent_runs` and 
 as aware datetimes in UTC. Times are given in milliseconds since the epoch.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from sinks import decision_record, stored_rows
@@ -19,6 +21,16 @@ Row = dict[str, Any]
 _LAST_SEQ: Final = 2**32 - 1
 _LAST_ITEM: Final = 2**31 - 1
 _LAST_OFFSET: Final = 2**63 - 1
+
+_PLACES: Final = 10_000
+"""Runs of which it is remembered when they began."""
+
+_PARTS: Final = 8
+"""Of a run's parts, which may not be merged yet, so many are read to find the runs of a page."""
+_PARTS_AT_MOST: Final = 10_000
+
+_WINDOWS_MS: Final = tuple(1_000 * 16**n for n in range(5))
+"""Before a page of events so much time is looked at for it: from a second to most of a day."""
 
 
 class RunFilter(NamedTuple):
@@ -85,9 +97,21 @@ class History:
     def __init__(self, store: Store, topic: str = EVENTS) -> None:
         self._store = store
         self._topic = topic
+        self._began: OrderedDict[str, list[str]] = OrderedDict()
 
     async def _rows(self, name: str, **parameters: object) -> list[Row]:
         return (await self._store.query(query(name), parameters)).dicts()
+
+    async def _rows_of(self, run: str, name: str, **parameters: object) -> list[Row]:
+        began = self._began.get(run)
+        if began is None:
+            rows = await self._rows("run_began", run=run)
+            began = [_stored_time(row["started_at"]) for row in rows]
+            if began:  # which never changes
+                self._began[run] = began
+                if len(self._began) > _PLACES:
+                    self._began.popitem(last=False)
+        return await self._rows(name, run=run, began=began, **parameters)
 
     # --- for the gateway ---
 
@@ -100,23 +124,39 @@ class History:
     ) -> list[Row]:
         """A page of runs, newest first; `before` is (started_at, run_id) of the last one seen."""
         before_at, before_run = before or (TIME_LIMIT - 1, "")
-        rows = await self._rows(
-            "runs_page",
-            limit=limit,
-            before_at=before_at,
-            before_run=before_run,
-            **_lists(wanted._asdict()),
-        )
+        filters = _lists(wanted._asdict())
+        rows: list[Row] = []
+        parts = _PARTS * limit
+        while True:
+            found = await self._rows(
+                "runs_newest", parts=parts, before_at=before_at, before_run=before_run, **filters
+            )
+            runs = list(dict.fromkeys((row["started_at"], row["run_id"]) for row in found))
+            if not wanted.statuses:
+                runs = runs[:limit]
+            if runs:
+                rows += await self._rows(
+                    "runs_page",
+                    times=sorted({_stored_time(at) for at, _ in runs}),
+                    runs=[run for _, run in runs],
+                    statuses=filters["statuses"],
+                    limit=limit - len(rows),
+                )
+            if len(rows) == limit or len(found) < parts:
+                break
+            parts = min(2 * parts, _PARTS_AT_MOST)
+            at, before_run = runs[-1]
+            before_at = round(at.timestamp() * 1000)
         return [stored_rows.run(row) for row in rows]
 
     async def run(self, run: str) -> Row | None:
         """One run, or None."""
-        found = await self._rows("run", run=run)
+        found = await self._rows_of(run, "run")
         return stored_rows.run(found[0]) if found else None
 
     async def trigger(self, run: str) -> str | None:
         """The event that started the run, JSON, or None."""
-        found = await self._rows("run_trigger", run=run)
+        found = await self._rows_of(run, "run_trigger")
         return str(found[0]["trigger"]) if found else None
 
     async def agent_runs(
@@ -127,9 +167,9 @@ class History:
         `after` is (dispatched_at, node, item, attempt) of the last one seen.
         """
         after_at, after_node, after_item, after_attempt = after or (0, "", -1, 0)
-        rows = await self._rows(
+        rows = await self._rows_of(
+            run,
             "run_agent_runs",
-            run=run,
             after_at=after_at,
             after_node=after_node,
             after_item=max(-1, min(after_item, _LAST_ITEM)),
@@ -140,41 +180,41 @@ class History:
 
     async def run_events(self, run: str, *, from_seq: int = 0, limit: int = 1_000) -> list[Row]:
         """What happened in a run, in order, from a sequence number on."""
-        return await self._rows("run_events", run=run, from_seq=from_seq, limit=limit)
+        return await self._rows_of(run, "run_events", from_seq=from_seq, limit=limit)
 
     async def newest_run_events(
         self, run: str, *, before_seq: int | None = None, limit: int = 1_000
     ) -> list[Row]:
         """What happened in a run before a sequence number, the newest first."""
         before = _LAST_SEQ if before_seq is None else before_seq
-        return await self._rows("run_events_newest", run=run, before_seq=before, limit=limit)
+        return await self._rows_of(run, "run_events_newest", before_seq=before, limit=limit)
 
     async def events_naming(self, run: str, digest: str) -> list[Row]:
         """Events of a run that name the payload with this digest, the first of them."""
-        return await self._rows("run_events_naming", run=run, digest=digest)
+        return await self._rows_of(run, "run_events_naming", digest=digest)
 
     async def fan_outs(self, run: str) -> list[Row]:
         """The events by which nodes of a run got their items."""
-        return await self._rows("run_fan_outs", run=run)
+        return await self._rows_of(run, "run_fan_outs")
 
     async def run_story(self, run: str, until_seq: int) -> list[Row]:
         """What happened in a run up to a sequence number, in order, but not to items."""
-        return await self._rows("run_story", run=run, until_seq=until_seq)
+        return await self._rows_of(run, "run_story", until_seq=until_seq)
 
     async def item_costs(self, run: str, until_seq: int) -> list[Row]:
         """What the items of each node cost: rows of node, currency, kind, amount."""
-        return await self._rows("item_costs", run=run, until_seq=until_seq)
+        return await self._rows_of(run, "item_costs", until_seq=until_seq)
 
     async def item_outputs(self, run: str, until_seq: int, nodes: Sequence[str]) -> list[Row]:
         """The events that gave the items of these nodes their outputs, in order."""
-        return await self._rows("item_outputs", run=run, until_seq=until_seq, nodes=list(nodes))
+        return await self._rows_of(run, "item_outputs", until_seq=until_seq, nodes=list(nodes))
 
     async def item_counts(self, run: str, until_seq: int, *, node: str = "") -> list[Row]:
         """How many items of one node, or of each, had which last event.
 
         Rows of node, last, reused, items.
         """
-        return await self._rows("item_counts", run=run, node=node, until_seq=until_seq)
+        return await self._rows_of(run, "item_counts", node=node, until_seq=until_seq)
 
     async def items_by_last_event(
         self,
@@ -188,9 +228,9 @@ class History:
         limit: int,
     ) -> list[int]:
         """Of `count` items from `start` on those whose last event is one of `types` ('': none)."""
-        rows = await self._rows(
+        rows = await self._rows_of(
+            run,
             "items_by_last_event",
-            run=run,
             node=node,
             until_seq=until_seq,
             types=list(types),
@@ -204,8 +244,8 @@ class History:
         self, run: str, node: str, until_seq: int, items: Sequence[int]
     ) -> list[Row]:
         """All that happened to these items of a node, in order."""
-        return await self._rows(
-            "item_events", run=run, node=node, until_seq=until_seq, items=list(items)
+        return await self._rows_of(
+            run, "item_events", node=node, until_seq=until_seq, items=list(items)
         )
 
     async def events(
@@ -217,14 +257,30 @@ class History:
     ) -> list[Row]:
         """A page of events, newest first; `before` is (at, run_id, seq) of the last one seen."""
         before_at, before_run, before_seq = before or (TIME_LIMIT - 1, "", 0)
+        filters = wanted._asdict()
+        newest = before_at if before else await self._newest_event()
+        for window in _WINDOWS_MS:
+            since = newest - window
+            if since <= wanted.since:
+                break
+            [found] = await self._rows(
+                "events_between", enough=limit, before_at=before_at, **(filters | {"since": since})
+            )
+            if found["are_enough"]:
+                filters["since"] = since
+                break
         return await self._rows(
             "events_page",
             limit=limit,
             before_at=before_at,
             before_run=before_run,
             before_seq=min(before_seq, _LAST_SEQ),
-            **wanted._asdict(),
+            **filters,
         )
+
+    async def _newest_event(self) -> int:
+        rows = await self._rows("newest_event")
+        return round(rows[0]["at"].timestamp() * 1000) if rows else 0
 
     async def approvals(
         self,
@@ -246,12 +302,6 @@ class History:
             before_id=before_id,
             **wanted._asdict(),
         )
-
-    async def run_counts(
-        self, *, project: str = "", workflow: str = "", since: int = 0
-    ) -> list[Row]:
-        """How many runs stand where: rows of workflow, status, runs."""
-        return await self._rows("run_counts", project=project, workflow=workflow, since=since)
 
     async def decisions(
         self,
@@ -316,6 +366,11 @@ class History:
         rows = await self._rows("decisions_of_runs", runs=list(runs))
         decisions = (_decision(row) for row in rows)
         return {(decision.run, decision.seq): decision.value for decision in decisions}
+
+
+def _stored_time(at: datetime) -> str:
+    """As a parameter of the type `DateTime64(3, 'UTC')`."""
+    return at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def _lists(parameters: Mapping[str, Any]) -> dict[str, Any]:

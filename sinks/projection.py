@@ -5,7 +5,8 @@ Rules:
   its run in `runs_log`; a dispatch, an end or a cancellation a part of its attempt in
   `agent_runs_log`. What is no attempt (a node that sleeps, say) ends like one: the view leaves out
   what was never dispatched.
-- Each entry of an event's costs becomes one row of `costs_log`.
+- Each entry of an event's costs becomes one row of `costs_log`, the beginning of a run one of
+  `run_places`.
 - A column of a part is left unset (0, empty) where the part does not say it: see the schema.
 - A decision whose sequence numbers are recorded already is a duplicate and makes no rows; one that
   leaves some out is recorded, and counted as a gap.
@@ -114,6 +115,8 @@ AGENT_RUN_COLUMNS: Final = (
     "output",
 )
 
+PLACE_COLUMNS: Final = ("run_id", "started_at")
+
 COST_COLUMNS: Final = (
     "run_started_at",
     "run_id",
@@ -174,6 +177,7 @@ class Projection:
     runs: list[Row] = field(default_factory=list)
     agent_runs: list[Row] = field(default_factory=list)
     costs: list[Row] = field(default_factory=list)
+    places: list[Row] = field(default_factory=list)
     duplicates: list[DecisionRecord] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     """What is missing, a sentence each."""
@@ -193,6 +197,7 @@ def project(records: Iterable[DecisionRecord], known: KnownRuns, topic: str) -> 
         recorded = known.get(head.run)
         if recorded is None:
             recorded = Recorded(0, head.at)
+            rows.places.append((head.run, head.at))
         if head.seq < recorded.next_seq:
             rows.duplicates.append(record)
             continue

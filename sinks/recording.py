@@ -23,6 +23,7 @@ from sinks.projection import (
     AGENT_RUN_COLUMNS,
     COST_COLUMNS,
     EVENT_COLUMNS,
+    PLACE_COLUMNS,
     RUN_COLUMNS,
     Table,
     project,
@@ -91,6 +92,7 @@ _TABLES: Final = {
     "runs_log": RUN_COLUMNS,
     "agent_runs_log": AGENT_RUN_COLUMNS,
     "costs_log": COST_COLUMNS,
+    "run_places": PLACE_COLUMNS,
     "events": EVENT_COLUMNS,
 }
 
@@ -202,6 +204,7 @@ class Recording:
                 made.tables["runs_log"].add(rows.runs)
                 made.tables["agent_runs_log"].add(rows.agent_runs)
                 made.tables["costs_log"].add(rows.costs)
+                made.tables["run_places"].add(rows.places)
                 made.tables["events"].add(rows.events)
                 made.duplicates += rows.duplicates
                 made.gaps += rows.gaps

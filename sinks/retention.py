@@ -14,6 +14,7 @@ TABLES: Final = {
     "runs_log": "started_at",
     "agent_runs_log": "run_started_at",
     "costs_log": "run_started_at",
+    "run_places": "started_at",
 }
 """Which column says when the run of a row started."""
 

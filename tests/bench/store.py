@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import gc
 import json
+import re
 import shutil
 import statistics
 import sys
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ from infra.local_kafka import LocalKafka  # noqa: E402
 from infra.topic_admin import ensure_topics  # noqa: E402
 from sinks import schema  # noqa: E402
 from sinks.clickhouse import open_store  # noqa: E402
-from sinks.history import History  # noqa: E402
+from sinks.history import History, RunFilter  # noqa: E402
 from sinks.recorder import Recorder  # noqa: E402
 from sinks.recording import LogRecord, Recording  # noqa: E402
 from sinks.rollups import Rollups  # noqa: E402
@@ -95,19 +97,24 @@ class Generator:
     """Decisions of ever more runs, as bytes: the template's, with run and times replaced."""
 
     def __init__(self) -> None:
-        self._values = template()
+        values = template()
         self._run = run_of("r").encode()
-        self._at = str(BEGAN)[:7].encode()  # what all its times begin with
+        # Between what stays: milliseconds since the epoch, which are never near a power of ten.
+        self._pieces = [re.split(rb"\b(1[67]\d{11})\b", value) for value in values]
         self.runs = 0
-        self.events = sum(value.count(b'"type":"') for value in self._values)
+        self.events = sum(value.count(b'"type":"') for value in values)
 
     def run(self) -> list[bytes]:
-        """One more run."""
+        """One more run; they begin 3 ms apart."""
         number, self.runs = self.runs, self.runs + 1
         name = b"%08x" % number + self._run[8:]
-        # Runs begin 3 ms apart: the first 7 of 13 digits count steps of a million milliseconds.
-        at = b"%d" % (int(self._at) + number * EVERY_MS // 1_000_000)
-        return [value.replace(self._run, name).replace(self._at, at) for value in self._values]
+        later = number * EVERY_MS
+        return [
+            b"".join(
+                [b"%d" % (int(piece) + later) if n % 2 else piece for n, piece in enumerate(pieces)]
+            ).replace(self._run, name)
+            for pieces in self._pieces
+        ]
 
 
 class Memory:
@@ -253,6 +260,11 @@ class Copies:
             some = min(COPIES_AT_ONCE, wanted - self._made)
             for table, times in TIMES.items():
                 await self._copy(table, times, self._made + 1, some)
+            await self._store.command(
+                "INSERT INTO run_places (run_hash, started_at)"
+                " SELECT DISTINCT cityHash64(run_id), started_at FROM runs_log WHERE started_at >="
+                f" fromUnixTimestamp64Milli({BEGAN + SHIFT_MS * (self._made + 1)}, 'UTC')"
+            )
             self._made += some
         await Rollups(self._store).refresh({0: (self._made + 1) * self._decisions - 1})
 
@@ -295,16 +307,26 @@ async def ask(store: Store) -> dict[str, Any]:
         )
     ).rows
     names = await store.query(
-        "SELECT run_id, started_at FROM runs ORDER BY run_id LIMIT 1 OFFSET 77"
+        "SELECT run_id, started_at FROM runs ORDER BY cityHash64(run_id) LIMIT 50"
     )
-    run, at = names.rows[0]
-    page = (int(at.timestamp() * 1000), run)
+    places = cycle(names.rows)
+
+    def a_run() -> str:
+        return str(next(places)[0])
 
     async def detail() -> None:
-        await history.run(run)
+        await history.run(a_run())
 
     async def keyset() -> None:
-        await history.runs(limit=50, before=page)
+        run, at = next(places)
+        await history.runs(limit=50, before=(int(at.timestamp() * 1000), run))
+
+    async def events_before() -> None:
+        run, at = next(places)
+        await history.events(before=(int(at.timestamp() * 1000), run, 0))
+
+    async def failed() -> None:
+        await history.runs(RunFilter(statuses=("FAILED",)), limit=50)
 
     found: dict[str, Any] = {
         "events": events,
@@ -312,9 +334,14 @@ async def ask(store: Store) -> dict[str, Any]:
         "bytes_per_event": round(size / events, 1),
     }
     found["run_p95_ms"] = await _timed(detail)
-    found["run_events_p95_ms"] = await _timed(lambda: history.run_events(run))
-    found["run_agent_runs_p95_ms"] = await _timed(lambda: history.agent_runs(run))
+    found["run_events_p95_ms"] = await _timed(lambda: history.run_events(a_run()))
+    found["run_agent_runs_p95_ms"] = await _timed(lambda: history.agent_runs(a_run()))
+    found["newest_runs_p95_ms"] = await _timed(lambda: history.runs(limit=50))
     found["page_p95_ms"] = await _timed(keyset)
+    found["page_of_failed_p95_ms"] = await _timed(failed)
+    found["newest_events_p95_ms"] = await _timed(lambda: history.events(limit=100))
+    found["page_of_events_p95_ms"] = await _timed(events_before)
+    found["thousand_decisions_p95_ms"] = await _timed(lambda: history.decisions(0, after=1_000))
     found["dashboard_p95_ms"] = {
         name: await _timed(lambda text=text: store.query(text)) for name, text in DASHBOARD.items()
     }

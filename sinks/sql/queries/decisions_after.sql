@@ -25,3 +25,4 @@ WHERE partition = {partition:UInt32}
 GROUP BY partition, offset
 ORDER BY partition, offset
 LIMIT {limit:UInt32}
+SETTINGS optimize_aggregation_in_order = 1 -- or all that follow would be grouped, for the first

@@ -14,4 +14,8 @@ SELECT
     any(events.traceparent) AS traceparent
 FROM events
 WHERE run_id IN {runs:Array(String)}
+    AND run_started_at IN (
+        SELECT started_at FROM run_places
+        WHERE run_hash IN arrayMap(run -> cityHash64(run), {runs:Array(String)})
+    )
 GROUP BY partition, offset, run_id
