@@ -12,7 +12,13 @@ from judged_run import PARENT, SMALL, T0, JudgedRun, start
 from msgspec import Raw
 
 from streams.cost import Cost
-from streams.events import NodeApprovalRequested, NodeFailed, NodeReused, NodeSucceeded
+from streams.events import (
+    NodeApprovalRequested,
+    NodeFailed,
+    NodeReused,
+    NodeSucceeded,
+    RunStarted,
+)
 from streams.messages import (
     Approval,
     Cancel,
@@ -26,8 +32,13 @@ from streams.messages import (
 )
 from streams.payload import reference_to
 from streams.plan import parse
-from streams.records import Edit, Failure, Reused, RunStatus, Trigger
+from streams.records import Edit, Failure, Origin, Reused, RunStatus, Trigger
 from streams.run import DEFAULT_LIMITS, Limits, Outcome, decide
+
+PRICE = Cost(
+    kind="compute", source="x", quantity=Decimal(1), unit="minute",
+    unit_price=Decimal("0.01"), amount=Decimal("0.01"),
+)  # fmt: skip
 
 
 def task(name: str, *depends_on: str, **fields: Any) -> dict[str, Any]:
@@ -82,6 +93,27 @@ def test_a_decision_can_look_into_what_it_has_made_itself() -> None:
     run.hear(Occurrence(project="default", trigger=event))
     assert said(run) == ["NodeSucceeded a"]
     assert len(run.outcomes[-1].blobs) == 1
+
+
+# --- the start ------------------------------------------------------------------------------------
+
+
+def test_a_run_says_as_it_starts_what_it_is_told_apart_by() -> None:
+    origin = Origin(run="r0", kind="rerun")
+    run = life(task("a"), tags=["team:payments", "nightly"], timeout="1h")
+    run.hear(start(parent=PARENT, depth=2, origin=origin))
+    assert run.events[0] == RunStarted(
+        trigger=start().trigger,
+        nodes=1,
+        deadline=T0 + 3_600_000,
+        depth=2,
+        parent=PARENT,
+        origin=origin,
+        tags=("team:payments", "nightly"),
+    )
+    assert run.state is not None
+    head = run.state.head
+    assert (head.deadline, head.depth, head.parent) == (T0 + 3_600_000, 2, PARENT)
 
 
 # --- starting again -------------------------------------------------------------------------------
@@ -297,6 +329,17 @@ def test_a_timer_that_a_pause_let_pass_comes_again_whatever_the_clocks_say() -> 
     assert said(run) == ["NodeDispatched a"]
 
 
+@pytest.mark.parametrize(("early", "begins"), [(0, ["NodeDispatched a"]), (1, [])])
+def test_a_run_that_is_resumed_begins_what_is_due_at_that_moment(
+    early: int, begins: list[str]
+) -> None:
+    run = started(task("a", retry={"initialDelay": "2s", "jitter": 0}))
+    run.hear(failed("a", retryable=True))
+    run.hear(Pause(run="r1"))
+    run.hear(Resume(run="r1"), run.now + 2_000 - early)
+    assert said(run) == ["RunResumed", *begins]
+
+
 def test_a_run_that_came_due_in_a_pause_of_no_length_times_out_all_the_same() -> None:
     run = started({"id": "a", "delay": "10d"}, timeout="1h")
     run.hear(Pause(run="r1"), run.now + 3_600_000)
@@ -464,18 +507,25 @@ def test_a_run_that_is_a_step_carries_on_the_trace() -> None:
 
 @pytest.mark.parametrize("size", [10, 70_000, 200_000], ids=["inline", "by reference", "too large"])
 def test_what_an_attempt_cost_is_told_whatever_becomes_of_its_output(size: int) -> None:
-    cost = Cost(
-        kind="compute", source="x", quantity=Decimal(1), unit="minute",
-        unit_price=Decimal("0.01"), amount=Decimal("0.01"),
-    )  # fmt: skip
     content = Raw(json.dumps("x" * size).encode())
     outputs = [content, Raw(reference_to(bytes(content)).encode())]
     for output in outputs:
         run = started(task("a"), limits=DEFAULT_LIMITS._replace(payload=100_000))
         run.blobs[reference_to(bytes(content)).digest] = bytes(content)
-        run.hear(msgspec.structs.replace(done("a"), output=output, costs=(cost,)))
+        run.hear(msgspec.structs.replace(done("a"), output=output, costs=(PRICE,)))
         (end,) = [e for e in run.events if isinstance(e, NodeSucceeded | NodeFailed)]
-        assert end.costs == (cost,)
+        assert end.costs == (PRICE,)
+
+
+def test_what_is_charged_after_the_end_carries_on_the_trace() -> None:
+    run = life(task("a"))
+    run.hear(start(traceparent="00-t"))
+    run.hear(Cancel(run="r1", reason="enough", force=True))
+    run.hear(msgspec.structs.replace(done("a"), costs=(PRICE,)))
+    assert said(run) == ["NodeCharged a"]
+    assert [d.traceparent for d in run.decisions] == ["00-t"] * 3
+    assert run.state is not None
+    assert run.state.head.traceparent == "00-t"
 
 
 # --- approvals ------------------------------------------------------------------------------------
@@ -529,6 +579,39 @@ def test_a_person_who_rejects_an_item_lets_the_others_go_on() -> None:
     assert said(run) == ["NodeRejected fan", "NodeFailed fan", "NodeDispatched fan"]
     run.hear(done("fan", 2, item=1))
     assert run.status is RunStatus.SUCCESS
+
+
+def test_who_has_agreed_to_an_item_is_not_asked_about_it_again() -> None:
+    """An agent that asks all the same has failed; of another item nobody has said anything."""
+    run = started(task("fan", forEach=[1, 2], maxParallel=1, itemFailure="ignore"))
+    run.hear(failed("fan", item=0, kind="approval_required"))
+    run.hear(Approval(run="r1", node="fan", item=0, approved=True, by="ann"))
+    run.hear(failed("fan", item=0, attempt=2, kind="approval_required"))
+    assert said(run) == ["NodeFailed fan", "NodeDispatched fan"]
+    run.hear(failed("fan", item=1, kind="approval_required"))
+    assert said(run) == ["NodeApprovalRequested fan"]
+
+
+def test_silence_that_agrees_to_a_fan_out_agrees_to_every_item() -> None:
+    """So of a single item the silence of people is always a no."""
+    silence = {"deadline": "1h", "onDeadline": "approve"}
+    run = started(task("fan", forEach=[1, 2], approvalRequired=silence))
+    run.wake()
+    assert said(run) == ["NodeApproved fan", "NodeFannedOut fan", *["NodeDispatched fan"] * 2]
+    assert [t.approved for t in run.outcomes[-1].tasks] == [True, True]
+    run.hear(failed("fan", item=0, kind="approval_required"))
+    assert said(run) == ["NodeFailed fan"]
+
+
+def test_an_item_that_cannot_be_given_what_was_approved_lets_the_others_go_on() -> None:
+    fan = task("fan", forEach=[1, 2], maxParallel=1, itemFailure="ignore")
+    run = started(fan, limits=DEFAULT_LIMITS._replace(payload=100))
+    run.hear(failed("fan", item=0, kind="approval_required"))
+    inputs = Raw(b'{"x":"%s"}' % (b"y" * 100))
+    run.hear(Approval(run="r1", node="fan", item=0, approved=True, by="ann", inputs=inputs))
+    assert said(run) == ["NodeApproved fan", "NodeFailed fan", "NodeDispatched fan"]
+    assert run.decisions[-1].events[1].failure.kind == "inputs_too_large"
+    assert sent(run)[-1] == "r1/fan.1/1"
 
 
 # --- undoing takes time ---------------------------------------------------------------------------
@@ -614,6 +697,7 @@ def test_the_signs_of_life_of_an_item_are_its_own() -> None:
             ),
             "no_match",
         ),
+        (Occurrence(project="default", trigger=start().trigger), "no_match"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -710,6 +794,17 @@ def test_a_big_event_is_waited_for_by_its_reference() -> None:
     run.blobs[reference_to(content).digest] = content
     run.hear(occurs(1, reference_to(content).encode()))
     assert [bytes(t.inputs) for t in run.outcomes[-1].tasks] == [b'{"k":1}']
+
+
+def test_an_event_is_held_against_itself_not_the_one_that_began_the_run() -> None:
+    """Which is not even looked at: nobody has its payload, and nobody asks for it."""
+    gone = Raw(reference_to(b"gone").encode())
+    run = life({"id": "a", "waitForEvent": {"event": "go", "match": "event.data.k == 1"}})
+    began = msgspec.structs.replace(start().trigger, data=gone)
+    run.hear(msgspec.structs.replace(start(), trigger=began))
+    assert run.hear(occurs(1, b'{"k":2}')).ignored == "no_match"
+    run.hear(occurs(2, b'{"k":1}'))
+    assert run.status is RunStatus.SUCCESS
 
 
 def test_the_key_of_an_item_is_not_the_name_of_a_node() -> None:
