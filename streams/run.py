@@ -397,8 +397,6 @@ def _nobody_answered(draft: Draft, state: NodeState) -> None:
         text = f"nobody approved it {deadline}"
         failure = Failure(kind="approval_expired", message=text, retryable=False)
         steps.fail(draft, state.node, state.item, state.attempt, failure)
-        if state.item is not None:
-            steps.go_on_with_items(draft, state.node)
 
 
 def _is_over_time(draft: Draft, state: NodeState, now: int) -> None:
@@ -457,8 +455,6 @@ def _hear_approval(draft: Draft, message: Approval) -> str:
         text = f"rejected by {message.by or 'somebody'}: {message.notes}"
         failure = Failure(kind="rejected", message=text, retryable=False)
         steps.fail(draft, message.node, message.item, state.attempt, failure)
-        if message.item is not None:
-            steps.go_on_with_items(draft, message.node)
         return ""
     # Who edits the inputs begins the count anew: nobody has agreed to these yet.
     agreed = () if isinstance(message.inputs, msgspec.Raw) else state.approvers
