@@ -154,7 +154,7 @@ function drawRow(run) {
   const chips = steps.slice(0, 8).map((node) =>
     h("span", { className: `step ${node.status}`, title: `${node.id}: ${node.status}` },
       h("b", {}, node.id), node.durationMs == null ? "" : ` ${duration(node.durationMs)}`));
-  const count = run.total ? h("span", { className: "soft" }, steps.length > 8 ? `+${steps.length - 8}` : steps.length ? "" : `${run.total} steps`) : null;
+  const count = run.total ? h("span", { className: "soft" }, steps.length > 8 ? `+${steps.length - 8}` : steps.length ? "" : `${run.total} ${run.total === 1 ? "step" : "steps"}`) : null;
   const row = h("tr", { tabIndex: 0 },
     h("td", {}, badge(run.status), run.paused ? badge("PAUSED") : null),
     h("td", {}, h("span", { className: "name" }, run.workflow), h("span", { className: "soft" }, ` v${run.version}`)),
