@@ -6,7 +6,7 @@ Rules:
 - The message id is derived from the task id, so a task that is executed again sends the same one;
   webhooks get it in the header `Idempotency-Key`.
 - Who answers that it has too much to do is asked again in a while; see `agents.patient_requests`.
-  What remains undelivered fails the task.
+  What remains undelivered fails the task, unless that says that it should not.
 """
 
 import logging
@@ -58,7 +58,7 @@ notifier = Agent(
     "notifier",
     description="Sends a message to the console, Slack, Discord or any service of Apprise.",
     type="API",
-    version="2.0.0",
+    version="2.1.0",
 )
 
 
@@ -79,22 +79,28 @@ class SendInput(Model):
     metadata: dict[str, JsonValue] = Field(
         default_factory=dict, max_length=100, description="added to the message, one line each"
     )
+    fail_on_error: bool = Field(
+        default=True,
+        description="a message that cannot be delivered fails the step; false: the step succeeds, "
+        "and its output says why the message was not",
+    )
 
 
 class SendOutput(Model):
-    """The receipt. A failed delivery is a failed task, so `success` is true."""
+    """The receipt. `success` is false only where the step was told not to fail."""
 
     success: bool
     channel: str = Field(description="without path, query and credentials")
     message_id: str
     timestamp: datetime = Field(description="when the attempt began")
-    error: str | None = None
+    error: str | None = Field(default=None, description="why it was not delivered")
 
 
 @notifier.action(timeout=TIME_LIMIT_S)
 def send(inputs: SendInput, context: Context) -> SendOutput:
     """Deliver one message; a failed delivery is tried again."""
     message_id = str(uuid5(NAMESPACE_URL, f"commandcenter:notification:{context.task_id}"))
+    why_not = None
     if inputs.channel == CONSOLE:
         channel = CONSOLE
         context.logger.log(
@@ -106,13 +112,28 @@ def send(inputs: SendInput, context: Context) -> SendOutput:
             **({"metadata": inputs.metadata} if inputs.metadata else {}),
         )
     else:
-        channel = _deliver(inputs, message_id, context)
+        try:
+            channel = _deliver(inputs, message_id, context)
+        except AgentError as error:
+            if inputs.fail_on_error or context.is_cancelled:
+                raise
+            channel, why_not = _undelivered(inputs.channel), str(error)
+            context.logger.warning("the message was not delivered", channel=channel, error=why_not)
     return SendOutput(
-        success=True,
+        success=why_not is None,
         channel=channel,
         message_id=message_id,
         timestamp=datetime.fromtimestamp(context.started_at / 1000, UTC),
+        error=why_not,
     )
+
+
+def _undelivered(channel: str) -> str:
+    """The channel as far as it is no secret for sure: its URL may be no valid one."""
+    if _BY_SECRET.fullmatch(channel):
+        return channel
+    scheme, is_url, _ = channel.partition("://")
+    return f"{scheme}://…" if is_url else "…"
 
 
 def _deliver(inputs: SendInput, message_id: str, context: Context) -> str:

@@ -5,7 +5,9 @@ Rules:
   machine, bounded time, memory and disk. That is why no person has to agree first (`risk` is AUTO):
   what it can do is its output. A workflow asks for approval where the output is acted upon.
 - A script that ends with another status than 0 is a result, `exitCode`, unless `check` is set.
-- stdout and stderr are cut at `maxOutput`; the script is not stopped for that.
+- stdout and stderr are cut at `maxOutput`; the script is not stopped for that, unless it writes
+  without end.
+- A script that fails at a limit of the sandbox fails the step, which names the limit.
 - The step ends with the script: what that leaves running in the background has a moment to finish
   its output, as `tee` needs it, and is killed.
 - Links that the script leaves are not followed when its files are collected.
@@ -16,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Annotated, Final, Literal
@@ -27,12 +30,17 @@ from agents.blob import Blob
 from agents.context import Context
 from agents.errors import PermanentError
 from agents.model import Model
+from agents.sandbox.errors import LimitError
+from agents.sandbox.job import Limits, size
+from agents.script_limits import limit_met
 
 MEBIBYTE: Final = 1024 * 1024
 MOST_OUTPUT: Final = 4 * MEBIBYTE
 MOST_FILES: Final = 64
 LARGEST_FILE: Final = 16 * MEBIBYTE
+ENDLESS_OUTPUT: Final = Limits().file
 _CHUNK: Final = 64 * 1024
+_LAST_WORDS: Final = 4 * 1024
 _GRACE_S: Final = 1.0
 
 Language = Literal["python", "bash", "node"]
@@ -124,17 +132,17 @@ def run(inputs: RunInput, context: Context) -> RunOutput:
         text = f"this worker runs no scripts in {inputs.language}: {command[0]} is not installed"
         raise PermanentError(text) from error
     stdout, stderr = (
-        _Kept(process.stdout, inputs.max_output),
-        _Kept(process.stderr, inputs.max_output),
+        _Kept(pipe, inputs.max_output, lambda: _kill(process.pid))
+        for pipe in (process.stdout, process.stderr)
     )
     code = process.wait()
     _join(stdout, stderr)
-    with suppress(ProcessLookupError):  # it has left nothing
-        os.killpg(process.pid, signal.SIGKILL)
+    _kill(process.pid)
     # What made itself a session of its own still holds the pipes: the sandbox ends it with the job.
     _join(stdout, stderr)
+    _judge(code, stdout, stderr)
     if inputs.check and code != 0:
-        last = stderr.text.strip().rpartition("\n")[2] or "nothing on stderr"
+        last = stderr.last_words.strip().rpartition("\n")[2] or "nothing on stderr"
         raise PermanentError(f"the script ended with status {code}: {last}")
     files, missing = _collected(folder, inputs.outputs, context)
     return RunOutput(
@@ -150,29 +158,60 @@ def run(inputs: RunInput, context: Context) -> RunOutput:
 class _Kept(threading.Thread):
     """The beginning of what comes through a pipe, read to its end so that nobody is held up.
 
-    It closes the pipe itself, as nobody else knows when it is done with it.
+    It closes the pipe itself, as nobody else knows when it is done with it. What has no end is
+    read no further, and `stop` is called.
     """
 
-    def __init__(self, pipe: IO[bytes] | None, most: int) -> None:
+    def __init__(self, pipe: IO[bytes] | None, most: int, stop: Callable[[], None]) -> None:
         super().__init__(daemon=True)
-        self.is_cut = False
         self._pipe = pipe
         self._most = most
+        self._stop = stop
+        self._written = 0
         self._kept = bytearray()
+        self._last = b""
         self.start()
 
     def run(self) -> None:
         if self._pipe is None:
             return
         with self._pipe:
-            while chunk := os.read(self._pipe.fileno(), _CHUNK):
-                room = self._most - len(self._kept)
-                self._kept += chunk[:room]
-                self.is_cut = self.is_cut or len(chunk) > room
+            while not self.is_endless and (chunk := os.read(self._pipe.fileno(), _CHUNK)):
+                self._written += len(chunk)
+                self._kept += chunk[: self._most - len(self._kept)]
+                self._last = (self._last + chunk)[-_LAST_WORDS:]
+        if self.is_endless:
+            self._stop()
 
     @property
     def text(self) -> str:
         return self._kept.decode(errors="replace")
+
+    @property
+    def last_words(self) -> str:
+        return self._last.decode(errors="replace")
+
+    @property
+    def is_cut(self) -> bool:
+        return self._written > self._most
+
+    @property
+    def is_endless(self) -> bool:
+        return self._written > ENDLESS_OUTPUT
+
+
+def _judge(status: int, stdout: _Kept, stderr: _Kept) -> None:
+    """Raises `LimitError` for a script that ran into a limit."""
+    if stdout.is_endless or stderr.is_endless:
+        text = f"the script wrote more than {size(ENDLESS_OUTPUT)} to stdout or stderr"
+        raise LimitError("output_limit", text)
+    if (met := limit_met(status, stderr.last_words, run.memory)) is not None:
+        raise met
+
+
+def _kill(group: int) -> None:
+    with suppress(ProcessLookupError):  # it has left nothing
+        os.killpg(group, signal.SIGKILL)
 
 
 def _join(*readers: _Kept) -> None:

@@ -3,7 +3,8 @@
 Rules:
 - What a repository says about itself is not trusted: git runs none of its hooks, no symbolic link
   is followed, neither as a file nor on the way to one, and only regular files are opened.
-- A file that cannot be read is counted in `skipped`, never an error.
+- A file that cannot be read is counted in `skipped`, a folder is told in `warnings`; only for the
+  root it is an error.
 """
 
 import fnmatch
@@ -26,7 +27,11 @@ SKIPPED_FOLDERS: Final = frozenset({
     ".mypy_cache", ".ruff_cache", ".pytest_cache",
 })  # fmt: skip
 _KEPT_TEXTS: Final = 64
+_SHUT: Final = re.compile(r"could not open directory '(.+?)/?': (.+)")
 _GIT_LIST: Final = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+
+_Tell = Callable[[str, str], None]
+"""Takes the name of a folder, and why it cannot be read."""
 
 
 class SourceTree:
@@ -44,10 +49,13 @@ class SourceTree:
         self._texts: OrderedDict[str, list[str] | None] = OrderedDict()
         self.skipped: set[str] = set()
         self.read: set[str] = set()
-        self.files = _listed(self.root)
+        self.files = _listed(self.root, self._cannot_look)
         wanted = [_checked(path) for path in paths]
         if wanted:
             self.files = self._chosen(wanted)
+
+    def _cannot_look(self, folder: str, why: str) -> None:
+        self.warnings.append(f"{folder}: the folder cannot be read: {why}")
 
     def _chosen(self, wanted: list[str]) -> list[str]:
         chosen: set[str] = set()
@@ -127,7 +135,7 @@ def _is_in(file: str, path: str) -> bool:
     return path == "." or file == path or file.startswith(path + "/") or fnmatch.fnmatch(file, path)
 
 
-def _listed(root: Path) -> list[str]:
+def _listed(root: Path, cannot_look: _Tell) -> list[str]:
     try:
         if not stat.S_ISDIR(root.stat().st_mode):
             raise PermanentError(f"{root} is not a folder")
@@ -136,15 +144,15 @@ def _listed(root: Path) -> list[str]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise PermanentError(f"{root} cannot be read: {reason}") from error
-    listed = _git_files(root)
+    listed = _git_files(root, cannot_look)
     # A folder that the repository around it ignores has no files in git's eyes: walk it.
     if listed is None or (not listed and not (root / ".git").exists()):
-        listed = list(_walked(root))
+        listed = list(_walked(root, cannot_look))
     is_within = _Within(root)
     return sorted(file for file in set(listed) if _is_wanted(root, file) and is_within(file))
 
 
-def _git_files(root: Path) -> list[str] | None:
+def _git_files(root: Path, cannot_look: _Tell) -> list[str] | None:
     """What git tracks or would track below `root`; `None` where git cannot say."""
     try:
         done = run_git(_GIT_LIST, root, environment())
@@ -152,11 +160,16 @@ def _git_files(root: Path) -> list[str] | None:
         return None
     if done.returncode != 0:
         return None
+    for folder, why in _SHUT.findall(done.stderr.decode(errors="replace")):
+        cannot_look(folder, why)
     return [os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
 
 
-def _walked(root: Path) -> Iterator[str]:
-    for folder, subfolders, files in os.walk(root):
+def _walked(root: Path, cannot_look: _Tell) -> Iterator[str]:
+    def told(error: OSError) -> None:
+        cannot_look(Path(error.filename).relative_to(root).as_posix(), error.strerror or "")
+
+    for folder, subfolders, files in os.walk(root, onerror=told):
         subfolders[:] = [name for name in subfolders if name not in SKIPPED_FOLDERS]
         for name in files:
             yield (Path(folder) / name).relative_to(root).as_posix()
@@ -167,8 +180,10 @@ def _is_wanted(root: Path, file: str) -> bool:
         return False
     try:
         mode = os.lstat(root / file).st_mode
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False  # tracked by git, but deleted
+    except OSError:
+        return True  # it is counted as one that cannot be read
     return stat.S_ISREG(mode)
 
 

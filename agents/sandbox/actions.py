@@ -23,13 +23,25 @@ from agents.readable import ReadablePaths, UnreadableError
 from agents.repository.checkout import TIME_LIMIT_S as CLONE_S
 from agents.repository.checkout import Checkout, addresses, checked_out, surroundings
 from agents.sandbox.calling import resolve
-from agents.sandbox.job import Call, Job, Limits, Problem
+from agents.sandbox.job import Call, FailureKind, Job, Limits, Problem, size
 from agents.sandbox.sandbox import Sandbox
 from streams.cost import Cost
 from streams.errors import AgentError, CallerError, CommandCenterError
 from streams.records import Failure
 
 _CLONE: Final = f"{checked_out.__module__}:{checked_out.__qualname__}"
+_OF_EACH: Final = Limits()
+_ADVICE: Final[dict[FailureKind, str]] = {
+    "time_limit": "give it less to do, or the step a longer timeout, up to the action's own",
+    "out_of_memory": "have it take less at once",
+    "cpu_limit": "give it less to do",
+    "process_limit": f"have it run fewer than {_OF_EACH.processes} at once",
+    "file_limit": f"have it write files of {size(_OF_EACH.file)} at most",
+    "disk_limit": "have it write less and fewer files, or remove what it needs no more",
+    "open_files_limit": f"have it close files: each process may have {_OF_EACH.open_files} open",
+    "output_limit": "have it print less, or into a file",
+}
+"""What to change where a limit was met."""
 _LEVELS: Final = frozenset({"debug", "info", "warning", "error", "critical"})
 _OWN_KEYS: Final = frozenset(
     {"action", "attempt", "event", "level", "logger", "node", "run", "self", "task", "timestamp"}
@@ -228,6 +240,10 @@ def _log(context: Context, level: str, event: str, body: Mapping[str, Any]) -> N
 
 def _failure(problem: Problem) -> Failure:
     kind = "timeout" if problem.kind == "time_limit" else problem.kind
+    advice = _ADVICE.get(problem.kind)
     return Failure(
-        kind=kind, message=problem.message, retryable=problem.retryable, error=problem.error
+        kind=kind,
+        message=f"{problem.message}; {advice}" if advice else problem.message,
+        retryable=problem.retryable,
+        error=problem.error,
     )

@@ -26,6 +26,7 @@ from agents.blob import OCTETS, Blob
 from agents.context import Context
 from agents.cost import Costs
 from agents.errors import PermanentError
+from agents.sandbox.errors import LimitError
 from agents.sandbox.job import Call, FailureKind
 from agents.sandbox.wire import Answer, Asked, Cancel, Pipe, Raised, Returned, Told, frame, to_job
 from agents.secrets import Secrets
@@ -235,6 +236,8 @@ def _raised(error: BaseException) -> Raised:
             kind, text = "invalid_input", str(error)
         case _InvalidOutputError():
             kind, text = "invalid_output", str(error)
+        case LimitError():
+            kind, text = error.kind, str(error)
         case MemoryError():
             kind, text = "out_of_memory", "it needed more memory than it may use"
         case OSError() if error.errno in _LIMITS:

@@ -14,6 +14,13 @@ from msgspec import Struct, field
 
 MEGABYTE: Final = 1024 * 1024
 
+
+def size(bytes_: int) -> str:
+    """A number of bytes in words, in the unit that it was given in: 512 MB, 256 MiB."""
+    unit, name = (MEGABYTE, "MiB") if bytes_ % MEGABYTE == 0 else (1_000_000, "MB")
+    return f"{bytes_ / unit:,.0f} {name}"
+
+
 FailureKind = Literal[
     "out_of_memory",
     "time_limit",
@@ -43,9 +50,10 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     `memory` (bytes) counts the interpreter and what it has imported. `cpu` (seconds), `file` (bytes
     of the largest file) and `open_files` are for each process. `processes` counts threads too.
-    `disk` is what workspace and temporary folder may hold, `output` what may be written to stdout
-    and stderr, `result` what a call may return (bytes). `wall` is in seconds; after it, and when
-    the job is told to stop, it has `grace` seconds to end before it is killed (None: until `wall`).
+    `disk` is what workspace and temporary folder may hold, each file 4 KiB at least; `output` what
+    may be written to stdout and stderr, `result` what a call may return (bytes). `wall` is in
+    seconds; after it, and when the job is told to stop, it has `grace` seconds to end before it is
+    killed (None: until `wall`).
     """
 
     memory: int = 512 * MEGABYTE

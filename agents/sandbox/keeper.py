@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple, NoReturn
 
 from agents.sandbox import confinement
-from agents.sandbox.job import MEGABYTE, FailureKind
+from agents.sandbox.job import FailureKind, size
 from agents.sandbox.wire import Ended, Order, encode
 
 TERMINATE: Final = b"T"
@@ -30,6 +30,8 @@ STARTED: Final = b"S"
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _SHORTEST_WAIT_S: Final = 0.02
 _DISK_EVERY_S: Final = 0.5
+_LEAST_OF_A_FILE: Final = 4096
+"""Bytes that a file counts on disk: empty ones use up the machine's inodes."""
 
 
 class _Process(NamedTuple):
@@ -143,7 +145,7 @@ class _Watch:
         processes = list(self._processes())
         threads = sum(each.threads for each in processes)
         if threads > limits.processes:
-            text = f"it ran more than {limits.processes} processes and threads at once"
+            text = f"it had more than {limits.processes} processes and threads at once"
             self._judge("process_limit", text)
             return True
         resident = sum(each.resident for each in processes)
@@ -152,14 +154,14 @@ class _Watch:
             resident = sum(map(_proportional, processes))
         self._memory = max(self._memory, resident)
         if resident > limits.memory:
-            self._judge("out_of_memory", f"it used more than {_megabytes(limits.memory)} of memory")
+            self._judge("out_of_memory", f"it used more than {size(limits.memory)} of memory")
             return True
         if (now := time.monotonic()) >= self._disk_at:
             used = _disk_used(str(self._order.workspace), str(self._order.temporary))
             after = time.monotonic()
             self._disk_at = after + max(_DISK_EVERY_S, 30 * (after - now))
             if used > limits.disk:
-                text = f"it wrote more than {_megabytes(limits.disk)} to its workspace"
+                text = f"it wrote more than {size(limits.disk)} to its workspace"
                 self._judge("disk_limit", text)
                 return True
         return False
@@ -180,7 +182,12 @@ class _Watch:
                 os.waitpid(-1, 0)
 
     def _processes(self) -> Iterator[_Process]:
-        """The descendants that live, from one look at the table of processes."""
+        """The descendants, from one look at the table of processes.
+
+        Those that have ended count until their parents take notice, as they do for the kernel's
+        limit. Orphans are this process's to take notice of.
+        """
+        keeper = os.getpid()
         children: dict[int, list[_Process]] = {}
         for name in os.listdir("/proc"):  # noqa: PTH208 -- thousands of names, many times a second
             if not name.isdigit():
@@ -190,18 +197,20 @@ class _Watch:
                     fields = stream.read().rpartition(b") ")[2].split()
             except OSError:
                 continue  # it has ended
-            threads = int(fields[17])
+            process = _Process(int(name), int(fields[17]), int(fields[21]) * _PAGE)
+            parent = int(fields[1])
             # A first thread that has ended is a zombie too, while others of its process live.
-            if fields[0] in b"ZX" and threads <= 1:
-                threads = 0
-            process = _Process(int(name), threads, int(fields[21]) * _PAGE)
-            children.setdefault(int(fields[1]), []).append(process)
-        waiting = [os.getpid()]
+            is_over = fields[0] in b"ZX" and process.threads <= 1
+            if is_over and parent == keeper and process.pid != self._child:
+                with suppress(ChildProcessError):
+                    os.waitpid(process.pid, 0)
+                continue
+            children.setdefault(parent, []).append(process)
+        waiting = [keeper]
         while waiting:
             for process in children.get(waiting.pop(), ()):
                 waiting.append(process.pid)
-                if process.threads:
-                    yield process
+                yield process
 
 
 def _proportional(process: _Process) -> int:
@@ -226,13 +235,10 @@ def _disk_used(*folders: str) -> int:
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
                     with suppress(OSError):
-                        used += entry.stat(follow_symlinks=False).st_blocks * 512
+                        blocks = entry.stat(follow_symlinks=False).st_blocks
+                        used += max(_LEAST_OF_A_FILE, blocks * 512)
                         if entry.is_dir(follow_symlinks=False):
                             waiting.append(entry.path)
         except OSError:
             continue  # removed meanwhile, or its name has become too long to be opened
     return used
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / MEGABYTE:,.0f} MB"

@@ -66,18 +66,23 @@ def packages(tree: SourceTree) -> Iterator[Package]:
             # Parsers of others raise these as well: of what is nested deep, of odd dates.
             tree.warnings.append(f"{file}: not read as a manifest: {error}")
             continue
+        found = [it for it in entries if isinstance(it, Package)]
         unread = [it for it in entries if isinstance(it, UnreadLine)]
+        unread += [
+            UnreadLine(it.line, "a package without a name") for it in found if not _is_named(it)
+        ]
         tree.warnings += [f"{file}:{it.line}: not read: {it.reason}" for it in unread[:_TOLD_LINES]]
         if len(unread) > _TOLD_LINES:
             tree.warnings.append(f"{file}: {len(unread) - _TOLD_LINES} more lines were not read")
         yield from {
             (it.key, it.version, it.pinned): it
-            for it in entries
-            if isinstance(it, Package)
-            and (it.pinned or not is_shadowed)
-            and it.name
-            and it.name[-1] not in "/:"
+            for it in found
+            if (it.pinned or not is_shadowed) and _is_named(it)
         }.values()
+
+
+def _is_named(package: Package) -> bool:
+    return not package.name.endswith(("/", ":")) and package.name != ""
 
 
 def _kind(file: str) -> _Kind | None:

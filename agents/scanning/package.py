@@ -1,10 +1,11 @@
 """A package that a repository uses, as its manifests and lock files say."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 Ecosystem = Literal["PyPI", "npm", "Go", "Maven"]
+_Kind = TypeVar("_Kind", str, list[Any], dict[str, Any])
 
 PURL_TYPES: Final[dict[Ecosystem, str]] = {
     "PyPI": "pypi",
@@ -57,6 +58,22 @@ def whole(content: object) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UnreadableManifestError(f"no object: {type(content).__name__}")
     return content
+
+
+_KINDS: Final = {str: "text", list: "list", dict: "table"}
+
+
+def held(
+    value: object, kind: type[_Kind], line: int, what: str
+) -> Generator[UnreadLine, None, _Kind]:
+    """What `yield from` of it gives: the value, or an empty one where it is of another kind.
+
+    That is told: `what` stands in `line` of the file.
+    """
+    if isinstance(value, kind):
+        return value
+    yield UnreadLine(line, f"{what} is no {_KINDS[kind]}: {type(value).__name__}")
+    return kind()
 
 
 Parser = Callable[[str, str], Iterator[Package | UnreadLine]]

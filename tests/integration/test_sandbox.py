@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
 from agents.sandbox import Call, Command, Job, Limits, Outcome, ProcessSandbox, Sandbox, bubblewrap
 from agents.sandbox.confinement import LANDLOCK
@@ -331,6 +332,19 @@ async def test_a_bomb_of_processes(sandbox: Sandbox, function: str) -> None:
 )
 async def test_files_are_bounded(sandbox: Sandbox, function: str, kind: str) -> None:
     assert (await failure(sandbox, function))[0] == kind
+
+
+@pytest.mark.parametrize("sandbox", CONFINING[:3], indirect=True)
+async def test_the_number_of_files_is_bounded(sandbox: Sandbox) -> None:
+    limits = structs.replace(LIMITS, disk=20 * MEGABYTE)
+    assert (await failure(sandbox, "many_empty_files", limits))[0] == "disk_limit"
+
+
+@confining
+async def test_what_has_ended_is_no_process_any_more(sandbox: Sandbox) -> None:
+    line = "for _ in $(seq 100); do (setsid sleep 0.01 &); sleep 0.02; done; echo all"
+    outcome = await command(sandbox, "sh", "-c", line)
+    assert (outcome.failure, outcome.stdout) == (None, b"all\n")
 
 
 @confining

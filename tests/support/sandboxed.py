@@ -163,6 +163,13 @@ def fill_disk(inputs: dict[str, Any]) -> int:
     return 0
 
 
+def many_empty_files(inputs: dict[str, Any]) -> int:
+    for number in range(40_000):
+        os.mknod(f"empty{number}")
+    time.sleep(CEILING_S)
+    return 0
+
+
 def one_large_file(inputs: dict[str, Any]) -> int:
     with open("large", "wb") as stream:
         stream.writelines(b"x" * 10_000_000 for _ in range(100))

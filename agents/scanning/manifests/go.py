@@ -9,6 +9,7 @@ from univers.versions import GolangVersion
 from agents.scanning.package import Package, UnreadLine
 
 _MODULE: Final = re.compile(r"[\w.~/-]+", re.ASCII)
+_FOLDER: Final = re.compile(r"\.\.?(/|\\|$)|/|[a-zA-Z]:[/\\]")
 _OTHERS: Final = frozenset(
     {"module", "go", "toolchain", "godebug", "exclude", "retract", "tool", "ignore"}
 )
@@ -17,32 +18,24 @@ _OTHERS: Final = frozenset(
 def go_mod(file: str, text: str) -> Iterator[Package | UnreadLine]:
     """The modules that are required; one that is replaced by another is that other one."""
     required: dict[str, tuple[str, int]] = {}
-    replaced: dict[str, tuple[str, str]] = {}
-    block = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.partition("//")[0].split()
-        if not words:
-            continue
-        if words == [")"]:
-            block = ""
-            continue
-        if words[-1] == "(":
-            block = words[0]
-            continue
-        directive, words = (block, words) if block else (words[0], words[1:])
+    replaced: dict[tuple[str, ...], tuple[str, str]] = {}  # by name, or by name and version
+    for number, directive, words in _statements(text):
         match directive, words:
             case "require", [name, version] if _is_module(name, version):
                 required[name] = (version, number)
-            case "replace", [name, *_, "=>", other, version] if _is_module(other, version):
-                replaced[name] = (other, version)
-            case "replace", [name, *_, "=>", _]:
-                replaced[name] = ("", "")  # a folder: nobody has an advisory for it
+            case "replace", [*old, "=>", name, version] if len(old) < 3 and _is_module(
+                name, version
+            ):
+                replaced[tuple(old)] = (name, version)
+            case "replace", [*old, "=>", path] if len(old) < 3 and _FOLDER.match(path):
+                replaced[tuple(old)] = ("", "")  # nobody has an advisory for it
             case "require" | "replace", _:
                 yield UnreadLine(number, f"not as {directive} is written")
             case _ if directive not in _OTHERS:
                 yield UnreadLine(number, "no directive of go.mod")
     for name, (version, number) in required.items():
-        used, used_version = replaced.get(name, (name, version))
+        other = replaced.get((name, version)) or replaced.get((name,))
+        used, used_version = other or (name, version)
         if used:
             yield Package(
                 ecosystem="Go",
@@ -53,6 +46,24 @@ def go_mod(file: str, text: str) -> Iterator[Package | UnreadLine]:
             )
 
 
+def _statements(text: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Line, directive and what follows it, each line of a block with the block's directive."""
+    block = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        code = line.partition("//")[0].replace("(", " ( ").replace(")", " ) ")
+        match [word.strip('"`') for word in code.split()]:
+            case []:
+                continue
+            case [")"] if block:
+                block = ""
+            case [name, "("] if not block:
+                block = name
+            case words if block:
+                yield number, block, words
+            case [name, *words]:
+                yield number, name, words
+
+
 def _is_module(name: str, version: str) -> bool:
-    is_version = GolangVersion.is_valid(version)  # type: ignore[no-untyped-call]  # univers has few types
+    is_version = version.startswith("v") and GolangVersion.is_valid(version)  # type: ignore[no-untyped-call]  # univers has few types
     return _MODULE.fullmatch(name) is not None and bool(is_version)

@@ -8,13 +8,13 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from agents.scanning.package import Package, Places, UnreadableManifestError
+from agents.scanning.package import Package, Places, UnreadableManifestError, UnreadLine
 
 _PROPERTY: Final = re.compile(r"\$\{([^}]+)\}")
 _LEVELS: Final = 5
 
 
-def pom(file: str, text: str) -> Iterator[Package]:
+def pom(file: str, text: str) -> Iterator[Package | UnreadLine]:
     """The dependencies of a project, those that it manages without using them left out."""
     try:
         project = fromstring(text.encode())
@@ -22,23 +22,29 @@ def pom(file: str, text: str) -> Iterator[Package]:
         raise UnreadableManifestError(f"no XML: {error}") from error
     for element in project.iter():
         element.tag = element.tag.rpartition("}")[2]
+    if project.tag != "project":
+        raise UnreadableManifestError(f"no project of Maven: {project.tag}")
     properties = _properties(project)
     managed = {
         _name(each, properties): _said(each, "version", properties)
         for each in project.iterfind("dependencyManagement/dependencies/dependency")
     }
     places = Places(text)
-    for each in project.iterfind("dependencies/dependency"):
+    for each in project.iterfind("dependencies/*"):
         name = _name(each, properties)
         version = _said(each, "version", properties) or managed.get(name, "")
         artifact = each.findtext("artifactId", "").strip()
+        line = places.of(f"<artifactId>{artifact}</artifactId>", f"<{each.tag}")
+        if each.tag != "dependency" or name.startswith(":") or not artifact:
+            yield UnreadLine(line, "no dependency with a groupId and an artifactId")
+            continue
         exact, pinned = _oldest(version)
         yield Package(
             ecosystem="Maven",
             name=name,
             version=exact,
             file=file,
-            line=places.of(f"<artifactId>{artifact}</artifactId>"),
+            line=line,
             pinned=pinned,
         )
 

@@ -9,64 +9,83 @@ import yaml
 from univers.version_range import InvalidVersionRange, NpmVersionRange
 from univers.versions import InvalidVersion
 
-from agents.scanning.package import Package, Places, UnreadableManifestError, whole
+from agents.scanning.package import (
+    Package,
+    Places,
+    UnreadableManifestError,
+    UnreadLine,
+    held,
+    whole,
+)
 
 _EXACT: Final = re.compile(r"[v=]?\d+\.\d+\.\d+(-[\w.-]+)?(\+[\w.-]+)?")
 _GROUPS: Final = ("dependencies", "devDependencies", "optionalDependencies")
 _YARN_ENTRY: Final = re.compile(r'^"?(?P<name>@?[^@"\s]+)@.*:$')
+_YARN_OTHER: Final = re.compile(r"(?!__metadata:)[^\s#]")
 _YARN_VERSION: Final = re.compile(r'^  version:? "?(?P<version>[^"\s]+)"?$')
 
 
-def package_json(file: str, text: str) -> Iterator[Package]:
+def package_json(file: str, text: str) -> Iterator[Package | UnreadLine]:
     """What a project asks for: mostly ranges."""
     content = _json(text)
     places = Places(text)
-    for group in _GROUPS:
-        for name, wanted in _table(content.get(group)).items():
-            if isinstance(wanted, str):
-                version, pinned = _oldest(wanted)
-                line = places.of(f'"{name}": "{wanted}"', f'"{name}"')
-                yield _package(file, line, name, version, pinned=pinned)
+    for key in _GROUPS:
+        group = yield from held(content.get(key, {}), dict, places.of(f'"{key}"'), key)
+        for name, wanted in group.items():
+            line = places.of(f'"{name}": "{wanted}"', f'"{name}"')
+            if not isinstance(wanted, str):
+                yield from held(wanted, str, line, "a version")
+                continue
+            version, pinned = _oldest(wanted)
+            yield _package(file, line, name, version, pinned=pinned)
 
 
-def package_lock(file: str, text: str) -> Iterator[Package]:
+def package_lock(file: str, text: str) -> Iterator[Package | UnreadLine]:
     """package-lock.json and npm-shrinkwrap.json of every version."""
     content = _json(text)
     places = Places(text)
-    packages = _table(content.get("packages"))
+    packages = yield from held(content.get("packages", {}), dict, 1, "packages")
     for path, each in packages.items():
-        package = _table(each)
-        name = package.get("name") or path.rpartition("node_modules/")[2]
+        line = places.of(f'"{path}"')
+        package = yield from held(each, dict, line, "a package")
         if "node_modules/" not in path or package.get("link"):
             continue  # the project itself, or a part of it
-        version = package.get("version")
-        if isinstance(version, str) and isinstance(name, str):
-            line = places.of(f'"{path}"')
+        name = package.get("name") or path.rpartition("node_modules/")[2]
+        if not isinstance(name, str):
+            yield UnreadLine(line, "a package without a name")
+            continue
+        version = yield from held(package.get("version", ""), str, line, "a version")
+        if version:
             licence = _licence(package.get("license"))
             yield _package(file, line, name, version, pinned=True, licence=licence)
     if not packages:
-        yield from _first_format(file, places, _table(content.get("dependencies")))
+        yield from _first_format(file, places, content)
 
 
-def _first_format(file: str, places: Places, packages: dict[str, Any]) -> Iterator[Package]:
-    left = [packages]
+def _first_format(
+    file: str, places: Places, content: dict[str, Any]
+) -> Iterator[Package | UnreadLine]:
+    left, line = [content], 1
     while left:
-        for name, each in left.pop(0).items():
-            package = _table(each)
-            version = package.get("version")
-            if isinstance(version, str) and _EXACT.fullmatch(version):
-                yield _package(file, places.of(f'"{name}": {{'), name, version, pinned=True)
-            left.append(_table(package.get("dependencies")))
+        inner = left.pop(0).get("dependencies", {})
+        for name, each in (yield from held(inner, dict, line, "dependencies")).items():
+            line = places.of(f'"{name}": {{', f'"{name}"')
+            package = yield from held(each, dict, line, "a package")
+            version = yield from held(package.get("version", ""), str, line, "a version")
+            if _EXACT.fullmatch(version):
+                yield _package(file, line, name, version, pinned=True)
+            left.append(package)
 
 
-def pnpm_lock(file: str, text: str) -> Iterator[Package]:
+def pnpm_lock(file: str, text: str) -> Iterator[Package | UnreadLine]:
     """pnpm-lock.yaml; its keys are name@version, of older ones /name/version."""
     try:
         content = whole(yaml.load(text, Loader=_LOADER))  # noqa: S506 -- a safe loader, in C
     except yaml.YAMLError as error:
         raise UnreadableManifestError(f"no YAML: {' '.join(str(error).split())}") from error
     places = Places(text)
-    for key in _table(content.get("packages")):
+    line = places.of("packages:")
+    for key in (yield from held(content.get("packages", {}), dict, line, "packages")):
         plain = str(key).partition("(")[0].removeprefix("/")
         name, at, version = plain.rpartition("@")
         if not (at and name):
@@ -78,12 +97,14 @@ def pnpm_lock(file: str, text: str) -> Iterator[Package]:
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def yarn_lock(file: str, text: str) -> Iterator[Package]:
+def yarn_lock(file: str, text: str) -> Iterator[Package | UnreadLine]:
     """yarn.lock: an unindented line names a package, an indented one its version."""
     name, line = "", 0
     for number, each in enumerate(text.splitlines(), 1):
         if entry := _YARN_ENTRY.match(each):
             name, line = entry["name"], number
+        elif _YARN_OTHER.match(each):
+            yield UnreadLine(number, "no entry of yarn.lock")
         elif name and (version := _YARN_VERSION.match(each)):
             if _EXACT.fullmatch(version["version"]):
                 yield _package(file, line, name, version["version"], pinned=True)
@@ -127,7 +148,3 @@ def _json(text: str) -> dict[str, Any]:
         return whole(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise UnreadableManifestError(f"no JSON: {error}") from error
-
-
-def _table(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -1,7 +1,6 @@
 """The code reviewer against real folders."""
 
 import os
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -182,21 +181,6 @@ async def test_an_empty_folder_and_an_empty_repository_have_no_issues(tmp_path: 
     git(tmp_path, "init", "--quiet")
     assert (await reviewed(tmp_path)).metrics == output.metrics
     assert (output.issues, output.metrics.avg_complexity, output.reviewed_files) == ((), 0.0, 0)
-
-
-async def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    write(tmp_path, {"file": "x"})
-    for path, says in [("nowhere", "No such file"), ("file", "is not a folder")]:
-        with pytest.raises(PermanentError, match=rf"{re.escape(str(tmp_path / path))}.*{says}"):
-            await reviewed(tmp_path / path)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-async def test_what_may_not_be_read_is_counted(tmp_path: Path) -> None:
-    write(tmp_path, {"a.py": PYTHON, "b.py": PLAIN})
-    (tmp_path / "a.py").chmod(0)
-    output = await reviewed(tmp_path)
-    assert (output.reviewed_files, output.skipped_files) == (1, 1)
 
 
 async def test_no_text_of_the_code_is_told_as_it_may_be_a_secret(tmp_path: Path) -> None:

@@ -106,7 +106,9 @@ require (
 )
 require c.example/c v0.0.0-20220906165146-f3363e06e74c
 replace b.example/b => d.example/d v3.0.0
-replace c.example/c v0.0.0 => ../c
+replace c.example/c v0.0.0-20220906165146-f3363e06e74c => ../c
+require "e.example/e" v1.0.0
+replace e.example/e v0.9.0 => ../e
 exclude a.example/a v0.9.0
 """
 POM = """\
@@ -177,7 +179,11 @@ POM = """\
         (
             "go.mod",
             GO_MOD,
-            [("a.example/a", "1.0.0", 4, True), ("d.example/d", "3.0.0", 5, True)],
+            [
+                ("a.example/a", "1.0.0", 4, True),
+                ("d.example/d", "3.0.0", 5, True),
+                ("e.example/e", "1.0.0", 10, True),
+            ],
         ),
         (
             "sub/pom.xml",
@@ -248,6 +254,68 @@ def test_what_a_parser_cannot_bear_is_told_and_the_rest_is_read(
     assert [it.partition(":")[0] for it in tree.warnings] == [file]
 
 
+CONTINUED = """\
+flask==1.0  # the web \\
+click==8.0
+# only a remark \\
+attrs==1.0
+requests \\
+  # a remark in between \\
+jinja2==3.0
+- numpy==1.0
+pyyaml==5.0 \\"""
+TAKEN_IN = "the comment before it ends in a backslash and takes it in"
+ODD_GO_MOD = """\
+require a.example/a 1.0
+)
+replace b.example/b => c.example/c
+require(
+	d.example/d v1.0.0
+go 1.24
+"""
+GARBLED_POM = """\
+<project><dependencies>
+  <dependency><groupId>g</groupId><artifactId>a</artifactId><version>1</version></dependency>
+  <dependency><artifactId>b</artifactId></dependency>
+  <dependency><groupId>g</groupId><version>1</version></dependency>
+  <dependancy><groupId>g</groupId><artifactId>c</artifactId></dependancy>
+</dependencies></project>
+"""
+ODD_PYPROJECT = """\
+[project]
+dependencies = "attrs"
+[project.optional-dependencies]
+web = "flask"
+fast = ["uvloop==0.20", 7]
+[dependency-groups]
+dev = {pytest = "8"}
+"""
+ODD_UV_LOCK = """\
+[[package]]
+name = "attrs"
+version = "1.0"
+[[package]]
+name = 7
+version = "1.0"
+[[package]]
+name = "flask"
+version = 1.0
+"""
+ODD_PACKAGE_JSON = """\
+{"dependencies": [],
+ "devDependencies": {"a": "1.0.0",
+  "b": 1},
+ "optionalDependencies": null}
+"""
+ODD_LOCK_3 = """\
+{"packages": {
+ "node_modules/a": {"version": "1.0.0"},
+ "node_modules/b": "2.0.0",
+ "node_modules/c": {"version": 3},
+ "node_modules/d": {"name": 4, "version": "4.0.0"},
+ "node_modules/": {"version": "5.0.0"}
+}}
+"""
 GARBLED_GO_MOD = """\
 module shop.example/shop
 <<<<<<< ours
@@ -300,6 +368,126 @@ exclude a.example/a v0.9.0
                 "go.mod:10: not read: not as replace is written",
             ],
         ),
+        (
+            "requirements.txt",
+            CONTINUED,
+            ["flask", "attrs", "requests", "jinja2", "pyyaml"],
+            [
+                f"requirements.txt:2: not read: {TAKEN_IN}",
+                "requirements.txt:8: not read: no requirement of Python",
+            ],
+        ),
+        (
+            "pyproject.toml",
+            ODD_PYPROJECT,
+            ["uvloop"],
+            [
+                "pyproject.toml:2: not read: a list of dependencies is no list: str",
+                "pyproject.toml:4: not read: a list of dependencies is no list: str",
+                "pyproject.toml:5: not read: a dependency is no text: int",
+                "pyproject.toml:7: not read: a list of dependencies is no list: dict",
+            ],
+        ),
+        (
+            "pyproject.toml",
+            'project = "x"\ndependency-groups = []\n',
+            [],
+            [
+                "pyproject.toml:1: not read: project is no table: str",
+                "pyproject.toml:2: not read: dependency-groups is no table: list",
+            ],
+        ),
+        (
+            "uv.lock",
+            ODD_UV_LOCK,
+            ["attrs"],
+            [
+                "uv.lock:4: not read: a package without a name",
+                "uv.lock:8: not read: a version is no text: float",
+            ],
+        ),
+        (
+            "poetry.lock",
+            'package = ["x"]\npackages = {}\n',
+            [],
+            [
+                "poetry.lock:1: not read: a package is no table: str",
+                "poetry.lock:2: not read: packages is no list: dict",
+            ],
+        ),
+        (
+            "Pipfile.lock",
+            '{"default": [],\n"develop": {"a": "1",\n"b": {"version": 2}}}',
+            [],
+            [
+                "Pipfile.lock:1: not read: default is no table: list",
+                "Pipfile.lock:2: not read: a package is no table: str",
+                "Pipfile.lock:3: not read: a version is no text: int",
+            ],
+        ),
+        (
+            "package.json",
+            ODD_PACKAGE_JSON,
+            ["a"],
+            [
+                "package.json:1: not read: dependencies is no table: list",
+                "package.json:3: not read: a version is no text: int",
+                "package.json:4: not read: optionalDependencies is no table: NoneType",
+            ],
+        ),
+        (
+            "package-lock.json",
+            ODD_LOCK_3,
+            ["a"],
+            [
+                "package-lock.json:3: not read: a package is no table: str",
+                "package-lock.json:4: not read: a version is no text: int",
+                "package-lock.json:5: not read: a package without a name",
+                "package-lock.json:6: not read: a package without a name",
+            ],
+        ),
+        (
+            "npm-shrinkwrap.json",
+            '{"dependencies": {"a": {"version": "1.0.0", "dependencies": []},\n"b": 1}}',
+            ["a"],
+            [
+                "npm-shrinkwrap.json:2: not read: a package is no table: int",
+                "npm-shrinkwrap.json:2: not read: dependencies is no table: list",
+            ],
+        ),
+        (
+            "pnpm-lock.yaml",
+            "lockfileVersion: '9.0'\npackages: [a]\n",
+            [],
+            ["pnpm-lock.yaml:2: not read: packages is no table: list"],
+        ),
+        (
+            "yarn.lock",
+            f"<<<<<<< ours\n{YARN}\n__metadata:\n  version: 8\n",
+            ["a", "@s/b"],
+            ["yarn.lock:1: not read: no entry of yarn.lock"],
+        ),
+        (
+            "pom.xml",
+            GARBLED_POM,
+            ["g:a"],
+            [
+                f"pom.xml:{it}: not read: no dependency with a groupId and an artifactId"
+                for it in (3, 2, 5)
+            ],
+        ),
+        ("pom.xml", "<html/>", [], ["pom.xml: not read as a manifest: no project of Maven: html"]),
+        (
+            "go.mod",
+            ODD_GO_MOD,
+            ["d.example/d"],
+            [
+                "go.mod:1: not read: not as require is written",
+                "go.mod:2: not read: no directive of go.mod",
+                "go.mod:3: not read: not as replace is written",
+                "go.mod:6: not read: not as require is written",
+            ],
+        ),
         *(
             (file, "[]", [], [f"{file}: not read as a manifest: no object: list"])
             for file in ("package.json", "package-lock.json", "Pipfile.lock", "pnpm-lock.yaml")
@@ -318,7 +506,9 @@ def test_a_package_without_a_name_is_none(tmp_path: Path) -> None:
     nameless = {"version": "1.0.0"}
     lock = {"packages": {"node_modules/": nameless, "node_modules/@s/": nameless}}
     (tmp_path / "package-lock.json").write_text(json.dumps(lock))
-    assert list(packages(SourceTree(tmp_path))) == []
+    tree = SourceTree(tmp_path)
+    assert list(packages(tree)) == []
+    assert tree.warnings == ["package-lock.json:1: not read: a package without a name"] * 2
 
 
 def package(ecosystem: Ecosystem, name: str, version: str) -> Package:

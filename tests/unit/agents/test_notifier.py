@@ -158,6 +158,52 @@ async def test_nobody_listening_is_a_retryable_failure(webhook: Webhook) -> None
     assert not isinstance(raised.value, PermanentError)
 
 
+@pytest.mark.parametrize(
+    ("channel", "status", "shown", "why"),
+    [
+        (
+            "{url}path-token?-key=query-token",
+            500,
+            "json://…",
+            "did not take the message.*error=500",
+        ),
+        ("{url}path-token", 404, "json://…", "did not take the message.*404"),
+        ("slack", 400, "slack", "slack .SLACK_WEBHOOK. did not take the message: it answers 400"),
+        ("secret:ANY", 500, "secret:ANY", "secret:ANY did not take"),
+        ("discord:NONE", 200, "discord:NONE", "there is no secret NONE"),
+        ("path-token", 200, "…", "neither 'console' nor a valid Apprise URL"),
+    ],
+)
+async def test_a_step_may_go_on_without_the_delivery(
+    webhook: Webhook, channel: str, status: int, shown: str, why: str
+) -> None:
+    webhook.status = status
+    given = {"channel": channel.format(url=webhook.url), "message": "hi"}
+    context = secrets_of(webhook)
+    with pytest.raises(AgentError):
+        await send.test(given, context)
+    output = await send.test({**given, "failOnError": False}, context)
+    assert (output.success, output.channel) == (False, shown)
+    assert re.search(why, output.error or "")
+    assert output.message_id
+    assert "token" not in output.model_dump_json()
+
+
+async def test_who_does_not_insist_is_told_of_the_delivery_as_ever(webhook: Webhook) -> None:
+    given = {"channel": webhook.url, "message": "hi", "failOnError": False}
+    output = await send.test(given, AT)
+    assert (output.success, output.error) == (True, None)
+    assert output == await send.test({"channel": webhook.url, "message": "hi"}, AT)
+
+
+async def test_who_does_not_insist_is_cancelled_all_the_same(webhook: Webhook) -> None:
+    context = Context()
+    context.signals.cancel("no longer wanted")
+    webhook.status = 500
+    with pytest.raises(AgentError):
+        await send.test({"channel": webhook.url, "message": "hi", "failOnError": False}, context)
+
+
 @pytest.mark.parametrize("status", [200, 500])
 async def test_no_part_of_the_url_that_may_be_secret_is_told(
     webhook: Webhook,

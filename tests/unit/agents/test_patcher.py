@@ -406,15 +406,6 @@ async def test_git_runs_nothing_that_the_repository_names(tmp_path: Path) -> Non
     assert not sprung.exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-async def test_a_repository_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    folder = committed(tmp_path / "r", {"app.py": "import os\nos.system(command)\n"})
-    objects = folder / ".git" / "objects"
-    for each in [objects, *objects.iterdir()]:
-        each.chmod(0o500)
-    await refused(folder, "security-patch", {"diff": DIFF}, "cannot be stored")
-
-
 async def test_a_branch_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     folder = committed(tmp_path / "r", {"app.py": "import os\nos.system(command)\n"})
     git(folder, "branch", "commandcenter")

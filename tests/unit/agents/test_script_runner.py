@@ -17,6 +17,7 @@ from agents import Context, PermanentError
 from agents.readable import ReadablePaths
 from agents.sandbox import ProcessSandbox
 from agents.sandbox.actions import SandboxedActions, SandboxedError
+from agents.script_limits import limit_met
 from agents.script_runner import RunInput, RunOutput, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -146,16 +147,103 @@ async def test_it_sees_nothing_of_the_workers_environment(
     assert "COMMANDCENTER" not in output.stdout
 
 
-async def test_it_has_its_time(sandboxed: SandboxedActions) -> None:
-    with pytest.raises(SandboxedError) as raised:
-        await executed(sandboxed, "while True: pass", limit=1)
-    assert raised.value.failure.kind == "timeout"
+FORK_BOMB = "import os\nwhile True: os.fork()"
+THREAD_BOMB = """
+import os, sys, threading, time, traceback
+try:
+    while True: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+except RuntimeError:
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(1)
+"""
 
 
-async def test_it_has_its_memory(sandboxed: SandboxedActions) -> None:
-    with pytest.raises(SandboxedError) as raised:
-        await executed(sandboxed, "x = bytearray(550_000_000)\nwhile True: pass")
-    assert raised.value.failure.kind == "out_of_memory"
+@pytest.mark.parametrize(
+    ("language", "script", "kind", "text"),
+    [
+        ("python", "x = bytearray(550_000_000)\nwhile True: pass", "out_of_memory", "512 MB"),
+        ("python", "x = bytearray(2_000_000_000)", "out_of_memory", "512 MB.*MemoryError"),
+        ("bash", "tail /dev/zero", "out_of_memory", "512 MB"),
+        ("python", FORK_BOMB, "process_limit", "128"),
+        (
+            "python",
+            "import os\nfor _ in range(999): os.fork() or os._exit(0)",
+            "process_limit",
+            "128",
+        ),
+        ("python", THREAD_BOMB, "process_limit", "128.*new thread"),
+        ("bash", ":(){ :|:& };:", "process_limit", "128"),
+        ("python", "open('x', 'wb').truncate(300_000_000)", "file_limit", "256 MiB"),
+        ("bash", "truncate -s 300M x", "file_limit", "256 MiB"),
+        ("python", "x = [open('/dev/null') for _ in range(999)]", "open_files_limit", "256"),
+        ("bash", "ulimit -S -t 1; while :; do :; done", "cpu_limit", "CPU time"),
+        ("bash", "yes", "output_limit", "256 MiB to stdout"),
+        ("bash", "yes >&2 || true", "output_limit", "256 MiB to stdout"),
+        ("python", "while True: pass", "timeout", "3 s"),
+    ],
+)
+async def test_a_limit_that_ends_it_is_named_with_what_to_change(
+    sandboxed: SandboxedActions, language: str, script: str, kind: str, text: str
+) -> None:
+    limit = 3 if kind == "timeout" else 30
+    with pytest.raises(SandboxedError, match=f"{text}.*; (have it|give it)") as raised:
+        await executed(sandboxed, script, language=language, limit=limit)
+    assert raised.value.failure.kind == kind
+    assert raised.value.failure.retryable is (kind == "timeout")
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "kind"),
+    [
+        (1, "bash: xrealloc: cannot allocate 268435584 bytes", "out_of_memory"),
+        (
+            134,
+            "FATAL ERROR: Reached heap limit - JavaScript heap out of memory\n 1: 0xb",
+            "out_of_memory",
+        ),
+        (1, "numpy._core._exceptions._ArrayMemoryError: Unable to allocate", "out_of_memory"),
+        (0, "x.sh: fork: retry: Resource temporarily unavailable", "process_limit"),
+        (1, "Error: spawn sleep EAGAIN\n    at ChildProcess", "process_limit"),
+        (1, "cat: write error: File too large", "file_limit"),
+        (1, "Error: EFBIG: file too large, write\n{\n  errno: -27\n}\n\nNode.js v20", "file_limit"),
+        (1, "CalledProcessError: 'dd' died with <Signals.SIGXFSZ: 25>.", "file_limit"),
+        (153, "", "file_limit"),
+        (-24, "", "cpu_limit"),
+        (2, "MemoryError\nOSError: [Errno 24] Too many open files", "open_files_limit"),
+    ],
+)
+async def test_a_limit_is_known_by_what_the_script_says_of_it(
+    status: int, words: str, kind: str
+) -> None:
+    met = limit_met(status, words, 512_000_000)
+    assert met is not None
+    assert met.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0, "MemoryError"),  # it has coped
+        (1, "upload.csv: File too large"),
+        (1, "BlockingIOError: [Errno 11] Resource temporarily unavailable"),
+        (1, "ValueError: no MemoryError"),
+        (-9, ""),
+        (1, ""),
+    ],
+)
+async def test_what_only_looks_like_a_limit_is_the_scripts_own_failure(
+    status: int, words: str
+) -> None:
+    assert limit_met(status, words, 512_000_000) is None
+
+
+async def test_who_leaves_many_behind_one_after_the_other_meets_no_limit(
+    sandboxed: SandboxedActions,
+) -> None:
+    script = "for _ in {1..200}; do (setsid sleep 0.01 &); sleep 0.01; done; echo all"
+    output = await executed(sandboxed, script, language="bash")
+    assert (output.exit_code, output.stdout) == (0, "all\n")
 
 
 @pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x", "", "a/", "a\0b"])
