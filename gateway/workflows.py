@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from gateway import version_diff
-from gateway.requests import answer, document, idempotency_key, json_object
+from gateway.requests import answer, document, event_body, idempotency_key, json_object
 from gateway.run_views import RunAccepted
 from gateway.services import AGENTS, CATALOG, SERVICES, STARTS, WRITER
 from gateway.views import (
@@ -141,14 +141,16 @@ async def trigger_workflow(request: web.Request) -> web.Response:
     The same `Idempotency-Key` gives the same run, however often it is sent.
     """
     project, name = _named(request)
-    context = await json_object(request)
+    context = await json_object(request, event_body)
     event_id = idempotency_key(request) or uuid4().hex
     active = await _active(request, project, name)
     trigger = Trigger(
         id=event_id,
         source=f"/api/workflows/{name}/trigger",
         type=MANUAL_TYPE,
-        data=msgspec.Raw(msgspec.json.encode(context)),
+        data=await request.app[SERVICES].blobs.packed(
+            project, msgspec.Raw(msgspec.json.encode(context))
+        ),
     )
     start = Start(
         run=run_id(project, name, trigger.source, event_id),

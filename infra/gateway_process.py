@@ -64,6 +64,7 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
             tail=tail,
             log_id=log_id,
             checks={"worker": watch.check},
+            trigger_limit=settings.trigger_limit,
             definition_limit=settings.definition_limit,
             nodes_limit=settings.nodes_limit,
             scratch=_scratch(settings),

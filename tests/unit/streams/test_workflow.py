@@ -339,7 +339,7 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     ),
     "too many nodes": (
         workflow(*(node(f"n{n}") for n in range(MAX_NODES + 1))),
-        [("nodes", "the list should have at most 1000 items, not 1001")],
+        [("nodes", "1,001 nodes, 1,000 may be (COMMANDCENTER_NODES_LIMIT)")],
     ),
     "inputs that are no object": (
         workflow(node("a", inputs=["x"])),
