@@ -47,6 +47,7 @@ class Services:
         blobs: Where payloads are that are too big for the log.
         definition_limit: Bytes of a workflow definition, as canonical JSON.
         nodes_limit: Nodes of a workflow.
+        fan_out_limit: Items of a fan-out whose list stands in the definition.
         scratch: A folder on a disk for SQL answers under way; None: the system's for such things.
         sql_key: What clients of `/clickhouse` have to give as their password; empty: nothing.
     """
@@ -64,6 +65,7 @@ class Services:
     trigger_limit: int = PAYLOAD_LIMIT
     definition_limit: int = 256 * 1024
     nodes_limit: int = MAX_NODES
+    fan_out_limit: int = 20_000
     scratch: Path | None = None
     sql_key: str = ""
     clock: Callable[[], float] = time.time

@@ -24,6 +24,7 @@ from gateway.views import (
 from streams import catalog, codec, publishing
 from streams.definition_limits import DefinitionLimits
 from streams.errors import CallerError, DefinitionError, NotFoundError
+from streams.foresight import foreseen
 from streams.ids import run_id
 from streams.messages import Start
 from streams.plan import Plan, parse
@@ -175,12 +176,14 @@ async def check_definition(request: web.Request, definition: dict[str, Any]) -> 
     """The plan of a definition that can be published now; `DefinitionError` with all faults."""
     plan = parse(definition)
     services = request.app[SERVICES]
-    DefinitionLimits(services.definition_limit, services.nodes_limit).check(plan.spec)
+    limits = DefinitionLimits(
+        services.definition_limit, services.nodes_limit, services.fan_out_limit
+    )
+    limits.check_size(plan.spec)
     agents = request.app[AGENTS]
-    found = agents.problems(plan.spec)
-    if found:  # perhaps it registered a moment ago
+    if agents.problems(plan.spec):  # perhaps it registered a moment ago
         await agents.caught_up()
-        found = agents.problems(plan.spec)
+    found = [*limits.problems(plan.spec), *foreseen(plan), *agents.problems(plan.spec)]
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise DefinitionError(

@@ -67,6 +67,7 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
             trigger_limit=settings.trigger_limit,
             definition_limit=settings.definition_limit,
             nodes_limit=settings.nodes_limit,
+            fan_out_limit=settings.fan_out_limit,
             scratch=_scratch(settings),
             sql_key=settings.sql_key,
         )

@@ -51,7 +51,9 @@ class Expression:
         try:
             self._program = cel.compile(text)
         except ValueError as error:
-            raise ExpressionError(f"not a CEL expression: {_syntax(str(error))}") from error
+            hint = " (a template has no place here: context.x, without braces)"
+            braces = hint if "{{" in text else ""
+            raise ExpressionError(f"not a CEL expression{braces}: {_syntax(str(error))}") from error
         self.variables = frozenset(self._program.variables())
 
     def expect(self, *names: str, needed: str = "") -> None:

@@ -80,14 +80,15 @@ def validate(
     """Check workflow files, with line numbers; nothing has to run.
 
     Known are the built-in agents, those of --agents, and those that a running CommandCenter knows.
-    How big a definition may be is as COMMANDCENTER_DEFINITION_LIMIT and _NODES_LIMIT say here.
+    How big a definition may be is as COMMANDCENTER_DEFINITION_LIMIT, _NODES_LIMIT and
+    _FAN_OUT_LIMIT say here.
     """
     from streams.definition_limits import DefinitionLimits
 
     documents, faults = _read(files)
     actions = _known_actions(agents or (), url)
     here = settings()
-    limits = DefinitionLimits(here.definition_limit, here.nodes_limit)
+    limits = DefinitionLimits(here.definition_limit, here.nodes_limit, here.fan_out_limit)
     for document in documents:
         faults += document.check(actions, limits)
     _refuse(faults, as_json)

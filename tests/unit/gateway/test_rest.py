@@ -212,6 +212,7 @@ def node(**more: Any) -> dict[str, Any]:
         ),
         ({"nodes": [node(colour="red")]}, "nodes[0].colour", "no such field"),
         ({"nodes": []}, "nodes", "at least 1 item"),
+        ({"nodes": [node(forEach="abc")]}, "nodes[0].forEach", "a text is no list"),
     ],
 )
 async def test_a_wrong_definition_is_refused_with_paths(
@@ -232,11 +233,18 @@ async def test_definitions_have_limits_that_are_settings(gateway: Any) -> None:
     assert found["errors"][0]["path"] == "nodes"
     assert "3 nodes (with those of onFailure), 2 may be" in found["detail"]
     assert "COMMANDCENTER_NODES_LIMIT" in found["detail"]
+    object.__setattr__(gateway.services, "fan_out_limit", 3)
+    listed = {"name": "w", "nodes": [*three["nodes"], node(id="d", forEach=[1, 2, 3, 4])]}
+    found = await problem(await gateway.client.post("/api/workflows", json=listed), 422)
+    assert [(fault["path"], fault["message"][:25]) for fault in found["errors"]] == [
+        ("nodes", "3 nodes (with those of on"),
+        ("nodes[2].forEach", "4 items, 3 may be (COMMAN"),
+    ]
     long = {"name": "w", "nodes": [node(description="x" * 400)]}
     found = await problem(await gateway.client.post("/api/workflows", json=long), 413)
     assert "400 may be (COMMANDCENTER_DEFINITION_LIMIT)" in found["detail"]
     assert gateway.writer.fake_producer.sent == []
-    fits = {"name": "w", "nodes": [node(), node(id="b")]}
+    fits = {"name": "w", "nodes": [node(), node(id="b", forEach=[1, 2, 3])]}
     assert (await gateway.client.post("/api/workflows", json=fits)).status == 201
 
 

@@ -253,6 +253,25 @@ async def test_validate_knows_how_big_a_definition_may_be(
     assert "1,024 may be (COMMANDCENTER_DEFINITION_LIMIT)" in said
 
 
+async def test_validate_knows_how_long_a_list_may_be_and_what_cannot_go_well(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "w.yaml"
+    each = "    forEach: [1, 2, 3]\n"
+    file.write_text(DEFINITION + each)
+    command = ("workflow", "validate", file, "--url", "http://127.0.0.1:9")
+    assert await commandcenter(*command) == 0
+    monkeypatch.setenv("COMMANDCENTER_FAN_OUT_LIMIT", "2")
+    file.write_text(DEFINITION + each + '    when: "1"\noutput: "{{ run.id.x }}"\n')
+    assert await commandcenter(*command) == 2
+    lines = capsys.readouterr().err.removeprefix("Error: ").splitlines()
+    assert lines == [
+        f"{file}:7:5: 3 items, 2 may be (COMMANDCENTER_FAN_OUT_LIMIT)",
+        f"{file}:8:11: the expression gave int, not true or false",
+        f"{file}:9:9: '{{{{ run.id.x }}}}' points nowhere: run.id has no parts",
+    ]
+
+
 async def test_validate_gives_faults_as_json(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
