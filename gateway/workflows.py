@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from gateway import version_diff
+from gateway.paging import page_of
 from gateway.requests import answer, document, event_body, idempotency_key, json_object
 from gateway.run_views import RunAccepted
 from gateway.services import AGENTS, CATALOG, SERVICES, STARTS, WRITER
@@ -37,9 +38,12 @@ MANUAL_TYPE: Final = "commandcenter.manual"
 
 
 async def list_workflows(request: web.Request) -> web.Response:
-    """Every active workflow; `project` narrows."""
-    found = request.app[CATALOG].catalog.workflows(request.query.get("project"))
-    return answer(WorkflowList(workflows=[_view(published) for published in found]))
+    """The active workflows, by project and name, a page at a time; `project` narrows."""
+    found = list(request.app[CATALOG].catalog.workflows(request.query.get("project")))
+    page = page_of(request, found, _project_and_name, tuple[str, str])
+    return answer(
+        WorkflowList(workflows=[_view(published) for published in page.entries], next=page.next)
+    )
 
 
 async def publish_workflow(request: web.Request) -> web.Response:
@@ -66,11 +70,15 @@ async def put_workflow(request: web.Request) -> web.Response:
 
 
 async def get_workflow(request: web.Request) -> web.Response:
-    """A workflow with all its versions; `version` chooses one, else the latest is shown."""
+    """A workflow with its versions; `version` chooses one, else the latest is shown.
+
+    The versions come a page at a time, the newest first.
+    """
     project, name = _named(request)
     known = request.app[CATALOG].catalog
     published = _chosen(known, project, name, request.query.get("version"))
     active = known.active(project, name)
+    page = page_of(request, known.versions(project, name), lambda each: -_number(each), int)
     versions = [
         VersionView(
             version=each.record.version,
@@ -78,7 +86,7 @@ async def get_workflow(request: web.Request) -> web.Response:
             published_at=moment(each.record.published_at),
             active=active is not None and each.record.version == active.record.version,
         )
-        for each in known.versions(project, name)
+        for each in page.entries
     ]
     return answer(
         WorkflowDetail(
@@ -88,6 +96,7 @@ async def get_workflow(request: web.Request) -> web.Response:
             active=active is not None and active.record.version == published.record.version,
             definition=published.record.definition,
             versions=versions,
+            next=page.next,
         )
     )
 
@@ -122,6 +131,10 @@ async def diff_versions(request: web.Request) -> web.Response:
             ],
         )
     )
+
+
+def _project_and_name(published: catalog.Published) -> tuple[str, str]:
+    return published.record.project, published.record.name
 
 
 def _number(published: catalog.Published) -> int:

@@ -108,7 +108,7 @@ def list_workflows(
     as_json: AsJson = False,
 ) -> None:
     """The workflows that new runs start of."""
-    answer = ask(url, lambda client: client.get("/api/workflows", project=project))
+    answer = ask(url, lambda client: client.whole("/api/workflows", "workflows", project=project))
     if as_json:
         output.print_json(answer)
         return
@@ -143,7 +143,9 @@ def show(
 
     answer = ask(
         url,
-        lambda client: client.get(path("workflows", name), project=project, version=version),
+        lambda client: client.whole(
+            path("workflows", name), "versions", project=project, version=version
+        ),
     )
     if as_json:
         output.print_json(answer)
@@ -311,7 +313,7 @@ def _known_actions(own: Sequence[str], url: str) -> dict[str, dict[str, Any]]:
 
     async def asked(client: "GatewayClient") -> Any:
         async with asyncio.timeout(_QUICKLY_S):
-            return await client.get("/api/agents")
+            return await client.whole("/api/agents", "agents")
 
     try:
         answer = ask(url, asked)
