@@ -707,6 +707,9 @@ def test_a_filter_that_looks_at_what_no_event_has_is_refused() -> None:
         "'nodes.q' == context.text",
         "context.nodes.q == 1 && has(event.data.nodes.q)",
         "context.list.exists(event, event.x == 1)",
+        "context.list.exists(each, each.x == 1)",
+        "nodes.exists(n, nodes[n].status == 'FAILED') && nodes.size() == 1",
+        "nodes.a.output.filter( f , f.all(g, g > 1)).map(h, h)[0] == 'x.map(y, z)'",
         "nodes.a.output.event.x == nodes['a'].output",
     ],
 )
