@@ -54,7 +54,7 @@ class Answer:
 Said = bool | Answer | None
 """Yes, no, something more exact, or nothing: then the deadline decides."""
 
-Approve = Callable[[Asked], Said] | Sequence[Said] | bool | None
+Approve = Callable[[Asked], Said] | Sequence[Said] | Said
 
 
 class People:
@@ -104,4 +104,4 @@ class People:
             return self._answers.popleft()
         if callable(self._approve):
             return self._approve(asked)
-        return self._approve if isinstance(self._approve, bool) else None
+        return self._approve if isinstance(self._approve, bool | Answer) else None

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from gateway.agents_view import AgentsView
+from gateway.paging import page_of
 from gateway.requests import answer
 from gateway.services import AGENTS
 from gateway.views import AgentList, AgentView, ServerView, moment
@@ -10,9 +11,12 @@ from streams.registry import AgentRecord
 
 
 async def list_agents(request: web.Request) -> web.Response:
-    """Every agent that a worker registered, and who serves it now."""
+    """The agents that workers registered, by name, a page at a time, and who serves them now."""
     agents = request.app[AGENTS]
-    return answer(AgentList(agents=[_view(agents, record) for record in agents.all()]))
+    page = page_of(request, agents.all(), lambda record: record.name, str)
+    return answer(
+        AgentList(agents=[_view(agents, record) for record in page.entries], next=page.next)
+    )
 
 
 async def get_agent(request: web.Request) -> web.Response:

@@ -48,7 +48,9 @@ def create_app(services: Services) -> web.Application:
 
 def new_app(services: Services) -> web.Application:
     """The routes alone; whoever calls this puts in the parts that `services.py` names."""
-    app = web.Application(middlewares=MIDDLEWARES, client_max_size=services.body_limit)
+    # The most that any route takes; each holds its body against its own limit.
+    most = max(services.body_limit, services.trigger_limit)
+    app = web.Application(middlewares=MIDDLEWARES, client_max_size=most)
     app[SERVICES] = services
     app[STARTS] = RecentStarts()
     app[SOCKETS] = set()

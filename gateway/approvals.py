@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from gateway.paging import place, place_text
 from gateway.problem import ConflictError, ForbiddenError
@@ -17,7 +17,7 @@ from gateway.reads import ApprovalQuery, milliseconds
 from gateway.requests import answer, fields, json_object, page_size, short_text
 from gateway.run_views import ApprovalList, ApprovalView, DecisionAccepted
 from gateway.runs import all_told_is_recorded, told_so_far
-from gateway.services import READS, WRITER
+from gateway.services import READS, SERVICES, WRITER
 from streams import codec
 from streams.errors import CallerError, NotFoundError
 from streams.messages import Approval
@@ -72,6 +72,10 @@ async def decide_approval(request: web.Request) -> web.Response:
     if approval is None:
         raise NotFoundError(f"there is no approval {name!r}: nobody was asked about it")
     _check(approval, said, told.plan)
+    inputs: Raw | UnsetType = UNSET
+    if said.inputs is not None:
+        given = Raw(msgspec.json.encode(said.inputs))
+        inputs = await request.app[SERVICES].blobs.packed(told.detail.project, given)
     message = Approval(
         run=asked.run,
         node=asked.node,
@@ -80,7 +84,7 @@ async def decide_approval(request: web.Request) -> web.Response:
         by=said.by,
         roles=said.roles,
         notes=said.notes,
-        inputs=UNSET if said.inputs is None else Raw(msgspec.json.encode(said.inputs)),
+        inputs=inputs,
     )
     await request.app[WRITER].write(INBOX, asked.run, codec.encode(message))
     return answer(

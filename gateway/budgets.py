@@ -1,7 +1,7 @@
 """Budgets: set, listed with how this month stands, taken away."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.budget_reader import budget_key
 from gateway.cost_views import BudgetList, BudgetRemoved, BudgetView
+from gateway.paging import page_of
 from gateway.requests import answer, fields, json_object, short_text
 from gateway.run_costs import plain
 from gateway.services import BUDGETS, COSTS, READS, SERVICES, WRITER
@@ -32,11 +33,12 @@ Spent = Mapping[tuple[str, str, str], Decimal]
 
 
 async def list_budgets(request: web.Request) -> web.Response:
-    """Every budget with how this month stands; `project` narrows."""
+    """The budgets with how this month stands, a page at a time; `project` narrows."""
     found = request.app[BUDGETS].all(request.query.get("project"))
+    page = page_of(request, found, lambda each: (each.project, each.name), tuple[str, str])
     watermark = await request.app[READS].watermark()
-    views = await _views(request.app, found)
-    return answer(BudgetList(budgets=views, watermark=dict(watermark)))
+    views = await _views(request.app, page.entries)
+    return answer(BudgetList(budgets=views, next=page.next, watermark=dict(watermark)))
 
 
 async def get_budget(request: web.Request) -> web.Response:
@@ -128,7 +130,7 @@ async def _write(request: web.Request, key: str, value: bytes | None) -> None:
     await request.app[BUDGETS].caught_up()
 
 
-async def _views(app: web.Application, budgets: list[Budget]) -> list[BudgetView]:
+async def _views(app: web.Application, budgets: Sequence[Budget]) -> list[BudgetView]:
     if not budgets:
         return []
     now = int(app[SERVICES].clock() * 1000)

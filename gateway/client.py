@@ -84,6 +84,15 @@ class GatewayClient:
         query = {name: str(value) for name, value in parameters.items() if value is not None}
         return (await self._request("GET", path, query)).value
 
+    async def whole(self, path: str, entries: str, **parameters: str | int | None) -> Json:
+        """A list with its `entries` of all pages; errors as for `get`."""
+        answer = await self.get(path, **parameters)
+        found = list(answer[entries])
+        while answer.get("next") is not None:
+            answer = await self.get(path, **{**parameters, "cursor": answer["next"]})
+            found += answer[entries]
+        return {**answer, entries: found}
+
     async def post(
         self, path: str, body: Json, *, headers: Mapping[str, str] | None = None, **query: str
     ) -> Answer:

@@ -29,7 +29,8 @@ class CostSumsView(View, frozen=True, kw_only=True):
     """Sums of the costs from `from` until before `to`; `totals` are of all, by currency.
 
     Groups come in the order of time where they are by month or day, then the most expensive first.
-    `more`: there are groups beyond the limit; the totals include them. By tag, a cost counts for
+    `more`: there are groups beyond the limit, from `next` on; the totals include them.
+    By tag, a cost counts for
     each tag of its workflow: those groups may add up to more than the totals.
     """
 
@@ -39,6 +40,7 @@ class CostSumsView(View, frozen=True, kw_only=True):
     groups: list[CostGroup]
     totals: list[CostTotal]
     more: bool
+    next: str | None = None
     watermark: dict[int, int]
 
 
@@ -66,9 +68,10 @@ class BudgetView(View, frozen=True, kw_only=True):
 
 
 class BudgetList(View, frozen=True, kw_only=True):
-    """Every budget, by project and name, with how its month stands."""
+    """The budgets, by project and name, with how their month stands."""
 
     budgets: list[BudgetView]
+    next: str | None = None
     watermark: dict[int, int]
 
 

@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 
 from gateway.cost_views import CostGroup, CostSumsView
+from gateway.paging import place_text, position
 from gateway.requests import answer
 from gateway.run_costs import plain
 from gateway.run_views import CostTotal
@@ -35,13 +36,14 @@ _DATES: Final = frozenset({"month", "day"})
 async def sum_costs(request: web.Request) -> web.Response:
     """What costs add up to, exactly, by the names in `groupBy`: the month so far, if unsaid.
 
-    `from` is included and `to` is not; a cost belongs to the time when its attempt had ended.
+    `from` is included and `to` is not; a cost belongs to the time when its attempt had ended. The
+    groups come a page at a time. While costs are added, a group may move from page to page.
     """
     wanted = cost_filter(request)
     by = _dimensions(request.query.get("groupBy", ""))
-    limit = _limit(request)
+    limit, skip = _limit(request), position(request)
     seen = await reached(request, request.query.get(AT_LEAST))
-    found = await request.app[COSTS].sums(wanted, by, limit)
+    found = await request.app[COSTS].sums(wanted, by, limit, skip)
     return answer(
         CostSumsView(
             group_by=list(by),
@@ -50,6 +52,7 @@ async def sum_costs(request: web.Request) -> web.Response:
             groups=[_group(row, by) for row in found.groups],
             totals=[_total(row) for row in found.totals],
             more=found.more,
+            next=place_text(skip + limit) if found.more else None,
             watermark=dict(seen),
         )
     )

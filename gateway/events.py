@@ -4,13 +4,14 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from gateway.requests import answer, body
-from gateway.services import WRITER
+from gateway.requests import answer, event_body
+from gateway.services import SERVICES, WRITER
 from gateway.views import EventAccepted
 from streams.errors import CallerError
+from streams.payload import INLINE_LIMIT
 from streams.routing import OWN_TYPES
 from streams.topics import TRIGGERS
-from streams.trigger import from_http, to_kafka
+from streams.trigger import check_size, from_http, to_kafka
 
 
 async def take_event(request: web.Request) -> web.Response:
@@ -19,7 +20,8 @@ async def take_event(request: web.Request) -> web.Response:
     An envelope without an id gets the `Idempotency-Key`, or a new one. Types of the system's own
     events are refused: they would start, cancel and end runs past the rules for these.
     """
-    content = await body(request)
+    services = request.app[SERVICES]
+    content = await event_body(request)
     fallback = request.headers.get("Idempotency-Key") or uuid4().hex
     event = from_http(request.headers, content, fallback)
     trigger = event.trigger
@@ -29,6 +31,11 @@ async def take_event(request: web.Request) -> web.Response:
             " system makes itself; use another type"
         )
     headers, value = to_kafka(event)
+    # As a record it may be larger than the body (base64, escapes), and it is told here rather than
+    # by a dead letter.
+    check_size(len(value), services.trigger_limit)
+    if len(value) > INLINE_LIMIT:
+        services.blobs.check(len(value))
     place = await request.app[WRITER].write(TRIGGERS, trigger.source, value, headers)
     return answer(
         EventAccepted(

@@ -24,7 +24,7 @@ from streams.events import Event, RunStarted
 from streams.ids import run_id
 from streams.lifecycle import TERMINAL
 from streams.messages import Start
-from streams.payload import as_reference
+from streams.payload import INLINE_LIMIT, as_reference
 from streams.plan import Plan
 from streams.records import Edit, Origin, Reused, RunStatus
 from streams.topics import INBOX
@@ -32,7 +32,7 @@ from streams.trigger import trace_context
 
 MODES: Final = ("failed", "whole", "compensation")
 _SMALL: Final = 1024
-"""Bytes of an output that stays in a start that has to be made smaller."""
+"""Bytes of a payload that stays in a start that has to be made smaller."""
 _LARGEST: Final = 4 * PAYLOAD_LIMIT
 
 
@@ -191,30 +191,35 @@ async def _one_list(blobs: BlobStore, project: str, outputs: Outputs) -> Raw:
 
 
 async def _fitting(blobs: BlobStore, start: Start) -> Start:
-    """The start, with its larger payloads by reference where it would be too large."""
-    if len(codec.encode(start)) <= PAYLOAD_LIMIT:
-        return start
+    """The start with its big payloads by reference; with more of them where it would be too large.
 
-    async def small(payload: Raw) -> Raw:
-        content = bytes(payload)
-        if len(content) <= _SMALL:
-            return payload
-        return Raw((await blobs.put(start.project, content)).encode())
-
-    fitting = replace(
-        start,
-        trigger=replace(start.trigger, data=await small(start.trigger.data)),
-        reuse=tuple(
-            [
-                Reused(node=each.node, item=each.item, output=await small(each.output))
-                for each in start.reuse
-            ]
-        ),
-        edits=tuple([Edit(node=e.node, inputs=await small(e.inputs)) for e in start.edits]),
-    )
+    Raises:
+        TooLargeError: It cannot be made small enough.
+    """
+    fitting = await _packed(blobs, start, INLINE_LIMIT)
+    if len(codec.encode(fitting)) <= PAYLOAD_LIMIT:
+        return fitting
+    fitting = await _packed(blobs, fitting, _SMALL)
     size = len(codec.encode(fitting))
     if size > _LARGEST:
         raise TooLargeError(
             f"the results to take over have {size:,} bytes, {_LARGEST:,} may be: retry it whole"
         )
     return fitting
+
+
+async def _packed(blobs: BlobStore, start: Start, limit: int) -> Start:
+    async def packed(payload: Raw) -> Raw:
+        return await blobs.packed(start.project, payload, limit)
+
+    return replace(
+        start,
+        trigger=replace(start.trigger, data=await packed(start.trigger.data)),
+        reuse=tuple(
+            [
+                Reused(node=each.node, item=each.item, output=await packed(each.output))
+                for each in start.reuse
+            ]
+        ),
+        edits=tuple([Edit(node=e.node, inputs=await packed(e.inputs)) for e in start.edits]),
+    )

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -31,18 +31,20 @@ def answer(view: Any, status: int = 200, headers: Any = None) -> web.Response:
 async def body(request: web.Request) -> bytes:
     """The body; `TooLargeError` names the limit if it is over it."""
     limit = request.app[SERVICES].body_limit
-    try:
-        content = await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise _too_large(limit) from error
-    if len(content) > limit:
-        raise _too_large(limit)
-    return content
+    return await _read(request, limit, f"{limit:,} bytes")
 
 
-async def json_object(request: web.Request) -> dict[str, Any]:
+async def event_body(request: web.Request) -> bytes:
+    """The body that is an event, or the context of a run: how large it may be is a setting."""
+    limit = request.app[SERVICES].trigger_limit
+    return await _read(request, limit, f"{limit:,} bytes (COMMANDCENTER_TRIGGER_LIMIT)")
+
+
+async def json_object(
+    request: web.Request, read: Callable[[web.Request], Awaitable[bytes]] = body
+) -> dict[str, Any]:
     """The body as a JSON object; an empty body is an empty object."""
-    content = await body(request)
+    content = await read(request)
     if not content:
         return {}
     if not _JSON_TYPES.fullmatch(request.content_type):
@@ -55,7 +57,10 @@ async def json_object(request: web.Request) -> dict[str, Any]:
 
 async def document(request: web.Request) -> dict[str, Any]:
     """The body as an object written in JSON or YAML, told apart by the content type."""
-    content = await body(request)
+    services = request.app[SERVICES]
+    limit = services.body_limit
+    named = f"{limit:,} bytes; a definition may have {services.definition_limit:,} as JSON"
+    content = await _read(request, limit, f"{named} (COMMANDCENTER_DEFINITION_LIMIT)")
     if _JSON_TYPES.fullmatch(request.content_type):
         value = msgspec.json.decode(json_data(content, "the body"))
     elif _YAML_TYPES.fullmatch(request.content_type):
@@ -128,11 +133,18 @@ def known_parameters(request: web.Request, *names: str) -> None:
         )
 
 
-def _too_large(limit: int) -> TooLargeError:
-    return TooLargeError(
-        f"the body is larger than the limit of {limit:,} bytes: put big data elsewhere and send"
-        " its address"
+async def _read(request: web.Request, limit: int, named: str) -> bytes:
+    """The body; one that is over the limit is a `TooLargeError` that names it so."""
+    too_large = TooLargeError(
+        f"the body is larger than the limit of {named}: put big data elsewhere and send its address"
     )
+    try:
+        content = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise too_large from error
+    if len(content) > limit:
+        raise too_large
+    return content
 
 
 class _PlainLoader(yaml.SafeLoader):

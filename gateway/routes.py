@@ -75,9 +75,9 @@ ROUTES: Final = (
     Route("GET", "/api/health", health.health, views.Health),
     Route("GET", "/readyz", health.ready, views.Readiness),
     Route("GET", "/metrics", health.metrics),
-    Route("GET", "/api/agents", agents.list_agents, views.AgentList),
+    Route("GET", "/api/agents", agents.list_agents, views.AgentList, query=_PAGE),
     Route("GET", "/api/agents/{name}", agents.get_agent, views.AgentView),
-    Route("GET", "/api/workflows", w.list_workflows, views.WorkflowList, query=("project",)),
+    Route("GET", "/api/workflows", w.list_workflows, views.WorkflowList, query=("project", *_PAGE)),
     Route(
         "POST", "/api/workflows", w.publish_workflow, views.Published, 201, DEFINITION, ("check",)
     ),
@@ -86,7 +86,7 @@ ROUTES: Final = (
         "/api/workflows/{name}",
         w.get_workflow,
         views.WorkflowDetail,
-        query=("project", "version"),
+        query=("project", "version", *_PAGE),
     ),
     Route(
         "GET",
@@ -128,7 +128,7 @@ ROUTES: Final = (
         run_views.AgentRunList,
         query=_PAGE,
     ),
-    Route("GET", "/api/runs/{id}/costs", runs.list_costs, run_views.CostList),
+    Route("GET", "/api/runs/{id}/costs", runs.list_costs, run_views.CostList, query=_PAGE),
     Route(
         "GET",
         "/api/runs/{id}/events",
@@ -209,10 +209,16 @@ ROUTES: Final = (
         "/api/costs",
         costs.sum_costs,
         cost_views.CostSumsView,
-        query=("groupBy", *_TIMES, *costs.FILTERS, "limit", "atLeast"),
+        query=("groupBy", *_TIMES, *costs.FILTERS, *_PAGE, "atLeast"),
     ),
     Route("GET", "/api/costs/export", costs.export_costs, query=(*_TIMES, *costs.FILTERS)),
-    Route("GET", "/api/budgets", budgets.list_budgets, cost_views.BudgetList, query=("project",)),
+    Route(
+        "GET",
+        "/api/budgets",
+        budgets.list_budgets,
+        cost_views.BudgetList,
+        query=("project", *_PAGE),
+    ),
     Route(
         "GET", "/api/budgets/{name}", budgets.get_budget, cost_views.BudgetView, query=("project",)
     ),

@@ -177,10 +177,11 @@ class CostView(View, frozen=True, kw_only=True):
 
 
 class CostList(View, frozen=True, kw_only=True):
-    """Everything that a run is charged, in the order of its events, and what it adds up to."""
+    """What a run is charged, in the order of its events, and what all of it adds up to."""
 
     totals: tuple[CostTotal, ...]
     costs: list[CostView]
+    next: str | None = None
     watermark: dict[int, int]
 
 

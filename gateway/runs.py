@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.agents_view import AgentsView
-from gateway.paging import place, place_text
+from gateway.paging import place, place_text, position
 from gateway.reads import EventQuery, RunQuery, milliseconds
 from gateway.requests import JSON, MAX_PAGE, answer, choice, page_size
 from gateway.run_costs import CostSum, cost_views, costs_of
@@ -118,8 +118,12 @@ async def list_agent_runs(request: web.Request) -> web.Response:
 
 
 async def list_costs(request: web.Request) -> web.Response:
-    """Everything that a run is charged, an entry for each attempt and each thing it used."""
+    """Everything that a run is charged, an entry for each attempt and each thing it used.
+
+    The entries come a page at a time; the totals are of all.
+    """
     run = request.match_info["id"]
+    limit, start = page_size(request, MAX_PAGE), position(request)
     reads = request.app[READS]
     watermark = await reads.watermark()
     total = CostSum()
@@ -128,7 +132,15 @@ async def list_costs(request: web.Request) -> web.Response:
     for _, event in decoded(await _recorded(request, run)):
         total.add(costs_of(event))
         costs += cost_views(event)
-    return answer(CostList(totals=total.totals(), costs=costs, watermark=dict(watermark)))
+    end = start + limit
+    return answer(
+        CostList(
+            totals=total.totals(),
+            costs=costs[start:end],
+            next=place_text(end) if len(costs) > end else None,
+            watermark=dict(watermark),
+        )
+    )
 
 
 async def list_items(request: web.Request) -> web.Response:

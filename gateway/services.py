@@ -42,10 +42,12 @@ class Services:
         log_id: Names the log, so that cursors of another one are recognised: the cluster's id.
         checks: More parts that `/readyz` asks for, by name, such as the recorder.
         hosts: Names that the server may be addressed by, besides the loopback ones.
-        body_limit: Bytes of a request's body.
+        body_limit: Bytes of a request's body, but for those that `trigger_limit` is for.
+        trigger_limit: Bytes of an event, or of the context of a run that is started by name.
         blobs: Where payloads are that are too big for the log.
         definition_limit: Bytes of a workflow definition, as canonical JSON.
         nodes_limit: Nodes of a workflow.
+        fan_out_limit: Items of a fan-out whose list stands in the definition.
         scratch: A folder on a disk for SQL answers under way; None: the system's for such things.
         sql_key: What clients of `/clickhouse` have to give as their password; empty: nothing.
     """
@@ -60,8 +62,10 @@ class Services:
     checks: Mapping[str, Check] = field(default_factory=dict)
     hosts: frozenset[str] = frozenset()
     body_limit: int = PAYLOAD_LIMIT
+    trigger_limit: int = PAYLOAD_LIMIT
     definition_limit: int = 256 * 1024
     nodes_limit: int = MAX_NODES
+    fan_out_limit: int = 20_000
     scratch: Path | None = None
     sql_key: str = ""
     clock: Callable[[], float] = time.time

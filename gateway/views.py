@@ -70,9 +70,10 @@ class AgentView(View, frozen=True, kw_only=True):
 
 
 class AgentList(View, frozen=True, kw_only=True):
-    """Every agent that registered, by name."""
+    """The agents that registered, by name."""
 
     agents: list[AgentView]
+    next: str | None = None
 
 
 class WorkflowView(View, frozen=True, kw_only=True):
@@ -95,6 +96,7 @@ class WorkflowList(View, frozen=True, kw_only=True):
     """The active workflows, by project and name."""
 
     workflows: list[WorkflowView]
+    next: str | None = None
 
 
 class VersionView(View, frozen=True, kw_only=True):
@@ -107,7 +109,7 @@ class VersionView(View, frozen=True, kw_only=True):
 
 
 class WorkflowDetail(View, frozen=True, kw_only=True):
-    """A workflow: the definition of the version asked for, and all versions, newest first."""
+    """A workflow: the definition of the version asked for, and its versions, newest first."""
 
     name: str
     project: str
@@ -115,6 +117,7 @@ class WorkflowDetail(View, frozen=True, kw_only=True):
     active: bool
     definition: Raw
     versions: list[VersionView]
+    next: str | None = None
 
 
 class ChangeView(View, frozen=True, kw_only=True):

@@ -7,7 +7,8 @@ import msgspec
 from aiohttp import web
 
 from gateway import version_diff
-from gateway.requests import answer, document, idempotency_key, json_object
+from gateway.paging import page_of
+from gateway.requests import answer, document, event_body, idempotency_key, json_object
 from gateway.run_views import RunAccepted
 from gateway.services import AGENTS, CATALOG, SERVICES, STARTS, WRITER
 from gateway.views import (
@@ -24,6 +25,7 @@ from gateway.views import (
 from streams import catalog, codec, publishing
 from streams.definition_limits import DefinitionLimits
 from streams.errors import CallerError, DefinitionError, NotFoundError
+from streams.foresight import foreseen
 from streams.ids import run_id
 from streams.messages import Start
 from streams.plan import Plan, parse
@@ -36,9 +38,12 @@ MANUAL_TYPE: Final = "commandcenter.manual"
 
 
 async def list_workflows(request: web.Request) -> web.Response:
-    """Every active workflow; `project` narrows."""
-    found = request.app[CATALOG].catalog.workflows(request.query.get("project"))
-    return answer(WorkflowList(workflows=[_view(published) for published in found]))
+    """The active workflows, by project and name, a page at a time; `project` narrows."""
+    found = list(request.app[CATALOG].catalog.workflows(request.query.get("project")))
+    page = page_of(request, found, _project_and_name, tuple[str, str])
+    return answer(
+        WorkflowList(workflows=[_view(published) for published in page.entries], next=page.next)
+    )
 
 
 async def publish_workflow(request: web.Request) -> web.Response:
@@ -65,11 +70,15 @@ async def put_workflow(request: web.Request) -> web.Response:
 
 
 async def get_workflow(request: web.Request) -> web.Response:
-    """A workflow with all its versions; `version` chooses one, else the latest is shown."""
+    """A workflow with its versions; `version` chooses one, else the latest is shown.
+
+    The versions come a page at a time, the newest first.
+    """
     project, name = _named(request)
     known = request.app[CATALOG].catalog
     published = _chosen(known, project, name, request.query.get("version"))
     active = known.active(project, name)
+    page = page_of(request, known.versions(project, name), lambda each: -_number(each), int)
     versions = [
         VersionView(
             version=each.record.version,
@@ -77,7 +86,7 @@ async def get_workflow(request: web.Request) -> web.Response:
             published_at=moment(each.record.published_at),
             active=active is not None and each.record.version == active.record.version,
         )
-        for each in known.versions(project, name)
+        for each in page.entries
     ]
     return answer(
         WorkflowDetail(
@@ -87,6 +96,7 @@ async def get_workflow(request: web.Request) -> web.Response:
             active=active is not None and active.record.version == published.record.version,
             definition=published.record.definition,
             versions=versions,
+            next=page.next,
         )
     )
 
@@ -123,6 +133,10 @@ async def diff_versions(request: web.Request) -> web.Response:
     )
 
 
+def _project_and_name(published: catalog.Published) -> tuple[str, str]:
+    return published.record.project, published.record.name
+
+
 def _number(published: catalog.Published) -> int:
     return published.record.version
 
@@ -141,14 +155,16 @@ async def trigger_workflow(request: web.Request) -> web.Response:
     The same `Idempotency-Key` gives the same run, however often it is sent.
     """
     project, name = _named(request)
-    context = await json_object(request)
+    context = await json_object(request, event_body)
     event_id = idempotency_key(request) or uuid4().hex
     active = await _active(request, project, name)
     trigger = Trigger(
         id=event_id,
         source=f"/api/workflows/{name}/trigger",
         type=MANUAL_TYPE,
-        data=msgspec.Raw(msgspec.json.encode(context)),
+        data=await request.app[SERVICES].blobs.packed(
+            project, msgspec.Raw(msgspec.json.encode(context))
+        ),
     )
     start = Start(
         run=run_id(project, name, trigger.source, event_id),
@@ -173,12 +189,14 @@ async def check_definition(request: web.Request, definition: dict[str, Any]) -> 
     """The plan of a definition that can be published now; `DefinitionError` with all faults."""
     plan = parse(definition)
     services = request.app[SERVICES]
-    DefinitionLimits(services.definition_limit, services.nodes_limit).check(plan.spec)
+    limits = DefinitionLimits(
+        services.definition_limit, services.nodes_limit, services.fan_out_limit
+    )
+    limits.check_size(plan.spec)
     agents = request.app[AGENTS]
-    found = agents.problems(plan.spec)
-    if found:  # perhaps it registered a moment ago
+    if agents.problems(plan.spec):  # perhaps it registered a moment ago
         await agents.caught_up()
-        found = agents.problems(plan.spec)
+    found = [*limits.problems(plan.spec), *foreseen(plan), *agents.problems(plan.spec)]
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise DefinitionError(

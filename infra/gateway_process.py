@@ -64,8 +64,10 @@ async def run_gateway(settings: Settings, bootstrap: str, stop: Stop) -> None:
             tail=tail,
             log_id=log_id,
             checks={"worker": watch.check},
+            trigger_limit=settings.trigger_limit,
             definition_limit=settings.definition_limit,
             nodes_limit=settings.nodes_limit,
+            fan_out_limit=settings.fan_out_limit,
             scratch=_scratch(settings),
             sql_key=settings.sql_key,
         )

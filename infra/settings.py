@@ -181,6 +181,12 @@ class Settings(BaseSettings):
     payload_limit: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="bytes of the largest payload"
     )
+    trigger_limit: int = Field(
+        default=1024 * 1024,
+        ge=128 * 1024,  # events of the system's own travel there too, with 64 KiB of output
+        le=4 * 1024 * 1024,
+        description="bytes of an event that comes in, or of the context of a run",
+    )
     run_events_limit: int = Field(default=200_000, ge=100, description="events of one run")
     run_depth_limit: int = Field(
         default=8, ge=1, le=100, description="how deep runs may start other runs"
@@ -190,7 +196,10 @@ class Settings(BaseSettings):
     )
     nodes_limit: int = Field(default=1_000, ge=1, le=1_000, description="nodes of a workflow")
     definition_limit: int = Field(
-        default=256 * 1024, ge=1024, description="bytes of a workflow definition"
+        default=256 * 1024,
+        ge=1024,
+        le=1024 * 1024,  # the body of a request that publishes one may have no more
+        description="bytes of a workflow definition",
     )
     partitions: int = Field(
         default=4, ge=1, le=1024, description="partitions of each topic when it is created"

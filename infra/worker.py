@@ -81,6 +81,7 @@ async def run_worker(
         events=settings.run_events_limit,
         depth=settings.run_depth_limit,
         items=settings.fan_out_limit,
+        trigger=settings.trigger_limit,
     )
     # Faust's consumer thread makes its loop by the policy, whatever loop we run on.
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())

@@ -51,6 +51,7 @@ class WorkerWatch:
         self._orders = ""
         self._looked_at = float("-inf")
         self._trouble = "the workers have not been looked at yet"
+        self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -62,6 +63,10 @@ class WorkerWatch:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    async def looked(self) -> None:
+        """Wait until the workers have been looked at once more: the metrics are of that look."""
+        await self._look.wait()
 
     async def check(self) -> None:
         """Return if workers do their work; `OperatorError` says what is wrong with them."""
@@ -163,6 +168,8 @@ class WorkerWatch:
             _log.error("a partition stands still", **stall._asdict())
         for topic, partition in self._watchdog.ended:
             _log.info("a partition moves again", topic=topic, partition=partition)
+        self._look.set()
+        self._look = asyncio.Event()  # for who waits from now on
 
 
 def _trouble_with_orders(topics: list[dict[str, Any]]) -> str:

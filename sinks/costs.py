@@ -59,19 +59,24 @@ class Costs:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def sums(self, wanted: CostFilter, by: Sequence[Dimension], limit: int) -> CostSums:
+    async def sums(
+        self, wanted: CostFilter, by: Sequence[Dimension], limit: int, skip: int = 0
+    ) -> CostSums:
         """What they add up to, in the order of time where that is asked for, then the most first.
 
         Args:
             wanted: Which costs.
             by: What tells the groups apart, beside the currency; nothing gives totals alone.
             limit: Of the groups.
+            skip: So many groups are left out; the totals are then from a reading of their own.
         """
         # The totals come first, one for each currency: there are a handful.
         asked = limit + 1 + _CURRENCIES
-        parameters = {**_parameters(wanted), "by": list(by), "limit": asked}
+        known = (await self.sums(wanted, (), 0)).totals if skip else ()
+        page = {"skip": skip + len(known), "limit": asked}
+        parameters = {**_parameters(wanted), "by": list(by), **page}
         rows = (await self._store.query(query("costs_by"), parameters)).dicts()
-        totals = [row for row in rows if row["in_all"]]
+        totals = known or [row for row in rows if row["in_all"]]
         groups = [row for row in rows if not row["in_all"]] if by else []
         return CostSums(totals, groups[:limit], len(groups) > limit)
 

@@ -12,9 +12,10 @@ from typing import Any, Final
 from uuid import uuid4
 
 import structlog
+from msgspec import Raw
 
 from streams.errors import CommandCenterError, OperatorError, TooLargeError
-from streams.payload import Reference, reference_to
+from streams.payload import INLINE_LIMIT, Reference, reference_to
 
 _log = structlog.get_logger(__name__)
 
@@ -47,16 +48,29 @@ class BlobStore:
             TooLargeError: It is over the limit.
             OperatorError: The place cannot be written.
         """
-        if len(content) > self.limit:
-            raise TooLargeError(
-                f"a payload of {len(content):,} bytes; {self.limit:,} may be"
-                " (COMMANDCENTER_PAYLOAD_LIMIT)"
-            )
+        self.check(len(content))
         reference = reference_to(content)
         if (project, reference.digest) not in self._cache:
             await asyncio.to_thread(self._write, project, reference, content)
             self._remember(project, reference, content)
         return reference
+
+    async def packed(self, project: str, payload: Raw, limit: int = INLINE_LIMIT) -> Raw:
+        """The payload as it travels: itself, or kept and a reference to it where it is larger.
+
+        Errors as for `put`.
+        """
+        content = bytes(payload)
+        if len(content) <= limit:
+            return payload
+        return Raw((await self.put(project, content)).encode())
+
+    def check(self, size: int) -> None:
+        """Raise `TooLargeError` where content of so many bytes would not be taken."""
+        if size > self.limit:
+            raise TooLargeError(
+                f"a payload of {size:,} bytes; {self.limit:,} may be (COMMANDCENTER_PAYLOAD_LIMIT)"
+            )
 
     async def get(self, project: str, reference: Reference) -> bytes:
         """The content.

@@ -2,33 +2,44 @@
 
 from typing import NamedTuple
 
-from streams.errors import DefinitionError, Problem, TooLargeError
+from streams.errors import Problem, TooLargeError
 from streams.workflow import MAX_NODES, WorkflowSpec
 
 
 class DefinitionLimits(NamedTuple):
-    """`size`: bytes of a definition as canonical JSON. `nodes`: with those of onFailure."""
+    """`size`: bytes of a definition as canonical JSON. `nodes`: with those of onFailure.
+
+    `items`: of a fan-out, where the list stands in the definition.
+    """
 
     size: int = 256 * 1024
     nodes: int = MAX_NODES
+    items: int = 20_000
 
-    def check(self, spec: WorkflowSpec) -> None:
-        """Return if the definition is within the limits.
-
-        Raises:
-            TooLargeError: It has too many bytes.
-            DefinitionError: It has too many nodes.
-        """
-        size, count = len(spec.canonical()), len(spec.nodes) + len(spec.on_failure)
+    def check_size(self, spec: WorkflowSpec) -> None:
+        """Raise `TooLargeError` where the definition has too many bytes."""
+        size = len(spec.canonical())
         if size > self.size:
             raise TooLargeError(
                 f"the definition of {spec.name!r} has {size:,} bytes as JSON,"
                 f" {self.size:,} may be (COMMANDCENTER_DEFINITION_LIMIT): put big"
                 " values into the event, or split the workflow"
             )
+
+    def problems(self, spec: WorkflowSpec) -> list[Problem]:
+        """What there is too much of."""
+        found = []
+        count = len(spec.nodes) + len(spec.on_failure)
         if count > self.nodes:
             text = (
                 f"{count:,} nodes (with those of onFailure), {self.nodes:,} may be"
                 " (COMMANDCENTER_NODES_LIMIT): use forEach, or split the workflow"
             )
-            raise DefinitionError(f"workflow {spec.name!r}: {text}", (Problem(("nodes",), text),))
+            found.append(Problem(("nodes",), text))
+        for stage, nodes in (("nodes", spec.nodes), ("onFailure", spec.on_failure)):
+            for index, node in enumerate(nodes):
+                items = len(node.for_each) if isinstance(node.for_each, list) else 0
+                if items > self.items:
+                    text = f"{items:,} items, {self.items:,} may be (COMMANDCENTER_FAN_OUT_LIMIT)"
+                    found.append(Problem((stage, index, "forEach"), text))
+        return found

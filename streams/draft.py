@@ -20,7 +20,7 @@ from streams.run_state import Ending, NodeState, RunHead
 from streams.scope import RunScope
 
 PAYLOAD_LIMIT: Final = 1024 * 1024
-"""Bytes that one record may have that comes from outside: a trigger, an agent's result."""
+"""Bytes that what comes from outside may have, unless a setting says otherwise."""
 
 
 class Limits(NamedTuple):
@@ -28,7 +28,8 @@ class Limits(NamedTuple):
 
     `inline`: bytes of a payload on the log; more travels by reference. `payload`: bytes of the
     inputs of one node, or of a run's output. `decision`: bytes of payloads inline in one record.
-    `events`: of one run. `depth`: of runs that start runs. `items`: of one fan-out.
+    `events`: of one run. `depth`: of runs that start runs. `items`: of one fan-out. `trigger`:
+    bytes of an event that comes in.
     """
 
     inline: int = INLINE_LIMIT
@@ -37,6 +38,7 @@ class Limits(NamedTuple):
     events: int = 200_000
     depth: int = 8
     items: int = 20_000
+    trigger: int = PAYLOAD_LIMIT
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -8,9 +8,10 @@ from datetime import datetime
 from math import isfinite
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_LONGEST: Final = 366 * _UNITS["d"]
 _TEXT: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -29,6 +30,13 @@ def parse(value: Any) -> int:
     if not isfinite(milliseconds):
         raise ValueError(f"{value!r} is not a duration: write 30s, 5m, 24h or a number of seconds")
     return round(milliseconds)
+
+
+def _bounded(value: Any) -> int:
+    milliseconds = parse(value)
+    if not 1 <= milliseconds <= _LONGEST:
+        raise ValueError(f"{value!r} is not from 1ms to {text(_LONGEST)}")
+    return milliseconds
 
 
 def moment(value: Any) -> int:
@@ -52,9 +60,8 @@ def text(milliseconds: int) -> str:
 
 Duration = Annotated[
     int,
-    BeforeValidator(parse),
+    BeforeValidator(_bounded),
     PlainSerializer(text, return_type=str, when_used="json"),
-    Field(ge=1, le=366 * _UNITS["d"]),
     WithJsonSchema(
         {
             "anyOf": [

@@ -17,10 +17,19 @@ from streams.records import Trigger
 MAX_LENGTH: Final = 4_096
 # A name after `nodes` or `event`; strings are matched so that what stands in them is passed over.
 _LOOKS_AT: Final = re.compile(
-    r"""(?<![\w.])(?P<root>nodes|event)(?:\.(?P<name>\w+)|\[(?P<q>['"])(?P<key>[\w-]+)(?P=q)\])"""
+    r"""(?<![\w.])(?P<root>nodes|event)(?:\.(?P<name>\w+)\b(?!\s*\()|\[(?P<q>['"])(?P<key>[\w-]+)(?P=q)\])"""
+    r"""|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\""""
+)
+# The name that a macro gives to each element: `x` of `context.list.exists(x, x > 1)`.
+_BINDS: Final = re.compile(
+    r"""\.\s*(?:all|exists|exists_one|existsOne|map|filter)\s*\(\s*(?P<name>[A-Za-z_]\w*)\s*,"""
     r"""|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\""""
 )
 _LOCAL: Final = re.compile(r"\(\s*(nodes|event)\s*,")
+
+
+_NAMES: Final = frozenset({"event", "context", "nodes", "run", "failure"})
+"""What there is somewhere: a macro that gives such a name to elements may mean it elsewhere."""
 
 
 class ExpressionError(ValueError):
@@ -35,7 +44,7 @@ class Verdict(NamedTuple):
 
 
 class Expression:
-    """A compiled CEL expression; `variables` are the names that it uses."""
+    """A compiled CEL expression; `variables` are the names that it uses and does not make."""
 
     __slots__ = ("_program", "text", "variables")
 
@@ -51,8 +60,11 @@ class Expression:
         try:
             self._program = cel.compile(text)
         except ValueError as error:
-            raise ExpressionError(f"not a CEL expression: {_syntax(str(error))}") from error
-        self.variables = frozenset(self._program.variables())
+            hint = " (a template has no place here: context.x, without braces)"
+            braces = hint if "{{" in text else ""
+            raise ExpressionError(f"not a CEL expression{braces}: {_syntax(str(error))}") from error
+        made = {found["name"] for found in _BINDS.finditer(text)}
+        self.variables = frozenset(self._program.variables()) - (made - _NAMES)
 
     def expect(self, *names: str, needed: str = "") -> None:
         """`ExpressionError` if it uses other names than these, or does not use `needed`."""

@@ -18,7 +18,14 @@ from streams.errors import DefinitionError, Problem
 from streams.expression import Expression, ExpressionError, compiled
 from streams.retry import RetryPolicy
 from streams.template import Reference, Template, TemplateError
-from streams.workflow import EVENT_FIELDS, RUN_FIELDS, NodeSpec, TriggerSpec, WorkflowSpec
+from streams.workflow import (
+    EVENT_FIELDS,
+    MAX_NODES,
+    RUN_FIELDS,
+    NodeSpec,
+    TriggerSpec,
+    WorkflowSpec,
+)
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -283,7 +290,7 @@ def parse(definition: Mapping[str, Any]) -> Plan:
         items = [item for item in error.errors() if not _is_other_form(item)]
         inside_nodes = any(item["loc"][0] == "nodes" and len(item["loc"]) > 1 for item in items)
         problems = tuple(
-            Problem(_path(item["loc"]), _plain(item["msg"], item["type"], item["loc"][-1]))
+            Problem(_path(item["loc"]), _plain(item))
             for item in items
             # With a fault in a node pydantic counts the nodes without it: no fault of its own.
             if not (inside_nodes and item["type"] == "too_short" and item["loc"] == ("nodes",))
@@ -318,7 +325,8 @@ def _path(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
     )
 
 
-def _plain(message: str, kind: str, last: int | str) -> str:
+def _plain(item: "ErrorDetails") -> str:
+    message, kind, last = item["msg"], item["type"], item["loc"][-1]
     if kind in ("model_type", "string_type") and last in _FORMS:
         return f"write {_FORMS[str(last)]}"
     if kind == "extra_forbidden":
@@ -328,6 +336,11 @@ def _plain(message: str, kind: str, last: int | str) -> str:
             "not a name: letters, digits, '-' and '_', at most 64, a letter first for a node;"
             " for others lower case, also '.', at most 128; for a tag letters, digits and any of"
             " _ . : = / @ + -, at most 64"
+        )
+    if kind == "too_long" and last in ("nodes", "onFailure", "on_failure"):
+        return (
+            f"{item['ctx']['actual_length']:,} nodes, {MAX_NODES:,} may be"
+            " (COMMANDCENTER_NODES_LIMIT): use forEach, or split the workflow"
         )
     if kind == "too_long":
         return message.replace("Tuple", "the list").replace(" after validation", "")

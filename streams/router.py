@@ -17,7 +17,7 @@ from streams import codec, dead_letters, topics
 from streams.blob_store import BlobStore
 from streams.catalog import Catalog, Match
 from streams.ending import FINISHED_TYPE
-from streams.errors import CallerError, CommandCenterError, OperatorError, TooLargeError
+from streams.errors import CallerError, CommandCenterError, OperatorError
 from streams.faust_shell import Batch
 from streams.ids import run_id
 from streams.messages import Cancel, Occurrence, Result, RunRequest, Start
@@ -25,9 +25,9 @@ from streams.outbox import Outbox, Parcel, partition_of
 from streams.payload import INLINE_LIMIT, reference_to
 from streams.records import Failure, Trigger
 from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE, judge
-from streams.run import PAYLOAD_LIMIT, Limits
+from streams.run import Limits
 from streams.tracing import traceparent_of
-from streams.trigger import IncomingEvent, from_kafka
+from streams.trigger import IncomingEvent, check_size, from_kafka
 
 _log = structlog.get_logger(__name__)
 _triggers = prometheus_client.Counter(
@@ -108,11 +108,7 @@ class Router:
             return "dead_letter"
 
     def _route(self, record: Any, made: _Made, *, caught_up: bool) -> str:
-        if record.value is not None and len(record.value) > PAYLOAD_LIMIT:
-            raise TooLargeError(
-                f"the event has {len(record.value):,} bytes; a trigger may have {PAYLOAD_LIMIT:,}:"
-                " put the data elsewhere and send its address"
-            )
+        check_size(len(record.value or b""), self._limits.trigger)
         if self._is_unwanted_end(record.headers):
             return "unwanted"
         fallback = f"{record.topic}/{record.partition}/{record.offset}"
@@ -122,15 +118,17 @@ class Router:
         if event.trigger.type == CALLED_OFF_TYPE:
             made.cancels.append(_cancel(event))
             return "called_off"
-        if event.depth > self._limits.depth:
-            _log.warning("runs led to runs too many times", source=event.trigger.source)
-            return "too_deep"
         matches = [
             match
             for match in self._catalog.matching(event.project, event.trigger.type)
             if _is_started(match, event)
         ]
         awaited = self._catalog.is_awaited(event.project, event.trigger.type)
+        if (matches or awaited) and event.depth > self._limits.depth:
+            raise CallerError(
+                f"{event.depth} runs led to this event one after the other; {self._limits.depth}"
+                " may (COMMANDCENTER_RUN_DEPTH_LIMIT): do workflows start each other in a circle?"
+            )
         if matches or awaited:
             event = event._replace(trigger=self._light(event, made.big))
         if awaited:
@@ -162,6 +160,7 @@ class Router:
         data = bytes(event.trigger.data)
         if len(data) <= INLINE_LIMIT:
             return event.trigger
+        self._blobs.check(len(data))
         if (event.project, data) not in big:
             big.append((event.project, data))
         return msgspec.structs.replace(event.trigger, data=msgspec.Raw(reference_to(data).encode()))

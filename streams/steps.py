@@ -144,6 +144,9 @@ def _ask_first(draft: Draft, plan: NodePlan) -> None:
     except TemplateError as error:
         fail(draft, node, None, 0, _final("template", str(error)))
         return
+    if len(inputs) > draft.limits.payload:
+        fail(draft, node, None, 0, _too_large(draft, len(inputs)))
+        return
     ask(draft, node, None, 0, draft.pack(inputs), "workflow")
 
 

@@ -88,6 +88,11 @@ class Template:
         self._value = value
         self.references = tuple(found)
 
+    @property
+    def reference(self) -> Reference | None:
+        """The reference that the value is, where it is one and nothing else."""
+        return self._render if isinstance(self._render, Reference) else None
+
     def render(self, scope: Scope) -> Any:
         """The value with every reference replaced; `TemplateError` if one points nowhere."""
         return _made(self._value, self._render, scope)

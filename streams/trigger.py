@@ -26,7 +26,7 @@ from cloudevents.core.exceptions import CloudEventValidationError
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
-from streams.errors import CallerError
+from streams.errors import CallerError, TooLargeError
 from streams.records import NULL, Trigger
 
 DEFAULT_PROJECT: Final = "default"
@@ -108,6 +108,15 @@ def to_kafka(event: IncomingEvent) -> tuple[list[tuple[str, bytes]], bytes]:
         ("content-type", "application/json"),
     )
     return [(name, text.encode()) for name, text in named if text is not None], bytes(trigger.data)
+
+
+def check_size(size: int, limit: int) -> None:
+    """Raise `TooLargeError` where the value of an event's record has more bytes than may be."""
+    if size > limit:
+        raise TooLargeError(
+            f"the event has {size:,} bytes as a record; {limit:,} may be"
+            " (COMMANDCENTER_TRIGGER_LIMIT): put big data elsewhere and send its address"
+        )
 
 
 def json_data(data: bytes, what: str = "data") -> msgspec.Raw:

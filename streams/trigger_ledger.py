@@ -22,7 +22,6 @@ from streams.ledger import Expected, TellsEnd
 from streams.messages import RunRequest
 from streams.records import Trigger
 from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE, judge
-from streams.run import PAYLOAD_LIMIT, Limits
 from streams.trigger import IncomingEvent, from_kafka
 
 _SKEW_MS: Final = 1_000
@@ -103,6 +102,8 @@ def _starts(published: Published | None, event: IncomingEvent) -> bool:
 class TriggerAudit:
     """Takes every record of the triggers topic; `expected` says what must be in the inbox.
 
+    A record that was over a limit has a dead letter, which excuses the runs that it did not start.
+
     Args:
         history: Complete.
         findings: Takes what is found.
@@ -126,8 +127,6 @@ class TriggerAudit:
         place = Place(record.topic, record.partition, record.offset)
         late = record.offset >= routed_to
         try:
-            if len(record.value or b"") > PAYLOAD_LIMIT:
-                raise UnreadableRecordError("it is too large")
             event = from_kafka(record.headers, record.value, str(place))
         except CommandCenterError as error:
             text = f"is no event and has no dead letter: {error}"
@@ -138,7 +137,7 @@ class TriggerAudit:
             return
         if event.trigger.type == FINISHED_TYPE:
             self._take_end(event.trigger, place)
-        if event.trigger.type == CALLED_OFF_TYPE or event.depth > Limits().depth:
+        if event.trigger.type == CALLED_OFF_TYPE:
             return  # it starts nothing
         names, doubtful = self._history.started(event, record.timestamp)
         self.counts["doubtful triggers"] += doubtful

@@ -17,6 +17,7 @@ import yaml
 from streams.action_inputs import Schema, input_problems
 from streams.definition_limits import DefinitionLimits
 from streams.errors import CallerError, DefinitionError, Problem, TooLargeError
+from streams.foresight import foreseen
 from streams.plan import parse
 
 MAX_BYTES: Final = 1_000_000
@@ -71,6 +72,8 @@ class Document(NamedTuple):
     ) -> list[Fault]:
         """Everything that is wrong with the definition; nothing hides anything else.
 
+        But what it would fail at when it runs can be foreseen only where its graph is right.
+
         Args:
             actions: The actions of every known agent; None leaves out whether there are such.
             limits: How big it may be; None leaves that out.
@@ -78,8 +81,10 @@ class Document(NamedTuple):
         problems: list[Problem] = []
         try:
             plan = parse(self.definition)
+            problems += foreseen(plan)
             if limits is not None:
-                limits.check(plan.spec)
+                problems += limits.problems(plan.spec)
+                limits.check_size(plan.spec)
         except DefinitionError as error:
             problems += error.problems
         except TooLargeError as error:

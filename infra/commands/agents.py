@@ -19,7 +19,7 @@ def agents() -> None:
 @app.command("list")
 def list_agents(url: Url = "", as_json: AsJson = False) -> None:
     """The agents, their actions, and how many workers serve them; in JSON with the schemas."""
-    answer = ask(url, lambda client: client.get("/api/agents"))
+    answer = ask(url, lambda client: client.whole("/api/agents", "agents"))
     if as_json:
         output.print_json(answer)
         return

@@ -151,7 +151,7 @@ def export(
 @budget.command("list")
 def list_budgets(project: InProject = None, url: Url = "", as_json: AsJson = False) -> None:
     """Every budget, with what this month has cost so far and what it will come to."""
-    answer = ask(url, lambda client: client.get("/api/budgets", project=project))
+    answer = ask(url, lambda client: client.whole("/api/budgets", "budgets", project=project))
     if as_json:
         output.print_json(answer)
         return

@@ -164,16 +164,9 @@ def purge(
 
 async def _open_ids(client: "GatewayClient", topic: str | None, error: str | None) -> list[str]:
     """Every open letter, the oldest first; named before any is replayed: some may come back."""
-    ids: list[str] = []
-    cursor: str | None = None
-    while True:
-        page = await client.get(
-            "/api/dead-letters", limit=_PAGE, state="OPEN", topic=topic, error=error, cursor=cursor
-        )
-        ids += [letter["id"] for letter in page["deadLetters"]]
-        cursor = page["next"]
-        if cursor is None:
-            return ids[::-1]
+    wanted = {"state": "OPEN", "topic": topic, "error": error}
+    found = await client.whole("/api/dead-letters", "deadLetters", limit=_PAGE, **wanted)
+    return [letter["id"] for letter in found["deadLetters"]][::-1]
 
 
 async def _each(ids: Iterable[str], work: Callable[[str], Awaitable[Any]]) -> list[dict[str, Any]]:

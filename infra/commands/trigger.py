@@ -79,7 +79,7 @@ async def runs_started_by(client: "GatewayClient", event: dict[str, Any]) -> lis
     from streams.ids import run_id
 
     project = event["project"]
-    known = await client.get("/api/workflows", project=project)
+    known = await client.whole("/api/workflows", "workflows", project=project)
     return [
         run_id(project, workflow["name"], event["source"], event["id"])
         for workflow in known["workflows"]

@@ -80,14 +80,15 @@ def validate(
     """Check workflow files, with line numbers; nothing has to run.
 
     Known are the built-in agents, those of --agents, and those that a running CommandCenter knows.
-    How big a definition may be is as COMMANDCENTER_DEFINITION_LIMIT and _NODES_LIMIT say here.
+    How big a definition may be is as COMMANDCENTER_DEFINITION_LIMIT, _NODES_LIMIT and
+    _FAN_OUT_LIMIT say here.
     """
     from streams.definition_limits import DefinitionLimits
 
     documents, faults = _read(files)
     actions = _known_actions(agents or (), url)
     here = settings()
-    limits = DefinitionLimits(here.definition_limit, here.nodes_limit)
+    limits = DefinitionLimits(here.definition_limit, here.nodes_limit, here.fan_out_limit)
     for document in documents:
         faults += document.check(actions, limits)
     _refuse(faults, as_json)
@@ -107,7 +108,7 @@ def list_workflows(
     as_json: AsJson = False,
 ) -> None:
     """The workflows that new runs start of."""
-    answer = ask(url, lambda client: client.get("/api/workflows", project=project))
+    answer = ask(url, lambda client: client.whole("/api/workflows", "workflows", project=project))
     if as_json:
         output.print_json(answer)
         return
@@ -142,7 +143,9 @@ def show(
 
     answer = ask(
         url,
-        lambda client: client.get(path("workflows", name), project=project, version=version),
+        lambda client: client.whole(
+            path("workflows", name), "versions", project=project, version=version
+        ),
     )
     if as_json:
         output.print_json(answer)
@@ -310,7 +313,7 @@ def _known_actions(own: Sequence[str], url: str) -> dict[str, dict[str, Any]]:
 
     async def asked(client: "GatewayClient") -> Any:
         async with asyncio.timeout(_QUICKLY_S):
-            return await client.get("/api/agents")
+            return await client.whole("/api/agents", "agents")
 
     try:
         answer = ask(url, asked)

@@ -18,9 +18,11 @@ import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer
 from conformance import CASES, Log, Play, check_schema
-from system import System
+from prometheus_client import REGISTRY
+from system import PARTITIONS, System
 
 from infra.owned_process import OwnedProcess
+from infra.worker_watch import WorkerWatch
 from streams import topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
@@ -121,11 +123,12 @@ async def test_it_registers_what_it_serves_and_is_seen_alive(
     for sign in signs_of_life(worker.log):
         check_schema("WorkerRecord", sign)
         assert sign["worker"] == registrations(worker.log)[-1]["worker"]
-    async with aiohttp.ClientSession(system.url) as session, asyncio.timeout(30):
-        shown = await agent_at(session, worker.log.agent)
-        while not shown["alive"]:
-            await asyncio.sleep(0.1)  # the gateway reads the log for itself, and tells nobody
-            shown = await agent_at(session, worker.log.agent)
+    async with aiohttp.ClientSession(system.url) as session:
+        await caught_up(session)
+        async with session.get(f"/api/agents/{worker.log.agent}") as answer:
+            assert answer.status == 200
+            shown = await answer.json()
+    assert shown["alive"]
     actions = {action["name"]: action for action in shown["descriptor"]["actions"]}
     asked = {case["node"]["action"] for case in CASES.values() if "node" in case}
     assert set(actions) >= asked - {"toString"}
@@ -133,26 +136,28 @@ async def test_it_registers_what_it_serves_and_is_seen_alive(
     assert shown["capacity"] > 0
 
 
-async def agent_at(session: aiohttp.ClientSession, name: str) -> dict[str, Any]:
-    async with session.get(f"/api/agents/{name}") as answer:
-        assert answer.status == 200
-        shown: dict[str, Any] = await answer.json()
-        return shown
+async def caught_up(session: aiohttp.ClientSession) -> None:
+    """Wait until the gateway has read what agents have said up to now.
+
+    A definition is refused for an agent that is not there only after that.
+    """
+    node = {"id": "a", "agent": "nobody", "action": "nothing"}
+    asked = {"name": "w", "nodes": [node]}
+    async with session.post("/api/workflows", json=asked, params={"check": "true"}) as answer:
+        assert answer.status == 422
 
 
 async def test_the_workers_of_any_language_are_watched(worker: Worker, system: System) -> None:
     """What they have done is not taken for waiting."""
     topic = topics.tasks(worker.log.agent)
 
-    async def waiting() -> float:
-        async with session.get("/metrics") as answer:
-            lines = (await answer.text()).splitlines()
-        of_topic = [x for x in lines if x.startswith("commandcenter_partition_lag") and topic in x]
-        return sum(float(line.split()[-1]) for line in of_topic) if of_topic else -1.0
+    def waiting() -> list[float | None]:
+        labels = [{"topic": topic, "partition": str(number)} for number in range(PARTITIONS)]
+        return [REGISTRY.get_sample_value("commandcenter_partition_lag", each) for each in labels]
 
-    async with aiohttp.ClientSession(system.url) as session, asyncio.timeout(30):
-        while await waiting() != 0.0:  # noqa: ASYNC110 -- the gateway tells nobody
-            await asyncio.sleep(0.2)
+    async with WorkerWatch(system.bootstrap) as watch, asyncio.timeout(30):
+        while waiting() != [0.0] * PARTITIONS:  # what is done is committed a little later
+            await watch.looked()
 
 
 async def test_it_says_when_it_leaves(worker: Worker) -> None:

@@ -236,6 +236,23 @@ def a_cost(amount: str, **fields: Any) -> Cost:
     return Cost(quantity=exact, unit_price=Decimal(1), amount=exact, **known)
 
 
+@slow
+@given(ledger=ledgers, by=groupings, limit=st.integers(1, 5))
+async def test_pages_of_sums_are_all_of_them_with_the_same_totals(
+    store: Store, ledger: Ledger, by: list[Dimension], limit: int
+) -> None:
+    costs = await recorded(store, ledger)
+    whole = await costs.sums(CostFilter(), by, 10_000)
+    groups, skip, more = [], 0, True
+    while more:
+        page = await costs.sums(CostFilter(), by, limit, skip)
+        assert page.totals == whole.totals
+        assert len(page.groups) <= limit
+        groups += page.groups
+        skip, more = skip + limit, page.more
+    assert groups == whole.groups
+
+
 async def test_groups_beyond_the_limit_are_in_the_totals(store: Store) -> None:
     ledger: Ledger = [(("stock", 1), [(0, "a", (a_cost(str(n)),))]) for n in (1, 3, 2)]
     found = await (await recorded(store, ledger)).sums(CostFilter(), ["run"], 2)

@@ -6,7 +6,7 @@ A gateway, workers and Kafka are the product's own processes.
 import asyncio
 import csv
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from msgspec import Raw
 from system import System
+from watching import detail_where, end_of, get
 
 from gateway.client import GatewayClient
 from infra.verification import through_gateway, verify
@@ -47,15 +48,13 @@ GHOST = {"agent": "ghost", "action": "haunt"}
 class Stack:
     def __init__(self, system: System, session: aiohttp.ClientSession) -> None:
         self.system = system
-        self._session = session
+        self.session = session
 
     async def get(self, path: str) -> Any:
-        async with self._session.get(self.system.url + path) as response:
-            assert response.status == 200, await response.text()
-            return await response.json()
+        return await get(self.session, path)
 
     async def post(self, path: str, body: Any) -> Any:
-        async with self._session.post(self.system.url + path, json=body) as response:
+        async with self.session.post(path, json=body) as response:
             assert response.status < 300, await response.text()
             return await response.json()
 
@@ -63,31 +62,22 @@ class Stack:
         rows: list[dict[str, Any]] = (await self.post("/api/sql", {"query": query}))["rows"]
         return rows
 
-    async def until(self, ask: Callable[[], Awaitable[Any]], reached: Callable[[Any], bool]) -> Any:
-        async with asyncio.timeout(60):
-            while not reached(found := await ask()):  # noqa: ASYNC110  # the gateway is asked
-                await asyncio.sleep(0.05)
-            return found
-
     async def run(self, workflow: str, context: Any) -> str:
         started = await self.post(f"/api/workflows/{workflow}/trigger", context)
         run: str = started["workflowRunId"]
         return run
 
-    async def ended(self, run: str) -> Any:
-        return await self.until(
-            lambda: self.get(f"/api/runs/{run}"), lambda found: found["finishedAt"] is not None
-        )
-
     async def agent(self, name: str, reached: Callable[[Any], bool]) -> Any:
-        def ask() -> Awaitable[Any]:
-            return self.get("/api/agents")
-
-        def find(answer: Any) -> Any:
-            return next((agent for agent in answer["agents"] if agent["name"] == name), None)
-
-        found = await self.until(ask, lambda answer: bool(find(answer)) and reached(find(answer)))
-        return find(found)
+        """The agent once it is so: it is looked at with every sign of life of some worker."""
+        consumer = AIOKafkaConsumer(topics.AGENTS, bootstrap_servers=self.system.bootstrap)
+        async with asyncio.timeout(60), consumer:
+            while True:
+                known = {
+                    agent["name"]: agent for agent in (await self.get("/api/agents"))["agents"]
+                }
+                if name in known and reached(known[name]):
+                    return known[name]
+                await consumer.getone()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -101,7 +91,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
     try:
         await system.start_gateway()
         await system.worker("billing_agent:billing")
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(system.url) as session:
             made = Stack(system, session)
             await made.agent("billing", lambda agent: agent["alive"])
             yield made
@@ -112,7 +102,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
 async def test_what_a_run_costs_is_the_same_everywhere(stack: Stack) -> None:
     await stack.post("/api/workflows", WORKFLOW)
     run = await stack.run("billed", {"fail": 1, "list": [1, 2]})
-    detail = await stack.ended(run)
+    detail = await end_of(stack.session, run)
     assert (detail["status"], detail["error"]) == ("SUCCESS", None)
     (total,) = detail["cost"]
     assert total["tokens"] == "0.0004"  # two attempts, two items
@@ -204,10 +194,10 @@ async def test_a_task_that_nobody_serves_waits_visibly_and_not_for_ever(stack: S
     def waits(detail: Any) -> bool:
         return any(step["status"] == "RUNNING" for step in detail["steps"])
 
-    detail = await stack.until(lambda: stack.get(f"/api/runs/{run}"), waits)
+    detail = await detail_where(stack.session, run, waits)
     (step,) = detail["steps"]
     assert step["unserved"] == "no worker serves agent 'ghost' now; start one that does"
-    detail = await stack.ended(run)
+    detail = await end_of(stack.session, run)
     (step,) = detail["steps"]
     assert (detail["status"], step["error"]["kind"]) == ("FAILED", "not_started")
     assert step["unserved"] is None

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 import yaml
 from system import System
-from watching import end_of, get
+from watching import end_of, frames, get
 
 from infra.kafka_broker import free_port
 from streams.ids import child_run_id, run_id
@@ -84,18 +84,14 @@ async def until(
     session: aiohttp.ClientSession, run: str, there: Callable[[dict[str, Any]], bool]
 ) -> None:
     """Wait for an event of the run."""
-    async with session.ws_connect("/api/stream") as socket:
-        await socket.send_json({"type": "subscribe", "id": 1, "filter": {"run": run}})
-        async with asyncio.timeout(60):
-            while True:
-                frame = await socket.receive_json()
-                decisions = frame.get("decisions", ())
-                if any(there(event) for each in decisions for event in each["events"]):
-                    return
-                if frame["type"] == "snapshot" and frame.get("run"):
-                    events = (await get(session, f"/api/runs/{run}/events"))["events"]
-                    if any(there(each["event"]) for each in events):
-                        return
+    async for frame in frames(session, run):
+        decisions = frame.get("decisions", ())
+        if any(there(event) for each in decisions for event in each["events"]):
+            return
+        if frame["type"] == "snapshot" and frame.get("run"):
+            events = (await get(session, f"/api/runs/{run}/events"))["events"]
+            if any(there(each["event"]) for each in events):
+                return
 
 
 def statuses(detail: dict[str, Any]) -> dict[str, str]:
@@ -148,12 +144,9 @@ async def test_a_saga_and_the_event_of_its_end(session: aiohttp.ClientSession) -
 
 
 async def asked_for(session: aiohttp.ClientSession) -> dict[str, Any]:
-    """The one approval that is waited for."""
-    pending: list[dict[str, Any]] = []
-    while not pending:  # the store is behind the log for a moment
-        pending = (await get(session, "/api/approvals", status="pending"))["approvals"]
-    (asked,) = pending
-    return asked
+    """The one approval that is waited for, once the stream has told of it."""
+    (asked,) = (await get(session, "/api/approvals", status="pending"))["approvals"]
+    return dict(asked)
 
 
 async def test_two_people_have_to_agree(session: aiohttp.ClientSession) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from chaos import Log, Triggers
 from system import System, define
@@ -53,6 +54,16 @@ async def finished_beyond_the_commits(bootstrap: str) -> int:
     )
 
 
+async def until_finished_beyond_the_commits(bootstrap: str, wanted: int) -> int:
+    """How many there are once it is so many: looked at whenever some group commits."""
+    consumer = AIOKafkaConsumer("__consumer_offsets", bootstrap_servers=bootstrap)
+    async with asyncio.timeout(30), consumer:
+        await consumer.seek_to_end()
+        while (found := await finished_beyond_the_commits(bootstrap)) < wanted:
+            await consumer.getone()
+        return found
+
+
 async def test_what_finished_behind_a_long_task_is_not_done_again(tmp_path: Path) -> None:
     executed, gate = tmp_path / "executed", tmp_path / "gate"
     executed.touch()
@@ -66,10 +77,7 @@ async def test_what_finished_behind_a_long_task_is_not_done_again(tmp_path: Path
         async with log.followed(), Triggers(system.bootstrap) as triggers:
             await triggers.send(60)
             await log.until_some_ended(40)
-            async with asyncio.timeout(30):
-                while await finished_beyond_the_commits(system.bootstrap) < 30:  # noqa: ASYNC110  # Kafka tells nobody
-                    await asyncio.sleep(0.1)
-            noted = await finished_beyond_the_commits(system.bootstrap)
+            noted = await until_finished_beyond_the_commits(system.bootstrap, 30)
             await system.kill(worker)
             await system.worker("patient_agent:patient")
             gate.unlink()

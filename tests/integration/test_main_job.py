@@ -65,13 +65,17 @@ WORKFLOWS = {
 }
 MORE: dict[str, dict[str, Any]] = {"storms": {"retryBudget": 4}}
 EVENTS_LIMIT = 100
+TRIGGER_LIMIT = 200_000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    limit = {"COMMANDCENTER_RUN_EVENTS_LIMIT": str(EVENTS_LIMIT)}
+    limits = {
+        "COMMANDCENTER_RUN_EVENTS_LIMIT": str(EVENTS_LIMIT),
+        "COMMANDCENTER_TRIGGER_LIMIT": str(TRIGGER_LIMIT),
+    }
     folder = tmp_path_factory.mktemp("main-job")
-    system = System(folder, agents=Path(__file__).parent, env=limit)
+    system = System(folder, agents=Path(__file__).parent, env=limits)
     await system.start_kafka()
     await asyncio.gather(system.worker("trouble_agent:trouble"), system.start("gateway"))
     for name, nodes in WORKFLOWS.items():
@@ -226,6 +230,23 @@ async def test_a_run_with_too_many_events_ends_and_says_which_limit(
     assert 0 < items["counts"]["succeeded"] < items["counts"]["total"] == 60
 
 
+async def test_a_big_context_reaches_its_run_and_one_over_the_limit_starts_none(
+    session: aiohttp.ClientSession,
+) -> None:
+    body = {"value": 7, "more": "x" * 100_000}
+    async with session.post("/api/workflows/echo/trigger", json=body) as answer:
+        run = (await answer.json())["workflowRunId"]
+    assert (await end_of(session, run))["steps"][0]["output"] == {"value": 7}
+    for path, sent in (
+        ("/api/workflows/echo/trigger", {**body, "more": "x" * TRIGGER_LIMIT}),
+        ("/api/events", {"type": "test.echo", "payload": {**body, "more": "x" * TRIGGER_LIMIT}}),
+    ):
+        async with session.post(path, json=sent) as answer:
+            problem = await answer.json(content_type="application/problem+json")
+        assert (answer.status, problem["status"]) == (413, 413)
+        assert f"{TRIGGER_LIMIT:,} bytes (COMMANDCENTER_TRIGGER_LIMIT)" in problem["detail"]
+
+
 async def test_a_template_that_points_nowhere_fails_its_node_with_what_is_there(
     session: aiohttp.ClientSession, producer: AIOKafkaProducer
 ) -> None:
@@ -274,7 +295,7 @@ BAD_TRIGGERS: list[tuple[str, list[tuple[str, bytes]], bytes | None, str]] = [
         "5 MB",
         headers(ce_specversion="1.0", ce_id="5mb", ce_source="/test", ce_type="test.echo"),
         json.dumps({"value": "x" * 5_000_000}).encode(),
-        "1,048,576",
+        f"{TRIGGER_LIMIT:,} may be (COMMANDCENTER_TRIGGER_LIMIT)",
     ),
 ]
 BAD_RECORDS: list[tuple[str, str, bytes, str]] = [

@@ -1,7 +1,7 @@
 """What people do with runs, over REST on the real stack: approve, pause, retry, rerun."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from system import System, define
-from watching import end_of, get
+from watching import detail_where, end_of, get
 
 from streams.plan import parse
 
@@ -67,31 +67,13 @@ async def begin(session: aiohttp.ClientSession, workflow: str, value: int = 7) -
     return str(answer["workflowRunId"])
 
 
-async def until(
-    session: aiohttp.ClientSession, run: str, there: Callable[[dict[str, Any]], bool]
-) -> dict[str, Any]:
-    """The run's detail once it is as wanted; looked at whenever the stream tells of it."""
-    async with session.ws_connect("/api/stream") as socket, asyncio.timeout(60):
-        await socket.send_json({"type": "subscribe", "id": 1, "filter": {"run": run}})
-        while True:
-            frame = await socket.receive_json()
-            heard = -1 if not frame.get("run") else frame["run"]["seq"]
-            for decision in frame.get("decisions", ()):
-                heard = decision["seq"] + len(decision["events"]) - 1
-            detail = await get(session, f"/api/runs/{run}")
-            while detail["seq"] < heard:  # the store is behind the log for a moment
-                detail = await get(session, f"/api/runs/{run}")
-            if there(detail):
-                return detail
-
-
 def outputs(detail: dict[str, Any]) -> dict[str, Any]:
     return {step["id"]: step["output"] for step in detail["steps"]}
 
 
 async def test_a_step_is_approved_with_other_inputs(session: aiohttp.ClientSession) -> None:
     run = await begin(session, "asks")
-    detail = await until(session, run, lambda d: d["status"] == "WAITING_APPROVAL")
+    detail = await detail_where(session, run, lambda d: d["status"] == "WAITING_APPROVAL")
     [name] = detail["waitingFor"]
     listed = await get(session, "/api/approvals", status="pending", workflow="asks")
     assert [each["id"] for each in listed["approvals"]] == [name]
@@ -113,7 +95,7 @@ async def test_a_step_is_approved_with_other_inputs(session: aiohttp.ClientSessi
 
 async def test_a_rejection_fails_the_run_with_its_reason(session: aiohttp.ClientSession) -> None:
     run = await begin(session, "asks")
-    detail = await until(session, run, lambda d: d["waitingFor"])
+    detail = await detail_where(session, run, lambda d: d["waitingFor"])
     address = f"/api/approvals/{detail['waitingFor'][0]}/decision"
     no = {"decision": "reject", "respondedBy": "bob", "roles": ["lead"]}
     await post(session, address, no, 400)
@@ -160,13 +142,13 @@ async def test_a_paused_run_begins_nothing_until_it_is_resumed(
     session: aiohttp.ClientSession,
 ) -> None:
     run = await begin(session, "stays")
-    detail = await until(session, run, lambda d: d["waitingFor"])
+    detail = await detail_where(session, run, lambda d: d["waitingFor"])
     await post(session, f"/api/runs/{run}/pause", {"reason": "lunch", "requestedBy": "ann"})
-    paused = await until(session, run, lambda d: d["paused"])
+    paused = await detail_where(session, run, lambda d: d["paused"])
     assert paused["pause"]["reason"] == "lunch"
     yes = {"decision": "approve", "respondedBy": "ann"}
     await post(session, f"/api/approvals/{detail['waitingFor'][0]}/decision", yes)
-    approved = await until(
+    approved = await detail_where(
         session, run, lambda d: d["steps"][0]["approval"]["status"] == "APPROVED"
     )
     assert [step["attempts"] for step in approved["steps"]] == [0, 0]

@@ -58,6 +58,7 @@ class AwayStore:
         self._store = store
         self.away = False
         self.refused = asyncio.Event()
+        self.inserted = asyncio.Event()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -67,6 +68,7 @@ class AwayStore:
             self.refused.set()
             raise OperatorError("the store is away")
         await self._store.insert(table, columns, token=token)
+        self.inserted.set()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -317,10 +319,13 @@ async def test_recorders_of_a_group_share_the_partitions_and_double_nothing(
 
 
 async def until_recorded(store: AwayStore, log: Log) -> None:
-    """Which recorder has which partition does not matter: the store is asked."""
+    """Which recorder has which partition does not matter: the store is asked after each insert."""
     history = History(store, log.topic)
-    while await history.positions() != log.ends:  # noqa: ASYNC110  # two recorders, no one event
-        await asyncio.sleep(0.05)
+    while True:
+        store.inserted.clear()
+        if await history.positions() == log.ends:
+            return
+        await store.inserted.wait()
 
 
 async def test_large_batches_are_recorded_whole(log: Log, store: AwayStore) -> None:

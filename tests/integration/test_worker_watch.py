@@ -40,11 +40,11 @@ async def until_worker_is(session: aiohttp.ClientSession, wanted: str) -> str:
             await asyncio.sleep(0.2)  # nobody tells when it changes: it is asked, as a probe does
 
 
-async def until_stalled(partitions: int) -> None:
-    """Look at the metric until it says so."""
+async def until_stalled(watch: WorkerWatch, partitions: int) -> None:
+    """Wait for the look that finds so many."""
     async with asyncio.timeout(40):
-        while REGISTRY.get_sample_value(STALLED) != partitions:  # noqa: ASYNC110  # as for a probe
-            await asyncio.sleep(0.1)
+        while REGISTRY.get_sample_value(STALLED) != partitions:
+            await watch.looked()
 
 
 async def test_readyz_knows_about_workers(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ async def test_readyz_knows_about_workers(tmp_path: Path) -> None:
             await producer.stop()
             await until_worker_is(session, "no worker is running")
             await until_worker_is(session, "records that wait: 1")
-            async with WorkerWatch(system.bootstrap, patience_s=0.1):
-                await until_stalled(1)  # though nobody owns the partition
+            async with WorkerWatch(system.bootstrap, patience_s=0.1) as watch:
+                await until_stalled(watch, 1)  # though nobody owns the partition
             worker.send_signal(signal.SIGCONT)
             await until_worker_is(session, "ok")
             admin = AIOKafkaAdminClient(bootstrap_servers=system.bootstrap)

@@ -25,6 +25,7 @@ class FakeGateway:
         self.url = ""
 
     def says(self, path: str, value: Any, status: int = 200) -> None:
+        """The answer at the path, or what makes it of the query."""
         self.answers[path] = (status, value)
 
     async def http(self, request: web.Request) -> web.Response:
@@ -33,7 +34,7 @@ class FakeGateway:
         if request.method == "POST":
             self.posted.set()
         status, value = self.answers.get(request.path, (404, {"title": "x", "detail": "nothing"}))
-        return web.json_response(value, status=status)
+        return web.json_response(value(request.query) if callable(value) else value, status=status)
 
     async def stream(self, request: web.Request) -> Socket:
         """The next of `sockets` is given the websocket and what the client subscribed to."""

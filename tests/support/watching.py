@@ -1,5 +1,6 @@
 """Waiting for what happens, over the product's own interfaces."""
 
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -12,21 +13,41 @@ from streams.messages import DeadLetter
 
 async def end_of(session: aiohttp.ClientSession, run: str) -> dict[str, Any]:
     """The run's detail once it is terminal, as REST shows it; awaited over the websocket."""
+    async for frame in frames(session, run):
+        told = [frame["run"]] if frame.get("run") else frame.get("decisions", ())
+        if told and told[-1]["status"] in TERMINAL:
+            return await recorded(session, run, frame)
+    raise AssertionError("the stream has an end")
+
+
+async def detail_where(
+    session: aiohttp.ClientSession, run: str, there: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """The run's detail once it is as wanted; looked at whenever the stream tells of the run."""
+    async for frame in frames(session, run):
+        if frame.get("run") or frame.get("decisions"):
+            detail = await recorded(session, run, frame)
+            if there(detail):
+                return detail
+    raise AssertionError("the stream has an end")
+
+
+async def frames(session: aiohttp.ClientSession, run: str) -> AsyncIterator[dict[str, Any]]:
+    """What the websocket tells of the run; it fails where it tells nothing for a minute."""
     async with session.ws_connect("/api/stream") as socket:
         await socket.send_json({"type": "subscribe", "id": 1, "filter": {"run": run}})
-        status = ""
-        while status not in TERMINAL:
+        while True:
             frame = await socket.receive_json(timeout=60)
-            if frame["type"] == "error":
-                raise AssertionError(frame)
-            if frame["type"] == "snapshot" and frame.get("run"):
-                status = frame["run"]["status"]
-            for decision in frame.get("decisions", ()):
-                status = decision["status"]
-    detail = await get(session, f"/api/runs/{run}")
-    while detail["status"] not in TERMINAL:  # the store is behind the log for a moment
-        detail = await get(session, f"/api/runs/{run}")
-    return detail
+            assert frame["type"] != "error", frame
+            yield frame
+
+
+async def recorded(
+    session: aiohttp.ClientSession, run: str, frame: dict[str, Any]
+) -> dict[str, Any]:
+    """The run's detail, with all that the frame tells: the store is behind it for a moment."""
+    await get(session, "/api/runs", limit="1", atLeast=frame["cursor"])
+    return await get(session, f"/api/runs/{run}")
 
 
 async def get(session: aiohttp.ClientSession, path: str, **query: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def test_defaults_are_embedded_and_on_loopback(
         "worker_metrics_port": 0,
         "blobs": "",
         "payload_limit": 64 * 1024 * 1024,
+        "trigger_limit": 1024 * 1024,
         "run_events_limit": 200_000,
         "run_depth_limit": 8,
         "fan_out_limit": 20_000,

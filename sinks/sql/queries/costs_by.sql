@@ -51,4 +51,4 @@ GROUP BY GROUPING SETS
 ORDER BY
     in_all DESC, month, day, amount DESC, currency, project, workflow, version, run, node, agent,
     kind, source, model, tag
-LIMIT {limit:UInt64}
+LIMIT {limit:UInt64} OFFSET {skip:UInt64}

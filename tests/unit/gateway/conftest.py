@@ -242,8 +242,10 @@ class FakeCosts:
         self.pages: list[list[dict[str, Any]]] = []
         self.fault: OperatorError | None = None
 
-    async def sums(self, wanted: CostFilter, by: Sequence[Dimension], limit: int) -> CostSums:
-        self.asked.append((wanted, tuple(by), limit))
+    async def sums(
+        self, wanted: CostFilter, by: Sequence[Dimension], limit: int, skip: int = 0
+    ) -> CostSums:
+        self.asked.append((wanted, tuple(by), limit, *([skip] if skip else ())))
         return self.found.get(tuple(by), CostSums([], [], more=False))
 
     async def entries(self, wanted: CostFilter) -> AsyncGenerator[Sequence[dict[str, Any]], None]:

@@ -1,5 +1,6 @@
 """Approvals over REST: what waits, who may decide, what is refused and how that is said."""
 
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from gateway.run_detail import tell_all
 from gateway.run_views import ApprovalView
 from streams import codec
 from streams.messages import Approval
+from streams.payload import as_reference
 from streams.records import Failure
 from streams.topics import INBOX
 
@@ -56,6 +58,18 @@ async def test_a_decision_is_written_to_the_runs_inbox(gateway: Any) -> None:
         notes="go",
         inputs=Raw(b'{"to":"stage"}'),
     )
+
+
+async def test_big_inputs_of_a_person_travel_by_reference(gateway: Any) -> None:
+    run = shown(gateway, Story(ASKS).start()).run
+    inputs = {"notes": "x" * 70_000}
+    assert (await decide(gateway, f"{run}:deploy", **YES, inputs=inputs))[0] == 202
+    message = codec.messages.decode(gateway.writer.written[0][2])
+    assert isinstance(message, Approval)
+    assert isinstance(message.inputs, Raw)
+    reference = as_reference(message.inputs)
+    assert reference is not None
+    assert json.loads(await gateway.blobs.get("default", reference)) == inputs
 
 
 async def test_what_the_run_would_pass_over_is_refused_with_the_reason(gateway: Any) -> None:

@@ -62,6 +62,7 @@ async def test_sums_are_told_with_their_groups(gateway: Any) -> None:
         ],
         "totals": [amounts],
         "more": False,
+        "next": None,
         "watermark": {},
     }
     wanted = CostFilter(ms(2026, 11, 2), ms(2026, 11, 12), tag="nightly")

@@ -276,6 +276,19 @@ async def test_what_could_not_be_undone_is_undone_by_a_run_of_its_own(gateway: A
     assert (status, "left nothing" in body["detail"]) == (409, True)
 
 
+async def test_big_payloads_of_a_start_travel_by_reference(gateway: Any) -> None:
+    story = Story(chain()).start({"p": 1}).answer("a", 1).answer("d", 4).fail("b")
+    await known(gateway, chain(), story)
+    inputs = {"b": {"x": "y" * 70_000}, "c": {"x": 1}}
+    assert (await again(gateway, story.run, "rerun", **{"from": "b"}, inputs=inputs))[0] == 202
+    edits = {edit.node: edit.inputs for edit in started(gateway).edits}
+    assert edits["c"] == Raw(b'{"x":1}')
+    reference = as_reference(edits["b"])
+    assert reference is not None
+    content = await gateway.blobs.get("default", reference)
+    assert content == b'{"x":"' + b"y" * 70_000 + b'"}'
+
+
 async def test_a_start_that_would_be_too_large_has_its_payloads_elsewhere(gateway: Any) -> None:
     story = Story(chain()).start({"text": "t" * 1_200_000})
     story.answer("a", "x" * 500_000).answer("d", "small").fail("b")

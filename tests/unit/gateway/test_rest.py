@@ -25,6 +25,7 @@ from streams.events import (
 )
 from streams.ids import run_id
 from streams.messages import Cancel, Start
+from streams.payload import as_reference
 from streams.records import Failure, NodeStatus, RunStatus, Trigger
 from streams.topics import INBOX, TRIGGERS, WORKFLOWS
 from streams.trigger import from_kafka
@@ -211,6 +212,7 @@ def node(**more: Any) -> dict[str, Any]:
         ),
         ({"nodes": [node(colour="red")]}, "nodes[0].colour", "no such field"),
         ({"nodes": []}, "nodes", "at least 1 item"),
+        ({"nodes": [node(forEach="abc")]}, "nodes[0].forEach", "a text is no list"),
     ],
 )
 async def test_a_wrong_definition_is_refused_with_paths(
@@ -231,12 +233,76 @@ async def test_definitions_have_limits_that_are_settings(gateway: Any) -> None:
     assert found["errors"][0]["path"] == "nodes"
     assert "3 nodes (with those of onFailure), 2 may be" in found["detail"]
     assert "COMMANDCENTER_NODES_LIMIT" in found["detail"]
+    object.__setattr__(gateway.services, "fan_out_limit", 3)
+    listed = {"name": "w", "nodes": [*three["nodes"], node(id="d", forEach=[1, 2, 3, 4])]}
+    found = await problem(await gateway.client.post("/api/workflows", json=listed), 422)
+    assert [(fault["path"], fault["message"][:25]) for fault in found["errors"]] == [
+        ("nodes", "3 nodes (with those of on"),
+        ("nodes[2].forEach", "4 items, 3 may be (COMMAN"),
+    ]
     long = {"name": "w", "nodes": [node(description="x" * 400)]}
     found = await problem(await gateway.client.post("/api/workflows", json=long), 413)
     assert "400 may be (COMMANDCENTER_DEFINITION_LIMIT)" in found["detail"]
     assert gateway.writer.fake_producer.sent == []
-    fits = {"name": "w", "nodes": [node(), node(id="b")]}
+    fits = {"name": "w", "nodes": [node(), node(id="b", forEach=[1, 2, 3])]}
     assert (await gateway.client.post("/api/workflows", json=fits)).status == 201
+
+
+async def test_a_definition_that_is_no_body_any_more_is_told_of_its_limit(gateway: Any) -> None:
+    definition = BytesIO(json.dumps({"name": "w", "description": "x" * 2**20}).encode())
+    headers = {"Content-Type": "application/json"}
+    refused = await gateway.client.post("/api/workflows", data=definition, headers=headers)
+    found = await problem(refused, 413)
+    assert "262,144 as JSON (COMMANDCENTER_DEFINITION_LIMIT)" in found["detail"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "size"),
+    [
+        (
+            {"Content-Type": "application/json"},
+            b'"' + b"x" * 2_999 + b'"',
+            "the limit of 2,000 bytes",
+        ),
+        ({"Content-Type": "application/octet-stream"}, b"x" * 1_600, "2,138 bytes as a record"),
+    ],
+    ids=["the body", "the record that the body makes"],
+)
+async def test_the_size_of_an_event_has_a_limit_that_is_a_setting(
+    gateway: Any, headers: dict[str, str], content: bytes, size: str
+) -> None:
+    object.__setattr__(gateway.services, "trigger_limit", 2_000)
+    event = {"ce-id": "1", "ce-source": "/x", "ce-type": "t", "ce-specversion": "1.0", **headers}
+    refused = await gateway.client.post("/api/events", data=content, headers=event)
+    said = (await problem(refused, 413))["detail"]
+    assert size in said
+    assert "COMMANDCENTER_TRIGGER_LIMIT" in said
+    assert gateway.writer.written == []
+    taken = await gateway.client.post("/api/events", data=content[:1] + content[-1:], headers=event)
+    assert taken.status == 202
+
+
+async def test_an_event_that_no_payload_may_be_is_refused(gateway: Any) -> None:
+    gateway.blobs.limit = 70_000
+    event = {"type": "t", "payload": "x" * 70_000}
+    said = await problem(await gateway.client.post("/api/events", json=event), 413)
+    assert "70,000 may be (COMMANDCENTER_PAYLOAD_LIMIT)" in said["detail"]
+    assert gateway.writer.written == []
+
+
+async def test_a_big_context_travels_by_reference_and_has_a_limit(gateway: Any) -> None:
+    await gateway.client.post("/api/workflows", json=DEFINITION)
+    path = "/api/workflows/review/trigger"
+    assert (await gateway.client.post(path, json={"p": "x" * 70_000})).status == 202
+    start = codec.messages.decode(gateway.writer.written[-1][2])
+    assert isinstance(start, Start)
+    reference = as_reference(start.trigger.data)
+    assert reference is not None
+    kept = await gateway.blobs.get("default", reference)
+    assert json.loads(kept) == {"p": "x" * 70_000}
+    object.__setattr__(gateway.services, "trigger_limit", 70_000)
+    refused = await gateway.client.post(path, json={"p": "x" * 70_000})
+    assert "70,000 bytes (COMMANDCENTER_TRIGGER_LIMIT)" in (await problem(refused, 413))["detail"]
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,25 @@ async def test_validate_knows_how_big_a_definition_may_be(
     assert "1,024 may be (COMMANDCENTER_DEFINITION_LIMIT)" in said
 
 
+async def test_validate_knows_how_long_a_list_may_be_and_what_cannot_go_well(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "w.yaml"
+    each = "    forEach: [1, 2, 3]\n"
+    file.write_text(DEFINITION + each)
+    command = ("workflow", "validate", file, "--url", "http://127.0.0.1:9")
+    assert await commandcenter(*command) == 0
+    monkeypatch.setenv("COMMANDCENTER_FAN_OUT_LIMIT", "2")
+    file.write_text(DEFINITION + each + '    when: "1"\noutput: "{{ run.id.x }}"\n')
+    assert await commandcenter(*command) == 2
+    lines = capsys.readouterr().err.removeprefix("Error: ").splitlines()
+    assert lines == [
+        f"{file}:7:5: 3 items, 2 may be (COMMANDCENTER_FAN_OUT_LIMIT)",
+        f"{file}:8:11: the expression gave int, not true or false",
+        f"{file}:9:9: '{{{{ run.id.x }}}}' points nowhere: run.id has no parts",
+    ]
+
+
 async def test_validate_gives_faults_as_json(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -466,6 +485,62 @@ async def test_a_long_dead_letter_is_shown_in_part(
     assert "xxx… (--json shows it all)" in out
     assert await commandcenter("dead-letters", "show", "2-17", "--json") == 0
     assert json.loads(capsys.readouterr().out) == letter
+
+
+async def test_lists_are_shown_with_all_their_pages(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def page_of(entries: str, *all_of_them: Any) -> Any:
+        """One entry a page."""
+
+        def page(query: Any) -> Any:
+            number = int(query.get("cursor", "0"))
+            following = str(number + 1) if number + 1 < len(all_of_them) else None
+            return {entries: [all_of_them[number]], "next": following, "name": "w", "active": True}
+
+        return page
+
+    workflows = [
+        {"name": f"w{n}", "version": 1, "event": None, "filter": None, "nodes": 1,
+         "publishedAt": "2026-01-02T03:04:05Z", "description": ""}
+        for n in range(3)
+    ]  # fmt: skip
+    agents = [
+        {"name": f"a{n}", "version": "1", "workers": [], "alive": False, "descriptor": {}}
+        for n in range(3)
+    ]
+    gateway.says("/api/workflows", page_of("workflows", *workflows))
+    gateway.says("/api/agents", page_of("agents", *agents))
+    gateway.says("/api/budgets", page_of("budgets", {"name": "b0"}, {"name": "b1"}))
+    for command, entries, names in (
+        (("workflow", "list", "--project", "p"), "workflows", ["w0", "w1", "w2"]),
+        (("agents", "list"), "agents", ["a0", "a1", "a2"]),
+        (("costs", "budget", "list"), "budgets", ["b0", "b1"]),
+    ):
+        assert await commandcenter(*command, "--json") == 0
+        assert [each["name"] for each in json.loads(capsys.readouterr().out)[entries]] == names
+    assert gateway.asked[2][1] == {"project": "p", "cursor": "2"}
+
+
+async def test_waiting_for_the_runs_of_an_event_knows_the_workflows_of_all_pages(
+    gateway: FakeGateway,
+) -> None:
+    def page(query: Any) -> Any:
+        far = "cursor" in query
+        event = "repo.push" if far else "other"
+        return {
+            "workflows": [{"name": "w", "event": event, "filter": None}],
+            "next": None if far else "more",
+        }
+
+    async def silent(socket: Socket, _: Any) -> None:
+        await socket.receive()
+
+    gateway.says("/api/workflows", page)
+    gateway.says("/api/events", {"id": "7"}, 202)
+    gateway.sockets.append(silent)
+    await commandcenter("trigger", "repo.push", "--wait", "--timeout", "0.2")
+    assert len(gateway.subscribed) == 1
 
 
 async def test_the_difference_of_two_versions(

@@ -40,8 +40,7 @@ def test_what_a_duration_means(written: Any, milliseconds: int) -> None:
 
 NOT_A_TEXT = "{!r} is not a duration: write 500ms, 30s, 5m, 24h or 7d"
 NOT_A_VALUE = "{!r} is not a duration: write 30s, 5m, 24h or a number of seconds"
-TOO_SHORT = "Input should be greater than or equal to 1"
-TOO_LONG = f"Input should be less than or equal to {YEAR_MS}"
+OUTSIDE = "{0!r} is not from 1ms to 366d"
 
 
 @pytest.mark.parametrize(
@@ -58,12 +57,12 @@ TOO_LONG = f"Input should be less than or equal to {YEAR_MS}"
         (True, NOT_A_VALUE),
         (None, NOT_A_VALUE),
         ([30], NOT_A_VALUE),
-        (0, TOO_SHORT),
-        ("0s", TOO_SHORT),
-        (-1, TOO_SHORT),
-        ("0.1ms", TOO_SHORT),
-        ("367d", TOO_LONG),
-        (10**40, TOO_LONG),
+        (0, OUTSIDE),
+        ("0s", OUTSIDE),
+        (-1, OUTSIDE),
+        ("0.1ms", OUTSIDE),
+        ("367d", OUTSIDE),
+        (10**40, OUTSIDE),
     ],
 )
 def test_what_is_no_duration_says_why(written: Any, why: str) -> None:

@@ -50,6 +50,18 @@ def test_a_condition_that_fails_does_not_match_and_says_why(text: str, reason: s
     assert reason in verdict.reason
 
 
+def test_what_a_macro_calls_its_elements_is_no_name_that_has_to_be_there() -> None:
+    text = "event.data.files.exists(f, f == 'x.all(q, q)') || [1].all(n, n > m)"
+    assert Expression(text).variables == {"event", "m"}
+    assert Expression("event.data.files.exists(context, context == event.id)").variables == {
+        "event", "context",
+    }  # fmt: skip
+    trigger = {"event": "a", "filter": "event.data.files.exists(f, f.endsWith('.py'))"}
+    plan = parse({"name": "w", "trigger": trigger, "nodes": [{"id": "n", "delay": "1s"}]})
+    assert plan.filter is not None
+    assert plan.filter.check({"event": EVENT}).matched
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -108,8 +108,7 @@ def bad_trigger(log: SmallLog) -> None:
 
 
 def large_trigger(log: SmallLog) -> None:
-    headers = tuple(log.triggers[0].headers)
-    log.append(topics.TRIGGERS, b'"' + b"x" * 2_000_000 + b'"', None, headers)
+    log.trigger("large", b'{"branch":"main","x":"' + b"x" * 2_000_000 + b'"}')
 
 
 def tell_end(log: SmallLog, run: str, status: str) -> None:
@@ -237,7 +236,7 @@ def all_events_are_lost(log: SmallLog) -> None:
         (start_is_lost, {"start.noRun"}),
         (nobody_started, {"run.noStart"}),
         (bad_trigger, {"trigger.noLetter"}),
-        (large_trigger, {"trigger.noLetter"}),
+        (large_trigger, {"trigger.noRun"}),
         (an_end_that_was_not, {"trigger.forged"}),
         (an_end_of_no_run, {"trigger.forged"}),
         (two_ends_are_told, {"trigger.forged"}),
@@ -281,13 +280,16 @@ def test_a_dead_letter_accounts_for_a_record(log: SmallLog) -> None:
     letters = []
     for damage, topic in (
         (bad_trigger, topics.TRIGGERS),
+        (large_trigger, topics.TRIGGERS),
         (bad_message, topics.INBOX),
         (bad_event, topics.EVENTS),
     ):
         damage(log)
         offset = 4 if topic == topics.INBOX else len(getattr(log, topic.split(".")[1])) - 1
         letters.append(Place(topic, 0, offset))
-    assert checks(audit(log)) == {"trigger.noLetter", "inbox.noLetter", "event.noLetter"}
+    assert checks(audit(log)) == {
+        "trigger.noLetter", "trigger.noRun", "inbox.noLetter", "event.noLetter",
+    }  # fmt: skip
     assert audit(log, *letters).differences == []
 
 

@@ -54,7 +54,7 @@ def test_jitter_is_derived_from_the_task() -> None:
         ({"factor": 0.5}, ("factor",), "Input should be greater than or equal to 1"),
         ({"factor": float("nan")}, ("factor",), "Input should be less than or equal to 10"),
         ({"jitter": 1.1}, ("jitter",), "Input should be less than or equal to 1"),
-        ({"maxDelay": 0}, ("maxDelay",), "Input should be greater than or equal to 1"),
+        ({"maxDelay": 0}, ("maxDelay",), "Value error, 0 is not from 1ms to 366d"),
         ({"retries": 3}, ("retries",), "Extra inputs are not permitted"),
     ],
 )

@@ -703,6 +703,19 @@ def test_inputs_may_be_as_large_as_the_limit_and_no_larger() -> None:
     )
 
 
+def test_nobody_is_asked_about_inputs_over_the_limit() -> None:
+    asks = plan(node("a", inputs={"x": "{{ context.x }}"}, approvalRequired=True))
+    assert hear_limited(asks, start(big(1_000 - FRAME))).decision is not None
+    outcome = hear_limited(asks, start(big(1_000 - FRAME + 1)))
+    assert outcome.blobs == ()  # what is to be kept is within the limit: else it would be refused
+    assert outcome.decision is not None
+    assert outcome.decision.events[1] == undispatched(
+        "a",
+        "inputs_too_large",
+        "inputs of 1,001 bytes: a node may have 1,000 (COMMANDCENTER_PAYLOAD_LIMIT)",
+    )
+
+
 def test_big_inputs_travel_by_reference() -> None:
     outcome = hear_limited(plan(node("a", inputs={"x": "{{ context.x }}"})), start(big(200)))
     content = b'{"x":"' + b"x" * 198 + b'"}'

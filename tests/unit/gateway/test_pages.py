@@ -1,0 +1,97 @@
+"""Lists come in pages: each entry is on one of them, in the order of the whole."""
+
+import itertools
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from story import Story
+
+from sinks.costs import CostSums
+from streams.cost import Cost
+
+WORK = {"agent": "scanner", "action": "scan"}
+
+
+def spent(number: int) -> Cost:
+    exact = Decimal(number)
+    return Cost(
+        kind="api", source="maps", quantity=exact, unit="request", unit_price=Decimal(1),
+        amount=exact,
+    )  # fmt: skip
+
+
+async def fill(gateway: Any) -> str:
+    """Five of everything that there are lists of; gives the run."""
+    for number in range(5):
+        for name in ("all", f"w{number}"):
+            nodes = [{"id": f"n{number}", **WORK}]
+            answer = await gateway.client.post(
+                "/api/workflows", json={"name": name, "project": f"p{number % 2}", "nodes": nodes}
+            )
+            assert answer.status == 201
+        gateway.serve_agent(f"agent{number}", "act")
+        answer = await gateway.client.put(f"/api/budgets/b{number}", json={"amount": "1"})
+        assert answer.status == 200
+    story = Story({"name": "w", "nodes": [{"id": "n", **WORK}]}).start()
+    story.answer("n", 1, costs=tuple(map(spent, range(1, 6))))
+    gateway.reads.rows[story.run] = story.rows()
+    return story.run
+
+
+async def pages(gateway: Any, path: str, entries: str, **query: str) -> list[Any]:
+    found = []
+    cursor: dict[str, str] = {}
+    while True:
+        answer = await gateway.client.get(path, params={**query, **cursor})
+        assert answer.status == 200, await answer.text()
+        page = await answer.json()
+        found.append(page[entries])
+        if page["next"] is None:
+            return found
+        cursor = {"cursor": page["next"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "entries", "count"),
+    [
+        ("/api/workflows", "workflows", 7),
+        ("/api/workflows/all?project=p0", "versions", 3),
+        ("/api/agents", "agents", 6),
+        ("/api/budgets", "budgets", 5),
+        ("/api/runs/{run}/costs", "costs", 5),
+    ],
+)
+async def test_the_pages_of_a_list_are_the_list(
+    gateway: Any, path: str, entries: str, count: int
+) -> None:
+    path = path.format(run=await fill(gateway))
+    [whole] = await pages(gateway, path, entries)
+    assert len(whole) == count
+    parts = await pages(gateway, path, entries, limit="2")
+    assert list(itertools.chain(*parts)) == whole
+    assert [len(part) for part in parts] == [2] * (count // 2) + [1] * (count % 2)
+    for wrong in ("limit=0", "limit=201", "cursor=zzz"):
+        more = "&" if "?" in path else "?"
+        assert (await gateway.client.get(f"{path}{more}{wrong}")).status == 400
+
+
+async def test_the_totals_of_a_run_are_of_all_pages(gateway: Any) -> None:
+    run = await fill(gateway)
+    page = await (await gateway.client.get(f"/api/runs/{run}/costs?limit=2")).json()
+    assert [cost["amount"] for cost in page["costs"]] == ["1", "2"]
+    assert [total["amount"] for total in page["totals"]] == ["15"]
+
+
+async def test_sums_of_costs_go_on_where_the_page_before_ended(gateway: Any) -> None:
+    gateway.costs.found[("run",)] = CostSums([], [], more=True)
+    first = await (await gateway.client.get("/api/costs?groupBy=run&limit=10")).json()
+    assert first["more"]
+    path = f"/api/costs?groupBy=run&limit=10&cursor={first['next']}"
+    second = await (await gateway.client.get(path)).json()
+    assert second["next"] not in (None, first["next"])
+    gateway.costs.found[("run",)] = CostSums([], [], more=False)
+    last = await (await gateway.client.get(f"{path[: path.rindex('=')]}={second['next']}")).json()
+    assert (last["more"], last["next"]) == (False, None)
+    assert [asked[2:] for asked in gateway.costs.asked] == [(10,), (10, 10), (10, 20)]
+    assert (await gateway.client.get("/api/costs?cursor=LTE")).status == 400  # -1
