@@ -29,6 +29,7 @@ STARTED: Final = b"S"
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _SHORTEST_WAIT_S: Final = 0.02
+_MOMENT_S: Final = 0.001
 _DISK_EVERY_S: Final = 0.5
 _LEAST_OF_A_FILE: Final = 4096
 """Bytes that a file counts on disk: empty ones use up the machine's inodes."""
@@ -167,19 +168,25 @@ class _Watch:
         return False
 
     def _kill_all(self) -> None:
-        """Every descendant: all are stopped first, so that none makes more of itself meanwhile."""
-        stopped: set[int] = set()
-        while new := {each.pid for each in self._processes()} - stopped:
-            for pid in new:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-            stopped |= new
-        for pid in stopped:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """Every descendant: all are stopped first, so that none makes more of itself meanwhile.
+
+        One that a look at the table has missed, because its parent ended during the look, is this
+        process's child since then: so it goes on until there is no child.
+        """
         with suppress(ChildProcessError):
             while True:
-                os.waitpid(-1, 0)
+                stopped: set[int] = set()
+                while new := {each.pid for each in self._processes()} - stopped:
+                    for pid in new:
+                        with suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGSTOP)
+                    stopped |= new
+                for pid in stopped:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+                time.sleep(_MOMENT_S)
 
     def _processes(self) -> Iterator[_Process]:
         """The descendants, from one look at the table of processes.
@@ -189,6 +196,7 @@ class _Watch:
         """
         keeper = os.getpid()
         children: dict[int, list[_Process]] = {}
+        over: set[int] = set()
         for name in os.listdir("/proc"):  # noqa: PTH208 -- thousands of names, many times a second
             if not name.isdigit():
                 continue
@@ -199,18 +207,21 @@ class _Watch:
                 continue  # it has ended
             process = _Process(int(name), int(fields[17]), int(fields[21]) * _PAGE)
             parent = int(fields[1])
+            children.setdefault(parent, []).append(process)
             # A first thread that has ended is a zombie too, while others of its process live.
             is_over = fields[0] in b"ZX" and process.threads <= 1
             if is_over and parent == keeper and process.pid != self._child:
-                with suppress(ChildProcessError):
-                    os.waitpid(process.pid, 0)
-                continue
-            children.setdefault(parent, []).append(process)
+                over.add(process.pid)
+        for pid in over:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        # Through those that are over as well: they had children when these were looked at.
         waiting = [keeper]
         while waiting:
             for process in children.get(waiting.pop(), ()):
                 waiting.append(process.pid)
-                yield process
+                if process.pid not in over:
+                    yield process
 
 
 def _proportional(process: _Process) -> int:

@@ -321,6 +321,17 @@ async def test_a_bomb_of_processes(sandbox: Sandbox, function: str) -> None:
     assert any(text in message for text in ("40 processes", "BlockingIOError", "new thread"))
 
 
+@pytest.mark.parametrize("sandbox", CONFINING[:1], indirect=True)
+async def test_bombs_of_processes_that_end_and_begin_are_ended(sandbox: Sandbox) -> None:
+    """What begins while the table of processes is looked at is found all the same."""
+    bomb = "import os\nwhile True: os.fork() and os._exit(0)"
+    limits = structs.replace(LIMITS, wall=2, processes=40)
+    jobs = [command(sandbox, sys.executable, "-c", bomb, limits=limits) for _ in range(3)]
+    async with asyncio.timeout(60):
+        await asyncio.gather(*jobs)
+    assert not descendants_with(bomb)
+
+
 @confining
 @pytest.mark.parametrize(
     ("function", "kind"),
