@@ -24,9 +24,9 @@ RECORDS: Final = 30_000
 """Of the inbox, all partitions together, that are looked at: what is older is not found."""
 BYTES: Final = 32 * 1024 * 1024
 """Of results that are kept, the newest ones."""
-MARGIN_MS: Final = 2_000
+MARGIN_MS: Final = 5_000
 """So much before the first task is looked too: one may be sent once more, by whoever decides again
-what a dead worker had decided and not kept, and then is on its topic only now."""
+what a dead worker had decided and not kept, and then is on its topic only after the takeover."""
 _AGAIN_S: Final = 0.5
 
 _log = structlog.get_logger(__name__)

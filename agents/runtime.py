@@ -112,6 +112,7 @@ class AgentRuntime:
                 continue
             if (result := await self._known(task, record, batch.generation, end)) is not None:
                 self._put(task, result)
+                self._results.put(task.id, result)
                 for each in (*self._not_begun(task), (place, record.offset)):
                     self._finish(*each)
                 continue

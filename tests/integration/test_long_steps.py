@@ -77,7 +77,7 @@ async def test_what_finished_behind_a_long_task_is_not_done_again(tmp_path: Path
         async with log.followed(), Triggers(system.bootstrap) as triggers:
             await triggers.send(60)
             await log.until_some_ended(40)
-            noted = await until_finished_beyond_the_commits(system.bootstrap, 30)
+            noted = await until_finished_beyond_the_commits(system.bootstrap, 20)
             await system.kill(worker)
             await system.worker("patient_agent:patient")
             gate.unlink()

@@ -24,7 +24,7 @@ from simulated_work import OUTPUTS
 from agents import Agent, Context, PermanentError
 from agents.execution import Execution
 from agents.payloads import Payloads
-from agents.published_results import PublishedResults
+from agents.published_results import MARGIN_MS, PublishedResults
 from agents.recent_results import RecentResults
 from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
@@ -88,6 +88,7 @@ class TaskGroup:
         """By the broker's clock it is known from where on the inbox is to be looked at."""
         self.committed: dict[int, tuple[int, str]] = dict.fromkeys(range(partitions), (0, ""))
         self._answered: dict[str, set[str]] = {}
+        self._answered_at: dict[str, int] = {}
         self._looked: dict[int, int] = {}
 
     def commit(self, partition: int, offset: int, note: str) -> None:
@@ -115,8 +116,17 @@ class TaskGroup:
                 if isinstance(message, Result):
                     name = task_id(message.run, message.node, message.item, message.attempt)
                     self._answered.setdefault(name, set()).add(message.worker)
+                    self._answered_at[name] = record.timestamp
             self._looked[partition] = self._log.end(topic, partition)
         return self._answered
+
+    def answered_near(self, place: Place) -> str | None:
+        """The task at this place, if it has a result that is not older than is looked for."""
+        (record,) = self._log.read(_TOPIC, place.partition, place.offset, place.offset + 1)
+        self.answered()
+        name = self.task(place).id
+        at = self._answered_at.get(name, 0)
+        return name if at >= record.timestamp - MARGIN_MS else None
 
     def task(self, place: Place) -> Task:
         (record,) = self._log.read(_TOPIC, place.partition, place.offset, place.offset + 1)
@@ -308,12 +318,10 @@ class AgentHost:
         batches.ends = {p: self._log.end(_TOPIC, p) for p in partitions}
         batches.held.clear()
         batches.done.clear()
-        left = {
-            self._group.task(Place(p, n)).id
-            for p, end in batches.ends.items()
-            for n in range(batches.begin[p], end)
-        }
-        self._answered = left & self._group.answered().keys()
+        left = [
+            Place(p, n) for p, end in batches.ends.items() for n in range(batches.begin[p], end)
+        ]
+        self._answered = {name for place in left if (name := self._group.answered_near(place))}
 
     def commit(self) -> None:
         """Say what is done; who is no member in this generation is not heard."""
@@ -359,7 +367,8 @@ class AgentHost:
         finally:
             _host.reset(token)
         if self._publishing.done():
-            self._publishing.result()
+            fault = self._publishing.exception()
+            raise LawBrokenError(f"worker {self._number}: {fault!r}") from fault
         for trouble in (*self._broken, *self.loop.troubles):
             raise LawBrokenError(f"worker {self._number}: {trouble}")
 

@@ -37,7 +37,7 @@ from simulated_work import PROJECT, Execution, ended, executed, published
 from structlog.testing import capture_logs
 
 from agents import execution as agent_execution
-from streams import codec, orchestrator, router, topics
+from streams import codec, dead_letters, orchestrator, router, topics
 from streams.catalog import Catalog, Definition
 from streams.events import NodeApprovalRequested
 from streams.faust_shell import Batch
@@ -181,6 +181,12 @@ def _compacted(records: list[Record]) -> list[Record]:
     return [record for record in records if last[record.key] == record.offset]
 
 
+class _Clock(NamedTuple):
+    """The wall clock, for a module that looks at it."""
+
+    time: Callable[[], float]
+
+
 async def _prepared(_agent: str) -> None:
     """Every agent's topic exists."""
 
@@ -233,8 +239,9 @@ class World:
     def run(self) -> None:
         """Chaos, then rest; `laws.LawBrokenError` where the engine fails."""
         with ExitStack() as small:
-            small.callback(lambda: [worker.agents.crash() for worker in self.workers])
+            small.callback(lambda: [worker.crash() for worker in self.workers])
             # Nobody sleeps here: the next step is the next try. And big is what is big for us.
+            small.enter_context(patch.object(dead_letters, "time", _Clock(lambda: self.now / 1000)))
             small.enter_context(patch.object(orchestrator, "_BLOB_AGAIN_S", 0))
             small.enter_context(patch.object(router, "_BLOB_AGAIN_S", 0))
             small.enter_context(patch.object(router, "INLINE_LIMIT", SMALL.inline))
