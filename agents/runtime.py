@@ -103,6 +103,7 @@ class AgentRuntime:
         end = self._app.batches.end_at_takeover(batch.tp)
         for record in batch.records:
             if not watermark.begin(record.offset):
+                self._something_finished.set()  # by an owner before: so much more may be committed
                 continue
             try:
                 task = codec.tasks.decode(record.value)

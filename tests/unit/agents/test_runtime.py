@@ -26,6 +26,7 @@ from streams.blob_store import BlobStore
 from streams.faust_shell import Batch
 from streams.messages import Progress, Result, Task, TaskCancellation
 from streams.outbox import Parcel
+from streams.watermark import Intervals
 
 TOPIC = topics.tasks("worker")
 CONCURRENCY = 2
@@ -134,6 +135,7 @@ class Log:
         self.taking.set()
         self.held: set[TP] = set()
         self.taken_over_at = 0
+        self.finished: Intervals = ()
 
     async def deliver(self, parcel: Parcel) -> None:
         await self.taking.wait()
@@ -149,8 +151,8 @@ class Log:
             self.committed = offset
         self._arrived.set()
 
-    def finished_beyond(self, _tp: TP) -> tuple[()]:
-        return ()
+    def finished_beyond(self, _tp: TP) -> Intervals:
+        return self.finished
 
     def end_at_takeover(self, _tp: TP) -> int:
         return self.taken_over_at
@@ -553,6 +555,17 @@ async def test_a_task_that_is_sent_once_more_after_the_takeover_is_not_done_agai
     await worker.give(task("b", "echo"), task("a", "echo"))
     await worker.log.until(lambda: worker.log.committed == 2)
     assert {r.node: r.worker for r in worker.log.results} == {"a": "w0", "b": "w1"}
+
+
+async def test_what_an_owner_before_has_finished_is_committed_though_nothing_else_comes(
+    worker: Worker,
+) -> None:
+    worker.log.finished = ((1, 3),)
+    await worker.give(task("a", "echo"))
+    await worker.log.until(lambda: worker.log.committed == 1)
+    await worker.give(task("b", "echo"), task("c", "echo"))
+    await worker.log.until(lambda: worker.log.committed == 3)
+    assert [result.node for result in worker.log.results] == ["a"]
 
 
 async def test_new_tasks_are_not_looked_for_on_the_log(worker: Worker) -> None:
