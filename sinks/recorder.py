@@ -34,7 +34,7 @@ HELD_BYTES: Final = 2 * BATCH_BYTES
 WORTHWHILE_RECORDS: Final = BATCH_RECORDS // 2
 PAUSE_SHORTEST_S: Final = 0.2
 PAUSE_LONGEST_S: Final = 0.8
-PAUSE_RATIO: Final = 5.0
+PAUSE_RATIO: Final = 2.0
 """From the beginning of an insert to the next: this many times as long as it took. An insert costs
 the same work for one row as for hundreds, so under load few large ones leave the machine to others.
 The longest is what a watcher of SQL may notice: half of it is how late a decision is on average.
