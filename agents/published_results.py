@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from agents.recent_results import RecentResults
@@ -18,7 +18,7 @@ from streams import codec, topics
 from streams.errors import UnreadableRecordError
 from streams.ids import task_id
 from streams.messages import Result
-from streams.read_ahead import read_ahead
+from streams.read_ahead import read_between, reader
 
 RECORDS: Final = 30_000
 """Of the inbox, all partitions together, that are looked at: what is older is not found."""
@@ -50,11 +50,10 @@ class PublishedResults:
         self._since = 0
         self._found = RecentResults(RECORDS, BYTES)
 
-    async def find(self, task: str, generation: int, since: int) -> bytes | None:
-        """The result of a task that was sent at `since` (milliseconds) and is delivered again.
+    async def look(self, generation: int, since: int) -> None:
+        """Find the results of tasks that were sent from `since` (milliseconds) on.
 
-        Looks on the log where that was not done in this generation of the group; returns once
-        Kafka has answered.
+        Where that was not done in this generation of the group; returns once Kafka has answered.
         """
         since -= MARGIN_MS
         async with self._looking:
@@ -67,10 +66,9 @@ class PublishedResults:
                     await asyncio.sleep(_AGAIN_S)
                 else:
                     self._generation, self._since, self._found = generation, since, found
-        return self._found.get(task)
 
     def found(self, task: str) -> bytes | None:
-        """The result of a task, if it was found already."""
+        """The result of a task, if it was found."""
         return self._found.get(task)
 
 
@@ -78,8 +76,6 @@ def on_log(bootstrap: str, partitions: int) -> Look:
     """Look on the inbox of these brokers, which has so many partitions."""
 
     async def look(since: int, found: RecentResults) -> None:
-        starts = await _starts(bootstrap, partitions, since)
-
         def take(_partition: int, records: list[Any]) -> None:
             for record in records:
                 try:
@@ -90,24 +86,15 @@ def on_log(bootstrap: str, partitions: int) -> Look:
                     name = task_id(said.run, said.node, said.item, said.attempt)
                     found.put(name, record.value)
 
-        await read_ahead(bootstrap, topics.INBOX, starts, take)
+        async with reader(bootstrap, topics.INBOX) as consumer:
+            places = [TopicPartition(topics.INBOX, number) for number in range(partitions)]
+            ends = await consumer.end_offsets(places)
+            firsts = await consumer.offsets_for_times(dict.fromkeys(places, since))
+            starts = {
+                place: max(first.offset, ends[place] - RECORDS // partitions)
+                for place, first in firsts.items()
+                if first is not None
+            }
+            await read_between(consumer, starts, ends, take)
 
     return look
-
-
-async def _starts(bootstrap: str, partitions: int, since: int) -> dict[int, int]:
-    """From where to read each partition: from the time on, and no more than may be looked at."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None)
-    await consumer.start()
-    try:
-        places = [TopicPartition(topics.INBOX, number) for number in range(partitions)]
-        ends = await consumer.end_offsets(places)
-        since_then = await consumer.offsets_for_times(dict.fromkeys(places, since))
-    finally:
-        await consumer.stop()
-    starts = {}
-    for place in places:
-        first = since_then[place]
-        offset = ends[place] if first is None else first.offset
-        starts[place.partition] = max(offset, ends[place] - RECORDS // partitions)
-    return starts

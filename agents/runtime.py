@@ -147,7 +147,7 @@ class AgentRuntime:
             return None
         result = self._results.get(task.id) or self._published.found(task.id)
         if result is None and record.offset < end:
-            await self._published.find(task.id, generation, record.timestamp)
+            await self._published.look(generation, record.timestamp)
             return await self._known(task, record, generation, 0)  # it may have ended meanwhile
         return result
 

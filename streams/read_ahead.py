@@ -5,7 +5,8 @@ partitions of a changelog that the newcomer gets stand still until it has read t
 read before needs no second look: the store keeps the offset that it stands at.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -26,6 +27,14 @@ async def read_ahead(
     Raises:
         KafkaError: the brokers do not answer.
     """
+    async with reader(bootstrap, topic) as consumer:
+        places = {TopicPartition(topic, number): start for number, start in starts.items()}
+        await read_between(consumer, places, await consumer.end_offsets(list(places)), take)
+
+
+@asynccontextmanager
+async def reader(bootstrap: str, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer of no group that commits nothing; `KafkaError` if no broker answers."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
         client_id=f"commandcenter-read-ahead-{topic}",
@@ -36,16 +45,24 @@ async def read_ahead(
     )
     await consumer.start()
     try:
-        places = [TopicPartition(topic, number) for number in starts]
-        consumer.assign(places)
-        ends = await consumer.end_offsets(places)
-        for place in places:
-            consumer.seek(place, starts[place.partition])
-        behind = {place for place in places if ends[place] > starts[place.partition]}
-        while behind:
-            fetched = await consumer.getmany(*behind, timeout_ms=_WAIT_MS, max_records=_RECORDS)
-            for place, records in fetched.items():
-                take(place.partition, records)
-            behind = {p for p in behind if await consumer.position(p) < ends[p]}
+        yield consumer
     finally:
         await consumer.stop()
+
+
+async def read_between(
+    consumer: AIOKafkaConsumer,
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    take: Callable[[int, list[Any]], None],
+) -> None:
+    """Read these partitions from their start to their end; as `read_ahead` does."""
+    consumer.assign(list(starts))
+    for place, start in starts.items():
+        consumer.seek(place, start)
+    behind = {place for place, start in starts.items() if ends[place] > start}
+    while behind:
+        fetched = await consumer.getmany(*behind, timeout_ms=_WAIT_MS, max_records=_RECORDS)
+        for place, records in fetched.items():
+            take(place.partition, records)
+        behind = {p for p in behind if await consumer.position(p) < ends[p]}

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from aiokafka import AIOKafkaConsumer
@@ -19,6 +21,7 @@ from streams.watermark import decode
 pytestmark = [pytest.mark.kafka]
 
 HERE = Path(__file__).parent
+AGENT = "patient_agent:patient"
 
 
 def workflow() -> Any:
@@ -64,57 +67,63 @@ async def until_finished_beyond_the_commits(bootstrap: str, wanted: int) -> int:
         return found
 
 
-async def test_what_finished_behind_a_long_task_is_not_done_again(tmp_path: Path) -> None:
-    executed, gate = tmp_path / "executed", tmp_path / "gate"
-    executed.touch()
-    gate.touch()
-    system = System(tmp_path, agents=HERE)
+class Running(NamedTuple):
+    """A system with one worker, under load."""
+
+    system: System
+    worker: Any
+    log: Log
+    triggers: Triggers
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Running]:
+    """Afterwards every run that was begun has ended as it should."""
+    (folder / "executed").touch()
+    system = System(folder, agents=HERE)
     await system.start_kafka()
     try:
         log = Log(lambda: system.bootstrap)
         await define(system.bootstrap, workflow())
-        worker = await system.worker("patient_agent:patient")
+        worker = await system.worker(AGENT)
         async with log.followed(), Triggers(system.bootstrap) as triggers:
-            await triggers.send(60)
-            await log.until_some_ended(40)
-            noted = await until_finished_beyond_the_commits(system.bootstrap, 20)
-            await system.kill(worker)
-            await system.worker("patient_agent:patient")
-            gate.unlink()
+            yield Running(system, worker, log, triggers)
             await log.until_ended(triggers.accepted)
         log.check()
-        # Each was begun once, but for those that the killed worker had begun or not yet noted.
-        assert len(executed.read_text().split()) <= 60 + 20 + (40 - noted)
     finally:
         await system.stop()
+
+
+def executions(folder: Path) -> Counter[str]:
+    """How often the step of each run was begun."""
+    numbers = (folder / "executed").read_text().split()
+    return Counter(run_id("default", "chain", "/chaos", number) for number in numbers)
+
+
+async def test_what_finished_behind_a_long_task_is_not_done_again(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    async with running(tmp_path) as (system, worker, log, triggers):
+        await triggers.send(60)
+        await log.until_some_ended(40)
+        noted = await until_finished_beyond_the_commits(system.bootstrap, 20)
+        await system.kill(worker)
+        await system.worker(AGENT)
+        gate.unlink()
+    # Each was begun once, but for those that the killed worker had begun or not yet noted.
+    assert executions(tmp_path).total() <= 60 + 20 + (40 - noted)
 
 
 async def test_what_a_killed_worker_has_answered_is_not_done_again(tmp_path: Path) -> None:
     """Not even where it died before it could commit."""
-    executed = tmp_path / "executed"
-    executed.touch()
-    system = System(tmp_path, agents=HERE)
-    await system.start_kafka()
-    try:
-        log = Log(lambda: system.bootstrap)
-        await define(system.bootstrap, workflow())
-        worker = await system.worker("patient_agent:patient")
-        async with log.followed(), Triggers(system.bootstrap) as triggers:
-            for _ in range(2):
-                await triggers.send(40)
-                await log.until_more_end(30)
-                answered = set(log.ended)
-                await system.kill(worker)
-                worker = await system.worker("patient_agent:patient")
-            await log.until_ended(triggers.accepted)
-        log.check()
-        times = Counter(int(line) for line in executed.read_text().split())
-        again = [n for n, count in times.items() if count > 1 and run_of(n) in answered]
-        assert again == []
-    finally:
-        await system.stop()
-
-
-def run_of(number: int) -> str:
-    """The run of the trigger with this number."""
-    return run_id("default", "chain", "/chaos", str(number))
+    done: dict[str, int] = {}
+    async with running(tmp_path) as (system, worker, log, triggers):
+        for _ in range(2):
+            await triggers.send(40)
+            await log.until_more_end(30)
+            answered = set(log.ended)
+            await system.kill(worker)
+            done |= {run: n for run, n in executions(tmp_path).items() if run in answered}
+            worker = await system.worker(AGENT)
+    times = executions(tmp_path)
+    assert {run: times[run] for run in done} == done

@@ -39,7 +39,7 @@ class HandDrivenLoop(asyncio.BaseEventLoop):
         """When there is something to do: now, at a time of the clock, or never (None)."""
         if self._ready:  # type: ignore[attr-defined]  # as the next: of asyncio's own loops
             return self._clock()
-        timers = self._scheduled  # type: ignore[attr-defined]
+        timers = self._scheduled  # type: ignore[attr-defined]  # as above
         return min((timer.when() for timer in timers if not timer.cancelled()), default=None)
 
     def abandon(self) -> None:
@@ -47,7 +47,7 @@ class HandDrivenLoop(asyncio.BaseEventLoop):
         if self.is_closed():
             return
         for task in asyncio.all_tasks(self):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own, too
             coroutine: Any = task.get_coro()
             coroutine.close()
         self.close()

@@ -296,7 +296,7 @@ class AgentHost:
             await asyncio.Event().wait()
         if fate == "will not end":
             with suppress(asyncio.CancelledError):
-                await asyncio.sleep(3_600)
+                await asyncio.sleep(3_600)  # by the world's clock, as all here
             if self._chance.random() < 0.5:
                 await asyncio.Event().wait()
         if fate == "ends itself":

@@ -1,5 +1,6 @@
 -- Asked by GET /api/runs/{id}: what the items of each node cost, up to a sequence number of the run.
 SELECT node, currency, kind, sum(c.amount) AS amount
 FROM costs_log AS c FINAL
-WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))} AND seq <= {until_seq:UInt32} AND item >= 0
+WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))}
+    AND seq <= {until_seq:UInt32} AND item >= 0
 GROUP BY node, currency, kind

@@ -6,7 +6,8 @@ FROM
 (
     SELECT node, item, argMax(type, seq) AS last, max(type = 'node.reused') AS reused
     FROM events
-    WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))} AND ({node:String} = '' OR node = {node:String}) AND item >= 0
+    WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))}
+        AND ({node:String} = '' OR node = {node:String}) AND item >= 0
         AND seq <= {until_seq:UInt32} AND type != 'node.charged'
     GROUP BY node, item
 )

@@ -2,6 +2,7 @@
 -- sequence number of the run.
 SELECT *
 FROM events
-WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))} AND node = {node:String} AND has({items:Array(Int32)}, item)
+WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))}
+    AND node = {node:String} AND has({items:Array(Int32)}, item)
     AND seq <= {until_seq:UInt32}
 ORDER BY seq

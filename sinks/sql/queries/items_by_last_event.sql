@@ -6,7 +6,8 @@ LEFT JOIN
 (
     SELECT toUInt64(item) AS number, argMax(type, seq)::String AS last
     FROM events
-    WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))} AND node = {node:String} AND item >= 0 AND seq <= {until_seq:UInt32}
+    WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))}
+        AND node = {node:String} AND item >= 0 AND seq <= {until_seq:UInt32}
         AND type != 'node.charged'
     GROUP BY number
 ) AS known USING (number)

@@ -1,5 +1,6 @@
 -- Asked by GET /api/runs/{id}: the event that started the run, whole.
 SELECT JSONExtractRaw(payload, 'trigger') AS trigger
 FROM events
-WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))} AND seq = 0 AND type = 'run.started'
+WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))}
+    AND seq = 0 AND type = 'run.started'
 LIMIT 1

@@ -599,7 +599,9 @@ async def test_the_log_is_asked_until_it_answers(monkeypatch: pytest.MonkeyPatch
             raise error
         found.put("a", b"1")
 
-    assert await PublishedResults(look).find("a", 1, 5) == b"1"
+    results = PublishedResults(look)
+    await results.look(1, 5)
+    assert results.found("a") == b"1"
 
 
 async def test_what_was_sent_before_is_looked_for_once_more() -> None:
@@ -610,7 +612,7 @@ async def test_what_was_sent_before_is_looked_for_once_more() -> None:
 
     results = PublishedResults(look)
     for generation, since in ((1, 5), (1, 7), (1, 3), (1, 4), (2, 9)):
-        await results.find("a", generation, since)
+        await results.look(generation, since)
     assert looked == [since - MARGIN_MS for since in (5, 3, 9)]
 
 

@@ -1,23 +1,22 @@
 """What comes in on the triggers topic and is over a limit: a dead letter that names the setting."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from msgspec import Raw
+from routed_batch import routed_batch
 
 from streams import codec, letters, topics
 from streams.blob_store import BlobStore
 from streams.catalog import Catalog, Definition
 from streams.ending import FINISHED_TYPE
-from streams.faust_shell import Batch
 from streams.messages import DeadLetter, Start
 from streams.outbox import Parcel
 from streams.payload import INLINE_LIMIT, as_reference
 from streams.records import Trigger
 from streams.router import Router
 from streams.run import DEFAULT_LIMITS, Limits
-from streams.trigger import IncomingEvent, to_kafka
+from streams.trigger import IncomingEvent
 
 
 class Routing:
@@ -50,16 +49,7 @@ class Routing:
                 (self.starts if isinstance(found, Start) else self.letters).append(found)
 
     async def hear(self, *events: IncomingEvent) -> None:
-        records = []
-        for offset, event in enumerate(events):
-            headers, value = to_kafka(event)
-            records.append(
-                SimpleNamespace(
-                    topic=topics.TRIGGERS, partition=0, offset=offset, key=None, value=value,
-                    headers=headers, timestamp=0,
-                )
-            )  # fmt: skip
-        await self.router.process([Batch(None, 1, records)])
+        await self.router.process([routed_batch(*events)])
 
 
 def push(size: int, name: str = "1") -> IncomingEvent:

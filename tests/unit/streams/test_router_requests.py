@@ -1,15 +1,14 @@
 """Runs that are steps of others: asked for, and called off again, through the router."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 from msgspec import Raw
+from routed_batch import routed_batch
 
 from streams import codec, topics
 from streams.catalog import Catalog, Definition
-from streams.faust_shell import Batch
 from streams.messages import Cancel, Result, RunRequest, Start
 from streams.orchestrator import _called_off, _requested
 from streams.outbox import Parcel
@@ -17,7 +16,7 @@ from streams.records import Parent, RunStatus
 from streams.router import Router
 from streams.run import DEFAULT_LIMITS
 from streams.run_state import RunHead
-from streams.trigger import IncomingEvent, to_kafka
+from streams.trigger import IncomingEvent
 
 CHILD = Definition(
     project="default", name="child", version=4, digest="", published_at=0,
@@ -53,16 +52,7 @@ class Routing:
             self.sent += [codec.messages.decode(value) for _, value, _ in records]
 
     async def hear(self, *events: IncomingEvent) -> list[Any]:
-        records = []
-        for offset, event in enumerate(events):
-            headers, value = to_kafka(event)
-            records.append(
-                SimpleNamespace(
-                    topic=topics.TRIGGERS, partition=0, offset=offset, key=None, value=value,
-                    headers=headers, timestamp=0,
-                )
-            )  # fmt: skip
-        await self.router.process([Batch(None, 1, records)])
+        await self.router.process([routed_batch(*events)])
         return self.sent
 
 
