@@ -107,13 +107,18 @@ def compiled(text: str) -> Expression:
 
 def event_values(trigger: Trigger) -> dict[str, Any]:
     """What an expression sees as `event`: made once an event, for all expressions."""
+    return {**event_fields(trigger), "data": msgspec.json.decode(trigger.data)}
+
+
+def event_fields(trigger: Trigger) -> dict[str, Any]:
+    """What an event is to templates and expressions; its data is the JSON as it travels."""
     return {
         "id": trigger.id,
         "source": trigger.source,
         "type": trigger.type,
         "subject": trigger.subject,
         "time": trigger.time,
-        "data": msgspec.json.decode(trigger.data),
+        "data": trigger.data,
     }
 
 

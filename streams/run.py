@@ -33,6 +33,7 @@ from streams.events import (
     RunResumed,
     RunStarted,
 )
+from streams.expression import event_fields
 from streams.ids import attempt_key, node_key
 from streams.lifecycle import TERMINAL, RunState, evolve
 from streams.messages import (
@@ -235,7 +236,7 @@ def _hear_result(draft: Draft, message: Result) -> str:
         else:
             steps.attempt_failed(draft, state, message.failure, message)
     elif isinstance(message.output, msgspec.Raw):
-        _take_output(draft, state, message, message.output)
+        _take_output(draft, state, message.output, message)
     else:
         failure = Failure(
             kind="invalid_output",
@@ -264,7 +265,9 @@ def _is_worked_on(draft: Draft, state: NodeState) -> bool:
     return plan is not None and (plan.work is not None or plan.spec.workflow is not None)
 
 
-def _take_output(draft: Draft, state: NodeState, message: Result, output: msgspec.Raw) -> None:
+def _take_output(
+    draft: Draft, state: NodeState, output: msgspec.Raw, message: Result | None = None
+) -> None:
     """Big ones go by reference: not every worker can write where payloads are kept."""
     content = bytes(output)
     if as_reference(content) is not None:
@@ -548,8 +551,8 @@ def _resume_node(draft: Draft, state: NodeState) -> None:
 
 
 def _hear_occurrence(draft: Draft, message: Occurrence) -> str:
-    began = draft.trigger
-    if (message.trigger.source, message.trigger.id) == (began.source, began.id):
+    began, trigger = draft.trigger, message.trigger
+    if (trigger.source, trigger.id) == (began.source, began.id):
         return "no_match"  # the event that started the run, delivered again
     matched = False
     for node in draft.plan.waits:
@@ -558,10 +561,10 @@ def _hear_occurrence(draft: Draft, message: Occurrence) -> str:
             continue
         plan = draft.plan.nodes[node]
         wait = plan.spec.wait_for_event
-        if wait is None or not pattern.matches(wait.event, message.trigger.type):
+        if wait is None or not pattern.matches(wait.event, trigger.type):
             continue
-        event = RunScope(draft.head, message.trigger, {}, draft.blob_of).values(["event"], ())
         if plan.match is not None:
+            event = RunScope(draft.head, trigger, {}, draft.blob_of).values(["event"], ())
             try:
                 names = plan.match.variables - {"event"}
                 values = draft.scope.values(names, sorted(plan.ancestors))
@@ -569,8 +572,9 @@ def _hear_occurrence(draft: Draft, message: Occurrence) -> str:
                 continue
             if not plan.match.check({**values, **event}).matched:
                 continue
-        if any(draft.scope.is_output(other, event["event"]) for other in draft.plan.waits):
+        if any(draft.scope.is_output(other, trigger) for other in draft.plan.waits):
             continue  # the same event again: it was taken by an earlier node
         matched = True
-        steps.succeed(draft, state, draft.pack(msgspec.json.encode(event["event"])), None)
+        # Big data stays the reference as which it came: data and all around it may be too much.
+        _take_output(draft, state, msgspec.Raw(msgspec.json.encode(event_fields(trigger))))
     return "" if matched else "no_match"

@@ -5,11 +5,12 @@ reference is passed on as the reference where it is meant as a whole, and fetche
 is, wherever it stands. A node that has ended without an output has the output null.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 import msgspec
 
+from streams.expression import event_fields
 from streams.ids import node_key
 from streams.lifecycle import SETTLED
 from streams.payload import Blobs, as_reference, has_references, reference_in
@@ -75,14 +76,15 @@ class RunScope:
                 return found
         return follow(value, reference, skip, self._opened)
 
-    def is_output(self, node: str, event: Mapping[str, Any]) -> bool:
+    def is_output(self, node: str, event: Trigger) -> bool:
         """Whether the node's output is this event."""
         state = self._nodes.get(node)
         if state is None or not isinstance(state.output, msgspec.Raw):
             return False
         output = self._output(node, state)
-        same = ("id", "source")
-        return isinstance(output, dict) and all(output.get(k) == event[k] for k in same)
+        if not isinstance(output, dict):
+            return False
+        return (output.get("id"), output.get("source")) == (event.id, event.source)
 
     def of_item(self, item: msgspec.Raw, index: int) -> "ItemScope":
         """The same, with `item` and `index`."""
@@ -198,15 +200,7 @@ class RunScope:
         return decoded[""]
 
     def _event(self) -> dict[str, Any]:
-        trigger = self._trigger
-        return {
-            "id": trigger.id,
-            "source": trigger.source,
-            "type": trigger.type,
-            "subject": trigger.subject,
-            "time": trigger.time,
-            "data": self._context(),
-        }
+        return {**event_fields(self._trigger), "data": self._context()}
 
     def _run(self) -> dict[str, Any]:
         head = self._head

@@ -136,6 +136,8 @@ class JudgedRun:
         had_ended = self.ended
         outcome = self.decided(before, message, at)
         self._is_pure(message, at, outcome)
+        # What is over the limit is not kept: the run would never hear of what was to become of it.
+        assert all(len(content) <= self.limits.payload for content in outcome.blobs)
         if outcome.decision is None or outcome.state is None:
             assert outcome == Outcome(None, None, ignored=outcome.ignored)
             assert outcome.ignored

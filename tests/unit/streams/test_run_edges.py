@@ -796,6 +796,36 @@ def test_a_big_event_is_waited_for_by_its_reference() -> None:
     assert [bytes(t.inputs) for t in run.outcomes[-1].tasks] == [b'{"k":1}']
 
 
+@pytest.mark.parametrize("match", [None, "event.data.k == 1"])
+def test_an_event_whose_data_is_just_within_the_limit_ends_the_wait(match: str | None) -> None:
+    """With all around it, it is over it: the data goes on as the reference as which it came."""
+    content = b'{"k":1,"x":"%s"}' % (b"y" * (SMALL.payload - 15))
+    assert len(content) == SMALL.payload - 1
+    run = started(
+        {"id": "a", "waitForEvent": {"event": "go", **({"match": match} if match else {})}},
+        task("b", "a", inputs={"k": "{{ nodes.a.output.data.k }}"}),
+        task("c", "a", inputs={"event": "{{ nodes.a.output }}"}),
+        limits=SMALL._replace(inline=300, decision=1_000),
+    )
+    reference = reference_to(content)
+    run.blobs[reference.digest] = content
+    run.hear(occurs(1, reference.encode()))
+    inputs = {t.node: json.loads(bytes(t.inputs)) for t in run.outcomes[-1].tasks}
+    assert inputs["b"] == {"k": 1}
+    assert inputs["c"]["event"]["data"] == json.loads(reference.encode())
+
+
+def test_an_event_that_no_output_may_be_fails_the_node_that_waits_for_it() -> None:
+    run = started({"id": "a", "waitForEvent": {"event": "go"}}, limits=SMALL)
+    event = Trigger(id="o", source="s", type="go", subject="x" * SMALL.payload)
+    run.hear(Occurrence(project="default", trigger=event))
+    assert run.status is RunStatus.FAILED
+    assert run.outcomes[-1].blobs == ()
+    failure = next(e for e in run.events if isinstance(e, NodeFailed)).failure
+    assert (failure.kind, failure.retryable) == ("output_too_large", False)
+    assert "2,000 may be (COMMANDCENTER_PAYLOAD_LIMIT)" in failure.message
+
+
 def test_an_event_is_held_against_itself_not_the_one_that_began_the_run() -> None:
     """Which is not even looked at: nobody has its payload, and nobody asks for it."""
     gone = Raw(reference_to(b"gone").encode())
