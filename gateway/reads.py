@@ -8,12 +8,13 @@ import msgspec
 from msgspec import Raw
 
 from gateway.recorded_log import RecordedLog
-from gateway.run_costs import ItemsCost
+from gateway.run_costs import ItemsCost, KindCost, RunCost, plain
 from gateway.run_detail import EventRow
 from gateway.run_views import (
     AgentRunView,
     AnswerView,
     ApprovalView,
+    CostView,
     FailureView,
     RunView,
     TriggerView,
@@ -145,6 +146,16 @@ class Reads(RecordedLog, Protocol):
         """What the items of each node cost."""
         ...
 
+    async def run_cost_sums(self, run: str, until: int) -> Sequence[KindCost]:
+        """What all that a run is charged adds up to."""
+        ...
+
+    async def run_costs(
+        self, run: str, until: int, after: tuple[int, int] | None, limit: int
+    ) -> Sequence[RunCost]:
+        """What a run is charged, in the order of its events, after (sequence number, entry)."""
+        ...
+
     async def item_outputs(self, run: str, until: int, nodes: Sequence[str]) -> Sequence[EventRow]:
         """The events that gave the items of these nodes their outputs, in order."""
         ...
@@ -266,6 +277,18 @@ class StoreReads:
         rows = await self._history.item_costs(run, until)
         return [ItemsCost(r["node"], r["currency"], r["kind"], r["amount"]) for r in rows]
 
+    async def run_cost_sums(self, run: str, until: int) -> Sequence[KindCost]:
+        """What all that a run is charged adds up to."""
+        rows = await self._history.run_cost_sums(run, until)
+        return [KindCost(row["currency"], row["kind"], row["amount"]) for row in rows]
+
+    async def run_costs(
+        self, run: str, until: int, after: tuple[int, int] | None, limit: int
+    ) -> Sequence[RunCost]:
+        """What a run is charged, in the order of its events, after (sequence number, entry)."""
+        rows = await self._history.run_costs(run, until, after=after, limit=limit)
+        return [RunCost(row["seq"], row["entry"], _cost(row)) for row in rows]
+
     async def item_outputs(self, run: str, until: int, nodes: Sequence[str]) -> Sequence[EventRow]:
         """The events that gave the items of these nodes their outputs, in order."""
         return [_event(row) for row in await self._history.item_outputs(run, until, nodes)]
@@ -366,6 +389,23 @@ def _agent_run(row: Mapping[str, Any]) -> AgentRunView:
         inputs=_json(row["inputs"]),
         output=_json(row["output"]),
         error=_failure(row, ""),
+    )
+
+
+def _cost(row: Mapping[str, Any]) -> CostView:
+    return CostView(
+        node=row["node"],
+        item=None if row["item"] < 0 else row["item"],
+        attempt=row["attempt"],
+        kind=row["kind"],
+        source=row["source"],
+        model=row["model"] or None,
+        quantity=plain(row["quantity"]),
+        unit=row["unit"],
+        unit_price=plain(row["unit_price"]),
+        amount=plain(row["amount"]),
+        currency=row["currency"],
+        price_version=row["price_version"] or None,
     )
 
 

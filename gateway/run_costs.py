@@ -23,6 +23,22 @@ class ItemsCost(NamedTuple):
     amount: Decimal
 
 
+class KindCost(NamedTuple):
+    """What a run is charged: the exact sum of one currency and kind."""
+
+    currency: str
+    kind: CostKind
+    amount: Decimal
+
+
+class RunCost(NamedTuple):
+    """One thing that a run is charged, where it stands: event, and place among its costs."""
+
+    seq: int
+    entry: int
+    view: CostView
+
+
 class CostSum:
     """Costs being added up, by currency and kind."""
 
@@ -57,27 +73,6 @@ def costs_of(event: Any) -> tuple[Cost, ...]:
     """What an event says that its attempt cost."""
     costs: tuple[Cost, ...] = getattr(event, "costs", ())
     return costs
-
-
-def cost_views(event: Any) -> list[CostView]:
-    """The entries of an event."""
-    return [
-        CostView(
-            node=event.node,
-            item=event.item,
-            attempt=event.attempt,
-            kind=cost.kind,
-            source=cost.source,
-            model=cost.model or None,
-            quantity=plain(cost.quantity),
-            unit=cost.unit,
-            unit_price=plain(cost.unit_price),
-            amount=plain(cost.amount),
-            currency=cost.currency,
-            price_version=cost.price_version or None,
-        )
-        for cost in costs_of(event)
-    ]
 
 
 def plain(number: Decimal) -> str:

@@ -10,17 +10,16 @@ import msgspec
 from aiohttp import web
 
 from gateway.agents_view import AgentsView
-from gateway.paging import place, place_text, position
+from gateway.paging import place, place_text
 from gateway.reads import EventQuery, RunQuery, milliseconds
 from gateway.requests import JSON, MAX_PAGE, answer, choice, page_size
-from gateway.run_costs import CostSum, cost_views, costs_of
-from gateway.run_detail import EventRow, Told, decoded, tell_accepted
+from gateway.run_costs import CostSum, RunCost
+from gateway.run_detail import EventRow, Told, tell_accepted
 from gateway.run_items import page_of_items
 from gateway.run_reading import Item, first_events, tell_run
 from gateway.run_views import (
     AgentRunList,
     CostList,
-    CostView,
     ItemList,
     NodeView,
     RunDetail,
@@ -123,21 +122,27 @@ async def list_costs(request: web.Request) -> web.Response:
     The entries come a page at a time; the totals are of all.
     """
     run = request.match_info["id"]
-    limit, start = page_size(request, MAX_PAGE), position(request)
+    limit = page_size(request, MAX_PAGE)
+    after = place(request, tuple[int, int])
+    if after is not None and not all(0 <= number < _SEQ_LIMIT for number in after):
+        raise CallerError("cursor is not one that a page gave as its next")
     reads = request.app[READS]
     watermark = await reads.watermark()
+    last = await _known_last(request, run)
     total = CostSum()
-    costs: list[CostView] = []
-    await _known_last(request, run)
-    for _, event in decoded(await _recorded(request, run)):
-        total.add(costs_of(event))
-        costs += cost_views(event)
-    end = start + limit
+    costs: Sequence[RunCost] = ()
+    if last is not None:  # both up to one event, so that they agree while more is charged
+        sums, costs = await asyncio.gather(
+            reads.run_cost_sums(run, last.seq), reads.run_costs(run, last.seq, after, limit + 1)
+        )
+        for each in sums:
+            total.count(*each)
+    page = costs[:limit]
     return answer(
         CostList(
             totals=total.totals(),
-            costs=costs[start:end],
-            next=place_text(end) if len(costs) > end else None,
+            costs=[cost.view for cost in page],
+            next=place_text((page[-1].seq, page[-1].entry)) if len(costs) > limit else None,
             watermark=dict(watermark),
         )
     )
@@ -362,16 +367,16 @@ async def _known_last(request: web.Request, run: str) -> EventRow | None:
 
 
 async def _recorded(
-    request: web.Request, run: str, read: Callable[[], Awaitable[Sequence[EventRow]]] | None = None
+    request: web.Request, run: str, read: Callable[[], Awaitable[Sequence[EventRow]]]
 ) -> list[EventRow]:
-    """What `read` gives of the run's events, or all of them.
+    """What `read` gives of the run's events.
 
     A run that is known to exist is waited for until it is recorded.
     """
     app = request.app
     end = app[SERVICES].clock() + RECORDED_WITHIN_S
     while True:
-        rows = await (app[READS].run_events(run) if read is None else read())
+        rows = await read()
         known = app[SERVICES].tail.saw(run) or app[STARTS].get(run) is not None
         if rows or not known or app[SERVICES].clock() >= end:
             return list(rows)

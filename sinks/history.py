@@ -205,6 +205,27 @@ class History:
         """What the items of each node cost: rows of node, currency, kind, amount."""
         return await self._rows_of(run, "item_costs", until_seq=until_seq)
 
+    async def run_cost_sums(self, run: str, until_seq: int) -> list[Row]:
+        """What all that a run is charged adds up to: rows of currency, kind, amount."""
+        return await self._rows_of(run, "run_cost_sums", until_seq=until_seq)
+
+    async def run_costs(
+        self, run: str, until_seq: int, *, after: tuple[int, int] | None = None, limit: int = 1_000
+    ) -> list[Row]:
+        """What a run is charged, in the order of its events.
+
+        `after` is (seq, entry) of the last one seen.
+        """
+        after_seq, after_entry = after or (-1, 0)
+        return await self._rows_of(
+            run,
+            "run_costs_page",
+            until_seq=until_seq,
+            after_seq=after_seq,
+            after_entry=after_entry,
+            limit=limit,
+        )
+
     async def item_outputs(self, run: str, until_seq: int, nodes: Sequence[str]) -> list[Row]:
         """The events that gave the items of these nodes their outputs, in order."""
         return await self._rows_of(run, "item_outputs", until_seq=until_seq, nodes=list(nodes))

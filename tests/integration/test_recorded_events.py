@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from story import BEGIN, Story, order
 
 from gateway.reads import StoreReads, milliseconds
-from gateway.run_detail import tell_all
+from gateway.run_costs import RunCost, costs_of
+from gateway.run_detail import decoded, tell_all
 from gateway.run_items import ItemPage, page_of_items
 from gateway.run_reading import read_run
 from gateway.run_views import AgentRunView
@@ -366,6 +367,34 @@ async def test_attempts_and_events_come_in_pages(store: Store) -> None:
     assert [r.seq for r in await reads.newest_run_events(story.run, None, 1)] == events[-1:]
 
 
+async def test_the_costs_of_a_run_come_in_pages_up_to_any_of_its_events(store: Store) -> None:
+    """Every entry once: a batch that is recorded again is there twice until it is merged."""
+    story = fleet()
+    reads = StoreReads(await recorded(store, story, fleet_of_others()))
+    await store.command("INSERT INTO costs_log SELECT * FROM costs_log")
+    told = [
+        (row.seq, entry, event.node, event.item, cost.amount)
+        for row, event in decoded(await reads.run_events(story.run))
+        for entry, cost in enumerate(costs_of(event))
+    ]
+    assert len(told) == 5
+    for until in (told[0][0], told[2][0], 10**6):
+        due = [each for each in told if each[0] <= until]
+        paged: list[RunCost] = []
+        after = None
+        while page := await reads.run_costs(story.run, until, after, 2):
+            paged += page
+            after = page[-1].seq, page[-1].entry
+        assert [
+            (it.seq, it.entry, it.view.node, it.view.item, Decimal(it.view.amount)) for it in paged
+        ] == due
+        sums = await reads.run_cost_sums(story.run, until)
+        assert sums == [("USD", "compute", sum(each[4] for each in due))]
+    [view] = [it.view for it in await reads.run_costs(story.run, told[0][0], None, 2)]
+    assert (view.kind, view.source, view.model, view.unit) == ("compute", "a", None, "minute")
+    assert (view.quantity, view.unit_price, view.amount) == ("1", "0.1", "0.1")
+
+
 async def test_a_payload_is_found_by_the_event_that_refers_to_it(store: Store) -> None:
     reference = reference_to(b'"' + b"y" * 200 + b'"')
     story = Story({"name": "w", "nodes": [{"id": "n", "agent": "a", "action": "x"}]}).start()
@@ -402,6 +431,12 @@ def shipment() -> Story:
     assert due is not None
     # It is over its time, and what it cost is told later: that leaves its status alone.
     return story.hear(Timer(run=story.run, node="n.4", due=due)).answer("n", item=4, costs=(SPENT,))
+
+
+def fleet_of_others() -> Story:
+    """A run beside it that costs something too."""
+    story = Story({"name": "w", "nodes": [{"id": "n", "agent": "a", "action": "x"}]}).start()
+    return story.answer("n", 1, costs=(SPENT,))
 
 
 def fleet() -> Story:

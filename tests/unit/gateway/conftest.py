@@ -22,9 +22,9 @@ from gateway.reads import (
     LastEvent,
     RunQuery,
 )
-from gateway.run_costs import ItemsCost
+from gateway.run_costs import ItemsCost, KindCost, RunCost, plain
 from gateway.run_detail import EventRow
-from gateway.run_views import AgentRunView, ApprovalView, RunView
+from gateway.run_views import AgentRunView, ApprovalView, CostView, RunView
 from gateway.services import AGENTS, BUDGETS, CATALOG, COSTS, READS, WRITER, Services
 from sinks.costs import CostFilter, CostSums, Dimension
 from streams import codec
@@ -128,6 +128,28 @@ class FakeReads:
                         for c in costs
                     ]
         return found
+
+    async def run_cost_sums(self, run: str, until: int) -> Sequence[KindCost]:
+        every = await self.run_costs(run, until, None, 10**6)
+        return [KindCost(c.view.currency, c.view.kind, Decimal(c.view.amount)) for c in every]  # type: ignore[arg-type]  # it is one
+
+    async def run_costs(
+        self, run: str, until: int, after: tuple[int, int] | None, limit: int
+    ) -> Sequence[RunCost]:
+        self.asked.append(("costs", until, after, limit))
+        found = []
+        for row in self.rows[run]:
+            event = msgspec.json.decode(row.payload)
+            about = {"node": event.get("node"), "item": event.get("item")}
+            for entry, cost in enumerate(event.get("costs", ())):
+                if row.seq <= until and (after is None or (row.seq, entry) > after):
+                    exact = {
+                        n: plain(Decimal(cost[n])) for n in ("quantity", "unitPrice", "amount")
+                    }
+                    more = {"currency": "USD", "attempt": event["attempt"]}
+                    view = msgspec.convert({**more, **about, **cost, **exact}, CostView)
+                    found.append(RunCost(row.seq, entry, view))
+        return found[:limit]
 
     async def item_outputs(self, run: str, until: int, nodes: Sequence[str]) -> Sequence[EventRow]:
         ended = ("node.succeeded", "node.reused")

@@ -83,6 +83,18 @@ async def test_the_totals_of_a_run_are_of_all_pages(gateway: Any) -> None:
     assert [total["amount"] for total in page["totals"]] == ["15"]
 
 
+async def test_a_page_of_a_runs_costs_is_read_without_the_events_of_the_run(gateway: Any) -> None:
+    run = await fill(gateway)
+    page = await (await gateway.client.get(f"/api/runs/{run}/costs?limit=2")).json()
+    gateway.reads.asked.clear()
+    path = f"/api/runs/{run}/costs?limit=2&cursor={page['next']}"
+    assert (await gateway.client.get(path)).status == 200
+    last = gateway.reads.rows[run][-1].seq
+    [charged] = [row.seq for row in gateway.reads.rows[run] if row.type == "node.succeeded"]
+    assert ("costs", last, (charged, 1), 3) in gateway.reads.asked
+    assert ("all", run) not in gateway.reads.asked
+
+
 async def test_sums_of_costs_go_on_where_the_page_before_ended(gateway: Any) -> None:
     gateway.costs.found[("run",)] = CostSums([], [], more=True)
     first = await (await gateway.client.get("/api/costs?groupBy=run&limit=10")).json()

@@ -1,0 +1,7 @@
+-- Asked by GET /api/runs/{id}/costs: what all that a run is charged adds up to, up to a sequence number
+-- of the run.
+SELECT currency, kind, sum(c.amount) AS amount
+FROM costs_log AS c FINAL
+WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))}
+    AND seq <= {until_seq:UInt32}
+GROUP BY currency, kind
