@@ -30,7 +30,7 @@ _ROLES: Final = 50
 
 
 async def list_approvals(request: web.Request) -> web.Response:
-    """What people were asked: what waits first, the newest first; `status` narrows."""
+    """What people were asked: what waits first, the newest first; `status` and `run` narrow."""
     state = request.query.get("status", "")
     if state and state not in STATES:
         raise CallerError(f"status={state!r} is not one of {', '.join(STATES)}")
@@ -42,6 +42,7 @@ async def list_approvals(request: web.Request) -> web.Response:
         ApprovalQuery(
             project=request.query.get("project", ""),
             workflow=request.query.get("workflow", ""),
+            run=request.query.get("run", ""),
             state=state,
             before=place(request, tuple[bool, int, str]),
             limit=limit + 1,

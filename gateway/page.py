@@ -11,6 +11,7 @@ _TYPES: Final = {
     "app.js": "text/javascript",
     "costs.js": "text/javascript",
     "element.js": "text/javascript",
+    "pages.js": "text/javascript",
     "style.css": "text/css",
     "icon.svg": "image/svg+xml",
 }

@@ -38,6 +38,12 @@ def page_of(request: web.Request, found: Sequence[T], key: Callable[[T], Any], k
     return Page(rest[:limit], place_text(key(rest[limit - 1])) if more else None)
 
 
+def page_from(found: Sequence[T], start: int, limit: int) -> Page:
+    """`limit` entries of a list whose places are counted, from a place on."""
+    end = start + limit
+    return Page(found[start:end], place_text(end) if len(found) > end else None)
+
+
 def position(request: web.Request) -> int:
     """The place that the cursor says of a list whose places are counted; 0 where there is none."""
     found: int | None = place(request, int)

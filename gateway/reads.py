@@ -62,6 +62,7 @@ class ApprovalQuery(NamedTuple):
 
     project: str = ""
     workflow: str = ""
+    run: str = ""
     state: str = ""
     before: tuple[bool, int, str] | None = None
     limit: int = 50
@@ -314,7 +315,7 @@ class StoreReads:
 
     async def approvals(self, query: ApprovalQuery) -> Sequence[ApprovalView]:
         """Approvals, those that wait first, the newest first."""
-        wanted = ApprovalFilter(project=query.project, workflow=query.workflow, state=query.state)
+        wanted = ApprovalFilter(query.project, query.workflow, query.run, query.state)
         rows = await self._history.approvals(wanted, limit=query.limit, before=query.before)
         return [_approval(row) for row in rows]
 

@@ -120,7 +120,7 @@ ROUTES: Final = (
         run_views.RunList,
         query=("workflow", "status", "project", *_PAGE, "atLeast"),
     ),
-    Route("GET", "/api/runs/{id}", runs.get_run, run_views.RunDetail),
+    Route("GET", "/api/runs/{id}", runs.get_run, run_views.RunDetail, query=_PAGE),
     Route(
         "GET",
         "/api/runs/{id}/agent-runs",
@@ -182,7 +182,7 @@ ROUTES: Final = (
         "/api/approvals",
         approvals.list_approvals,
         run_views.ApprovalList,
-        query=("status", "workflow", "project", *_PAGE),
+        query=("status", "workflow", "project", "run", *_PAGE),
     ),
     _order(
         "/api/approvals/{id}/decision",

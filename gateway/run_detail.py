@@ -47,6 +47,7 @@ from streams.records import Origin, Parent, RunStatus, Trigger
 from streams.trigger import trace_context
 
 SHOWN_WAITING: Final = 100
+"""Of the approvals that a run waits for, so many are named with it."""
 _CHARGED: Final = "node.charged"
 _events: Final = msgspec.json.Decoder(Event)
 
@@ -121,6 +122,7 @@ def tell_all(
         for row, event in decoded(items.rows):
             nodes.apply(event, row.at)
     started = head.started
+    waiting = tuple(islice(nodes.waiting(), SHOWN_WAITING + 1))
     traceparent = trace_context(last.traceparent)
     finished_at = None
     if RunStatus(last.status) in TERMINAL:
@@ -154,7 +156,8 @@ def tell_all(
             steps=views,
             output=head.output,
             waited_ms=_waited_ms(rows),
-            waiting_for=tuple(islice(nodes.waiting(), SHOWN_WAITING)),
+            waiting_for=waiting[:SHOWN_WAITING],
+            more_waiting=len(waiting) > SHOWN_WAITING,
             pause=head.pause,
             ending=None if finished_at is not None else _left(head.ending, views),
             parent=_parent_view(parent),

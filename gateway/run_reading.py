@@ -108,7 +108,7 @@ async def _items(
     shown: dict[str, list[int]] = {}
     for node, item in asked:
         shown.setdefault(node, []).append(item)
-    left = SHOWN_WAITING
+    left = SHOWN_WAITING + 1  # which says whether there are more
     for node, count in counts.items():
         if count.waiting and left:
             query = ItemQuery(run, node, until, _WAITING, 0, count.total, left)

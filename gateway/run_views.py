@@ -4,6 +4,7 @@ A payload that is too big for the log stands as its reference, `{"$blob": digest
 `GET /api/runs/{id}/payloads/{digest}` gives its content.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -322,18 +323,22 @@ class OriginView(View, frozen=True, kw_only=True):
 
 
 class RunDetail(RunView, frozen=True, kw_only=True):
-    """A run with its nodes, in the order of the definition.
+    """A run with a page of its nodes, in the order of the definition.
 
-    `waitedMs`: so long did nothing go on because people were asked; of `durationMs`, it is no work.
-    `waitingFor` are the ids of approvals that wait (the first 100). `uncompensated` are nodes that
-    could not be undone. `error` and `output` are the run's. `cost` is what it cost so far, by
+    `next` is the cursor of the next page of nodes, null on the last one; the rest is of the run as
+    it stands. `waitedMs`: so long did nothing go on because people were asked; of `durationMs`, it
+    is no work. `waitingFor` are the ids of approvals that wait, the first 100; where there are more
+    (`moreWaiting`), `GET /api/approvals?run=…&status=pending` has all. `uncompensated` are nodes
+    that could not be undone. `error` and `output` are the run's. `cost` is what it cost so far, by
     currency, without the runs that it started.
     """
 
-    steps: list[NodeView]
+    steps: Sequence[NodeView]
+    next: str | None = None
     output: Raw | None = None
     waited_ms: int = 0
     waiting_for: tuple[str, ...] = ()
+    more_waiting: bool = False
     pause: PauseView | None = None
     ending: EndingView | None = None
     parent: ParentView | None = None

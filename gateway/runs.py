@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.agents_view import AgentsView
-from gateway.paging import place, place_text
+from gateway.paging import page_from, place, place_text, position
 from gateway.reads import EventQuery, RunQuery, milliseconds
 from gateway.requests import JSON, MAX_PAGE, answer, choice, page_size
 from gateway.run_costs import CostSum, RunCost
@@ -61,8 +61,12 @@ async def list_workflow_runs(request: web.Request) -> web.Response:
 
 
 async def get_run(request: web.Request) -> web.Response:
-    """A run with its nodes: status, attempts, durations, outputs and errors."""
-    return answer(await detail(request, request.match_info["id"]))
+    """A run with its nodes: status, attempts, durations, outputs and errors.
+
+    The nodes come a page at a time; the rest is of the run as it stands.
+    """
+    limit, start = page_size(request, MAX_PAGE), position(request)
+    return answer(_page_of_steps(await detail(request, request.match_info["id"]), start, limit))
 
 
 async def list_run_events(request: web.Request) -> web.Response:
@@ -240,7 +244,7 @@ async def snapshot(app: web.Application, wanted: Filter) -> Snapshot:
         rows = await first_events(reads, wanted.run)
         if not rows:
             return Snapshot({"run": None}, watermark, {})
-        run = (await _tell(app, rows, watermark)).detail
+        run = _page_of_steps((await _tell(app, rows, watermark)).detail, 0, MAX_PAGE)
         return Snapshot({"run": run}, watermark, {run.id: run.seq + 1})
     runs = await reads.runs(
         RunQuery(
@@ -311,6 +315,11 @@ def event_view(row: EventRow) -> EventView:
         status=RunStatus(row.status),
         event=msgspec.Raw(row.payload),
     )
+
+
+def _page_of_steps(run: RunDetail, start: int, limit: int) -> RunDetail:
+    page = page_from(run.steps, start, limit)
+    return msgspec.structs.replace(run, steps=page.entries, next=page.next)
 
 
 async def _page_of_runs(request: web.Request, workflow: str) -> web.Response:

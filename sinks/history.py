@@ -58,6 +58,7 @@ class ApprovalFilter(NamedTuple):
 
     project: str = ""
     workflow: str = ""
+    run: str = ""
     state: str = ""
 
 

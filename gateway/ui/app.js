@@ -4,6 +4,7 @@
 
 import * as costs from "./costs.js";
 import { h } from "./element.js";
+import { loadPages } from "./pages.js";
 
 const SHOWN = 300;
 const BEHIND = 100;
@@ -17,11 +18,18 @@ const $ = (id) => document.getElementById(id);
 const runs = new Map();
 const behind = new Map(); // run that is being asked for → decisions heard meanwhile
 const EVENT_ROWS = 200;
+const SHOWN_WAITING = 10;
 let detail = null; // the run shown beside the list: {id, run, events}
 let olderCursor = null;
 
 function millis(time) {
   return time === null || time === undefined ? null : typeof time === "number" ? time : Date.parse(time);
+}
+
+/** The run as the store has it, with the steps of so many pages; null where it is not to be had. */
+async function loadRun(id, pages = 1) {
+  const view = await loadPages(`/api/runs/${encodeURIComponent(id)}`, "steps", pages);
+  return view.problem ? null : fromView(view);
 }
 
 /** A run of the REST interface in the page's own form. */
@@ -154,7 +162,7 @@ function drawRow(run) {
   const chips = steps.slice(0, 8).map((node) =>
     h("span", { className: `step ${node.status}`, title: `${node.id}: ${node.status}` },
       h("b", {}, node.id), node.durationMs == null ? "" : ` ${duration(node.durationMs)}`));
-  const count = run.total ? h("span", { className: "soft" }, steps.length > 8 ? `+${steps.length - 8}` : steps.length ? "" : `${run.total} ${run.total === 1 ? "step" : "steps"}`) : null;
+  const count = run.total ? h("span", { className: "soft" }, steps.length > 8 ? `+${steps.length - 8}${run.view?.next ? "…" : ""}` : steps.length ? "" : `${run.total} ${run.total === 1 ? "step" : "steps"}`) : null;
   const row = h("tr", { tabIndex: 0 },
     h("td", {}, badge(run.status), run.paused ? badge("PAUSED") : null),
     h("td", {}, h("span", { className: "name" }, run.workflow), h("span", { className: "soft" }, ` v${run.version}`)),
@@ -227,12 +235,15 @@ function drawDetail() {
     h("p", { className: "soft mono" }, run.id),
     run.error ? h("p", { className: "fault" }, `${run.error.kind}: ${run.error.message}`) : null,
     ...aboutRun(run),
-    ...waitingItems(run).map((id) => approvalForm(id, null)),
+    ...waitingItems(run).slice(0, SHOWN_WAITING).map((id) => approvalForm(id, null)),
+    moreWaiting(run),
     keyed(block("Output", run.view?.output), "output"),
     h("h3", {}, "Trigger"),
     h("p", {}, run.trigger ? `${run.trigger.type} from ${run.trigger.source}` : "…"),
     keyed(block("Data", run.trigger?.data), "data"),
     h("h3", {}, "Steps"), ...nodes,
+    run.view?.next ? h("p", {}, h("span", { className: "soft" }, `${nodes.length} of ${run.total} steps `),
+      h("button", { type: "button", onclick: () => showMoreSteps(detail) }, "More steps")) : null,
     h("h3", {}, `Events (${run.seq + 1})`),
     h("table", { className: "events" }, h("tbody", {}, ...events.slice(-(detail.rows ?? EVENT_ROWS)).reverse().map((event) => h("tr", {},
       h("td", { className: "soft number" }, String(event.seq)), h("td", {}, event.type),
@@ -327,7 +338,14 @@ async function loadItems(shown, node) {
 /** Approvals of items: those that wait and belong to no step that shows them. */
 function waitingItems(run) {
   const shown = new Set([...run.nodes.values()].map((node) => node.approval?.id));
-  return (run.view?.waitingFor ?? []).filter((id) => !shown.has(id) && !TERMINAL.has(run.status)).slice(0, 10);
+  return (run.view?.waitingFor ?? []).filter((id) => !shown.has(id) && !TERMINAL.has(run.status));
+}
+
+function moreWaiting(run) {
+  const hidden = waitingItems(run).length - SHOWN_WAITING;
+  if (hidden <= 0) return null;
+  const how = h("code", {}, `commandcenter approvals list --run ${run.id}`);
+  return h("p", { className: "soft" }, `… and ${run.view.moreWaiting ? "more than " : ""}${hidden} more wait: `, how);
 }
 
 /** The form of an approval; it is kept while the page is drawn anew, with what was typed. */
@@ -497,10 +515,10 @@ async function askFor(id) {
   isAsking = true;
   while (asked.length) {
     const next = asked.shift();
-    const answer = await fetch(`/api/runs/${encodeURIComponent(next)}`).catch(() => null);
+    const run = await loadRun(next);
     const since = behind.get(next) ?? [];
     behind.delete(next);
-    if (answer?.ok) merge(fromView(await answer.json()), since);
+    if (run) merge(run, since);
   }
   isAsking = false;
 }
@@ -548,6 +566,7 @@ function hearDetail(frame) {
     detail.events = [];
     detail.older = null;
     if (frame.run) loadEvents(detail);
+    if (frame.run?.next && detail.pages > 1) refresh(detail);
   }
   if (frame.type === "events") {
     for (const decision of frame.decisions) {
@@ -565,8 +584,7 @@ function refresh(shown) {
   if (shown.refreshing) return;
   shown.refreshing = setTimeout(async () => {
     const asked = performance.now();
-    const answer = await fetch(`/api/runs/${encodeURIComponent(shown.id)}`).catch(() => null);
-    const run = answer?.ok ? fromView(await answer.json()) : null;
+    const run = await loadRun(shown.id, shown.pages);
     shown.refreshing = 0;
     shown.pause = Math.max(300, 5 * (performance.now() - asked)); // a run with many items takes its time
     if (detail !== shown || !run) return;
@@ -574,6 +592,16 @@ function refresh(shown) {
     shown.run = run;
     drawDetail();
   }, shown.pause ?? 300);
+}
+
+/** The steps of one page more. */
+async function showMoreSteps(shown) {
+  shown.pages += 1;
+  const run = await loadRun(shown.id, shown.pages);
+  if (detail !== shown || !run) return;
+  if (run.seq < shown.run.seq) { refresh(shown); return; }
+  shown.run = run;
+  drawDetail();
 }
 
 /** More rows of the table of events, loaded where they are not there yet. */
@@ -629,7 +657,7 @@ function goTo() {
 function show(id) {
   if (detail?.sub) send({ type: "unsubscribe", id: detail.sub });
   const before = detail?.id;
-  detail = id === null ? null : { id, run: null, events: [] };
+  detail = id === null ? null : { id, run: null, events: [], pages: 1 };
   $("detail").hidden = id === null;
   document.querySelector("main").classList.toggle("split", id !== null);
   if (location.hash.slice(1) !== COSTS) history.replaceState(null, "", id === null ? location.pathname : `#${encodeURIComponent(id)}`);

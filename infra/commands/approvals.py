@@ -34,6 +34,7 @@ def list_approvals(
     project: Annotated[
         str | None, typer.Option("--project", metavar="NAME", help="Only of this project.")
     ] = None,
+    run: Annotated[str | None, typer.Option(metavar="RUN", help="Only of this run.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
     url: Url = "",
     as_json: AsJson = False,
@@ -43,7 +44,12 @@ def list_approvals(
     answer = ask(
         url,
         lambda client: client.get(
-            "/api/approvals", status=state, workflow=workflow, project=project, limit=limit
+            "/api/approvals",
+            status=state,
+            workflow=workflow,
+            project=project,
+            run=run,
+            limit=limit,
         ),
     )
     if as_json:

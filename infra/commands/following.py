@@ -86,7 +86,7 @@ def _is_node(event: Mapping[str, Any]) -> bool:
 def row_of(run: Mapping[str, Any]) -> RunRow:
     """A run of a snapshot."""
     error = run.get("error") or {}
-    steps = run.get("steps")
+    steps = None if run.get("next") else run.get("steps")  # of some it is not told how many ended
     ended = None if steps is None else sum(s["status"] in {*ENDED, "SKIPPED"} for s in steps)
     return RunRow(
         id=run["id"],
@@ -155,7 +155,7 @@ async def recorded(client: GatewayClient, run: str) -> dict[str, Any]:
     try:
         async with asyncio.timeout(_RECORDED_WITHIN_S):
             while True:
-                detail: dict[str, Any] = await client.get(path("runs", run))
+                detail: dict[str, Any] = await client.whole(path("runs", run), "steps")
                 if detail["status"] in ENDED:
                     return detail
                 await asyncio.sleep(_LOOK_AGAIN_S)  # the store tells nobody when it has recorded

@@ -161,11 +161,13 @@ async def _the_one(client: "GatewayClient", run: str) -> str:
     """The one approval that a run waits for."""
     from gateway.client import path
 
-    waiting = (await client.get(path("runs", run)))["waitingFor"]
+    detail = await client.get(path("runs", run))
+    waiting = detail["waitingFor"]
     if not waiting:
         raise CallerError(f"run {run} waits for no approval")
     if len(waiting) > 1:
         names = ", ".join(name.partition(":")[2] for name in waiting)
+        names += ", …" if detail.get("moreWaiting") else ""
         raise CallerError(f"run {run} waits for several approvals; say which: {names}")
     return str(waiting[0])
 

@@ -182,7 +182,9 @@ def _approvals(detail: Json) -> Iterator[str]:
     items = [name for name in detail.get("waitingFor", ()) if name not in named]
     if items:
         yield ""
-        yield f"Items wait for approval, {len(items)} of them: see `commandcenter approvals list`"
+        number = f"more than {len(items)}" if detail.get("moreWaiting") else f"{len(items)}"
+        see = f"commandcenter approvals list --run {detail['id']}"
+        yield f"Items wait for approval, {number} of them: see `{see}`"
 
 
 def approval_lines(approval: Json) -> Iterator[str]:

@@ -74,7 +74,7 @@ def show(run: RunId, url: Url = "", as_json: AsJson = False) -> None:
     """One run with its steps."""
     from gateway.client import path
 
-    detail = ask(url, lambda client: client.get(path("runs", run)))
+    detail = ask(url, lambda client: client.whole(path("runs", run), "steps"))
     if as_json:
         output.print_json(detail)
         return

@@ -302,6 +302,9 @@ async def test_approvals_are_told_from_the_events(store: Store) -> None:
     assert len(await history.approvals(ApprovalFilter(state="pending"))) == 1
     assert len(await history.approvals(ApprovalFilter(state="decided", workflow="deploy"))) == 4
     assert await history.approvals(ApprovalFilter(workflow="other")) == []
+    one = await history.approvals(ApprovalFilter(run=rows[0]["run_id"]))
+    assert one == [row for row in rows if row["run_id"] == rows[0]["run_id"]]
+    assert len(one) < len(rows)
 
 
 def _key(rows: list[dict[str, Any]]) -> tuple[bool, int, str] | None:

@@ -188,11 +188,11 @@ def approvals() -> list[ApprovalView]:
 
 async def test_pages_of_approvals(gateway: Any) -> None:
     gateway.reads.approval_views = approvals()
-    response = await gateway.client.get("/api/approvals?status=pending&workflow=order&limit=2")
+    response = await gateway.client.get("/api/approvals?status=pending&run=r1&limit=2")
     page = await response.json()
     assert [each["id"] for each in page["approvals"]] == ["a-0", "a-1"]
     query = gateway.reads.asked[-1]
-    assert (query.state, query.workflow) == ("pending", "order")
+    assert (query.state, query.run) == ("pending", "r1")
     await gateway.client.get("/api/approvals", params={"cursor": page["next"]})
     assert gateway.reads.asked[-1].before == (True, 1_700_000_000_000, "a-1")
 

@@ -1,11 +1,16 @@
-"""The page: all that it refers to is served, and the script finds the elements that it asks for."""
+"""The page: what it refers to is served, scripts find their elements, lists can be seen whole."""
 
+import json
 import re
+import subprocess
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
+from node import NODE
 
-SCRIPTS = ("app.js", "costs.js", "element.js")
+SCRIPTS = ("app.js", "costs.js", "element.js", "pages.js")
 
 
 async def text(gateway: Any, path: str) -> str:
@@ -36,3 +41,66 @@ async def test_the_script_finds_its_elements(gateway: Any) -> None:
     asked = set(re.findall(r'\$\("([^"]+)"\)', await text(gateway, "/ui/app.js")))
     assert asked
     assert asked <= ids
+
+
+PRELUDE = """
+class Element {
+  constructor() { this.children = []; }
+  append(...children) { this.children.push(...children); }
+  replaceChildren(...children) { this.children = children; }
+  get text() { return this.children.map((each) => each.text ?? String(each)).join(" "); }
+  all(tag) {
+    const below = this.children.flatMap((each) => each.all?.(tag) ?? []);
+    return this.tag === tag ? [this, ...below] : below;
+  }
+}
+globalThis.document = { createElement: (tag) => Object.assign(new Element(), { tag }) };
+globalThis.setInterval = () => 0;
+const asked = [];
+let answers = {};
+globalThis.fetch = async (path) => {
+  asked.push(path);
+  const found = answers[path];
+  return { ok: found !== undefined, json: async () => found ?? { detail: `nothing at ${path}` } };
+};
+"""
+"""As much of a browser as the page's modules need that draw nothing when they are loaded."""
+
+
+def in_node(folder: Path, script: str) -> Any:
+    """What the script says, which imports the page's modules from `./`."""
+    for each in files("gateway").joinpath("ui").iterdir():
+        (folder / each.name).write_bytes(each.read_bytes())
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "test.js").write_text(PRELUDE + script)
+    run = [NODE, str(folder / "test.js")]
+    ran = subprocess.run(run, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_so_many_pages_of_a_list_are_one_answer(tmp_path: Path) -> None:
+    said = in_node(
+        tmp_path,
+        """
+        import { loadPages } from "./pages.js";
+        answers = {
+          "/api/x": { of: "first", steps: [1, 2], next: "a=" },
+          "/api/x?cursor=a%3D": { of: "second", steps: [3], next: "b" },
+          "/api/x?cursor=b": { of: "third", steps: [4], next: null },
+        };
+        const found = [];
+        for (const count of [1, 2, 3, 9]) found.push(await loadPages("/api/x", "steps", count));
+        delete answers["/api/x?cursor=b"];
+        found.push(await loadPages("/api/x", "steps", 3), await loadPages("/api/none", "steps", 3));
+        console.log(JSON.stringify(found));
+        """,
+    )
+    assert said == [
+        {"of": "first", "steps": [1, 2], "next": "a="},
+        {"of": "first", "steps": [1, 2, 3], "next": "b"},
+        {"of": "first", "steps": [1, 2, 3, 4], "next": None},
+        {"of": "first", "steps": [1, 2, 3, 4], "next": None},
+        {"problem": "nothing at /api/x?cursor=b"},
+        {"problem": "nothing at /api/none"},
+    ]

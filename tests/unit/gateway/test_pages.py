@@ -9,6 +9,7 @@ from story import Story
 
 from sinks.costs import CostSums
 from streams.cost import Cost
+from streams.records import Failure
 
 WORK = {"agent": "scanner", "action": "scan"}
 
@@ -33,7 +34,8 @@ async def fill(gateway: Any) -> str:
         gateway.serve_agent(f"agent{number}", "act")
         answer = await gateway.client.put(f"/api/budgets/b{number}", json={"amount": "1"})
         assert answer.status == 200
-    story = Story({"name": "w", "nodes": [{"id": "n", **WORK}]}).start()
+    nodes = [{"id": name, **WORK} for name in ("n", "d", "c", "b", "a")]
+    story = Story({"name": "w", "nodes": nodes}).start()
     story.answer("n", 1, costs=tuple(map(spent, range(1, 6))))
     gateway.reads.rows[story.run] = story.rows()
     return story.run
@@ -60,6 +62,7 @@ async def pages(gateway: Any, path: str, entries: str, **query: str) -> list[Any
         ("/api/agents", "agents", 6),
         ("/api/budgets", "budgets", 5),
         ("/api/runs/{run}/costs", "costs", 5),
+        ("/api/runs/{run}", "steps", 5),
     ],
 )
 async def test_the_pages_of_a_list_are_the_list(
@@ -74,6 +77,40 @@ async def test_the_pages_of_a_list_are_the_list(
     for wrong in ("limit=0", "limit=201", "cursor=zzz"):
         more = "&" if "?" in path else "?"
         assert (await gateway.client.get(f"{path}{more}{wrong}")).status == 400
+
+
+async def test_a_run_has_a_page_of_its_steps_and_all_else_on_every_page(gateway: Any) -> None:
+    nodes = [{"id": f"n{number}", **WORK} for number in range(201)]
+    story = Story({"name": "w", "nodes": nodes}).start()
+    gateway.reads.rows[story.run] = story.rows()
+    path = f"/api/runs/{story.run}"
+    first = await (await gateway.client.get(path)).json()
+    assert [step["id"] for step in first["steps"]] == [f"n{number}" for number in range(200)]
+    last = await (await gateway.client.get(path, params={"cursor": first["next"]})).json()
+    assert ([step["id"] for step in last["steps"]], last["next"]) == (["n200"], None)
+    apart = {"steps": 0, "next": 0}
+    assert last | apart == first | apart
+    async with gateway.client.ws_connect("/api/stream") as socket:
+        await socket.send_json({"type": "subscribe", "id": 1, "filter": {"run": story.run}})
+        shown = (await socket.receive_json())["run"]
+    assert (shown["steps"], shown["next"]) == (first["steps"], first["next"])
+
+
+@pytest.mark.parametrize("items", [101, 600])
+async def test_a_run_that_waits_for_many_names_the_first_and_says_so(
+    gateway: Any, items: int
+) -> None:
+    """Read by all of its events, or by those that are needed."""
+    node = {"id": "n", **WORK, "forEach": list(range(items)), "maxParallel": 1_000}
+    story = Story({"name": "w", "nodes": [node]}).start()
+    asks = Failure(kind="approval_required", message="may I?")
+    for more, item in ((False, range(100)), (True, (100,))):
+        for each in item:
+            story.answer("n", item=each, failure=asks)
+        gateway.reads.rows[story.run] = story.rows()
+        run = await (await gateway.client.get(f"/api/runs/{story.run}")).json()
+        assert run["waitingFor"] == [f"{story.run}:n.{number}" for number in range(100)]
+        assert run["moreWaiting"] is more
 
 
 async def test_the_totals_of_a_run_are_of_all_pages(gateway: Any) -> None:

@@ -109,6 +109,27 @@ async def test_a_result_and_the_time_for_approval_are_told(
     assert 'Output    {"got": 5}' in out
 
 
+async def test_a_run_is_shown_with_the_steps_of_all_pages(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [{"id": name, **WORK, "approvalRequired": True} for name in "abc"]
+    detail = told(Story({"name": "w", "nodes": nodes}).start())
+    more = {"waitingFor": [f"{detail['id']}:{name}" for name in "abcde"], "moreWaiting": True}
+    pages = {
+        None: {**detail, **more, "steps": detail["steps"][:2], "next": "x"},
+        "x": {**detail, **more, "steps": detail["steps"][2:], "next": None},
+    }
+    gateway.says(f"/api/runs/{detail['id']}", lambda query: pages[query.get("cursor")])
+    assert await commandcenter("runs", "show", detail["id"]) == 0
+    out = capsys.readouterr().out
+    assert [line[:2] for line in out.splitlines() if "scanner scan" in line] == [
+        "a\t",
+        "b\t",
+        "c\t",
+    ]
+    assert f"more than 2 of them: see `commandcenter approvals list --run {detail['id']}`" in out
+
+
 async def test_items_are_listed_over_several_pages(
     gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,7 +245,7 @@ async def test_a_repetition_is_waited_for(
 ) -> None:
     new = REPEATED["workflowRunId"]
     gateway.says(f"/api/runs/r1/{command[0]}", REPEATED, 202)
-    gateway.says(f"/api/runs/{new}", {"id": new, "status": status})
+    gateway.says(f"/api/runs/{new}", {"id": new, "status": status, "steps": []})
 
     async def tell(socket: Socket, _: Any) -> None:
         await socket.send_json({"type": "snapshot", "id": 0, "run": None, "cursor": "a"})
@@ -236,7 +257,7 @@ async def test_a_repetition_is_waited_for(
     assert await commandcenter("runs", *command, "--wait", "--timeout", "20", "--json") == code
     assert gateway.subscribed[0]["filter"] == {"run": new}
     said = capsys.readouterr()
-    assert json.loads(said.out) == {"runs": [{"id": new, "status": status}]}
+    assert json.loads(said.out) == {"runs": [{"id": new, "status": status, "steps": []}]}
     assert f"Run {new} repeats run" in said.err
 
 
@@ -302,11 +323,11 @@ async def test_approvals_are_listed(
     story = lead(order(), "ann", notes="fine")
     [approval] = [s["approval"] for s in told(story)["steps"] if s["approval"]]
     gateway.says("/api/approvals", {"approvals": [approval], "next": None})
-    assert await commandcenter("approvals", "list", "--workflow", "order") == 0
+    assert await commandcenter("approvals", "list", "--run", story.run) == 0
     row = capsys.readouterr().out.splitlines()[1].split("\t")
     assert row[:6] == [story.run, "book", "order", "PENDING", "lead", "1 of 2"]
     assert row[7:] == ["ann yes: fine", '{"to": "Rome"}']
-    assert gateway.asked[-1][1] == {"status": "pending", "workflow": "order", "limit": "20"}
+    assert gateway.asked[-1][1] == {"status": "pending", "run": story.run, "limit": "20"}
     assert await commandcenter("approvals", "list", "--status", "all", "--json") == 0
     assert gateway.asked[-1][1] == {"limit": "20"}
 
