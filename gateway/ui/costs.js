@@ -2,6 +2,7 @@
 // opened and every half minute while it is shown. Amounts come as exact texts; here they are rounded.
 
 import { h } from "./element.js";
+import { load, loadPages } from "./pages.js";
 
 const AGAIN_MS = 30_000;
 const DAY_MS = 86_400_000;
@@ -11,11 +12,13 @@ let timer = 0;
 /** Show the costs in the element, until `stop`. */
 export function start(section) {
   stop();
+  let pages = 1; // of budgets
+  const showMore = () => { pages += 1; draw(); };
   const draw = async () => {
-    const [byWorkflow, byTag, budgets] = await Promise.all(
-      ["/api/costs?groupBy=workflow&limit=50", "/api/costs?groupBy=tag&limit=50", "/api/budgets"].map(load));
+    const [byWorkflow, byTag, budgets] = await Promise.all([
+      load("/api/costs?groupBy=workflow&limit=50"), load("/api/costs?groupBy=tag&limit=50"), loadPages("/api/budgets", "budgets", pages)]);
     const problem = [byWorkflow, byTag, budgets].find((answer) => answer.problem);
-    section.replaceChildren(...(problem ? [h("p", { className: "fault" }, problem.problem)] : page(byWorkflow, byTag, budgets)));
+    section.replaceChildren(...(problem ? [h("p", { className: "fault" }, problem.problem)] : page(byWorkflow, byTag, budgets, showMore)));
   };
   draw();
   timer = setInterval(draw, AGAIN_MS);
@@ -26,14 +29,7 @@ export function stop() {
   clearInterval(timer);
 }
 
-async function load(path) {
-  const answer = await fetch(path).catch(() => null);
-  if (answer === null) return { problem: "The gateway does not answer." };
-  const body = await answer.json();
-  return answer.ok ? body : { problem: body.detail ?? body.title };
-}
-
-function page(byWorkflow, byTag, { budgets }) {
+function page(byWorkflow, byTag, { budgets, next }, showMore) {
   const month = new Date(byWorkflow.from).toLocaleString(undefined, { month: "long", year: "numeric", timeZone: "UTC" });
   if (!byWorkflow.totals.length && !budgets.length) {
     return [h("h2", {}, month), h("p", { className: "soft" }, "Nothing has cost anything this month.")];
@@ -43,6 +39,7 @@ function page(byWorkflow, byTag, { budgets }) {
     h("div", { className: "totals" }, ...byWorkflow.totals.map((total) => grandTotal(total, byWorkflow.from))),
     h("h3", {}, "Budgets"),
     budgets.length ? budgetTable(budgets) : h("p", { className: "soft" }, "None yet: ", h("code", {}, "commandcenter costs budget set NAME AMOUNT --workflow WORKFLOW")),
+    ...(next ? [h("p", {}, h("button", { type: "button", onclick: showMore }, "More budgets"))] : []),
     h("h3", {}, "By workflow"), groupTable("Workflow", byWorkflow),
     ...(byTag.groups.some((group) => group.key.tag) ? [
       h("h3", {}, "By tag"), groupTable("Tag", byTag),

@@ -104,3 +104,37 @@ def test_so_many_pages_of_a_list_are_one_answer(tmp_path: Path) -> None:
         {"problem": "nothing at /api/x?cursor=b"},
         {"problem": "nothing at /api/none"},
     ]
+
+
+def test_all_budgets_can_be_seen(tmp_path: Path) -> None:
+    """A page of them; the next one where it is asked for, until there is none."""
+    said = in_node(
+        tmp_path,
+        """
+        import { start } from "./costs.js";
+        const sums = { from: "2026-11-01T00:00:00Z", totals: [], groups: [], more: false };
+        const budget = (name) => ({ name, project: "p", state: "OK", usedPercent: "1",
+          monthToDate: "1", amount: "2", forecast: "1", currency: "USD" });
+        answers = {
+          "/api/costs?groupBy=workflow&limit=50": sums,
+          "/api/costs?groupBy=tag&limit=50": sums,
+          "/api/budgets": { budgets: [budget("first")], next: "a" },
+          "/api/budgets?cursor=a": { budgets: [budget("second")], next: null },
+        };
+        const section = document.createElement("section");
+        let drawn;
+        section.replaceChildren = (...children) => { section.children = children; drawn(); };
+        const drawing = () => new Promise((done) => { drawn = done; });
+        const found = [];
+        let next = drawing();
+        start(section);
+        for (let more = true; more; next = drawing(), more.onclick?.()) {
+          await next;
+          found.push(["first", "second"].filter((name) => section.text.includes(name)));
+          more = section.all("button").find((each) => each.text === "More budgets");
+          if (!more) break;
+        }
+        console.log(JSON.stringify(found));
+        """,
+    )
+    assert said == [["first"], ["first", "second"]]
