@@ -28,6 +28,7 @@ from streams.findings import Finding, Findings, Place
 from streams.ledger import PartitionAudit
 from streams.messages import DeadLetter
 from streams.outbox import partition_of
+from streams.run import DEFAULT_LIMITS, Limits
 from streams.trigger_ledger import TriggerAudit, WorkflowHistory
 
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Sequence[Mapping[str, Any]]]]
@@ -83,6 +84,7 @@ async def verify(
     since: int = 0,
     settled: bool = False,
     within: float = 0.0,
+    limits: Limits = DEFAULT_LIMITS,
     group: str = "commandcenter",
     say: Say = lambda _what, _done, _total: None,
 ) -> Verdict:
@@ -95,6 +97,7 @@ async def verify(
         settled: All work must be done: whatever is open is a difference.
         within: Where `settled`, seconds to wait for what is open to be done. All is read once more
             after that: what was open while it was read before may be done by then.
+        limits: What an event may have, as the workers have it.
         group: The workers' consumer group.
         say: Told of the progress.
 
@@ -104,7 +107,7 @@ async def verify(
     until = time.monotonic() + within
     while True:
         began = time.monotonic()
-        verdict = await _verify(bootstrap, ask, since, settled, group, say)
+        verdict = await _verify(bootstrap, ask, since, settled, limits, group, say)
         if not (settled and verdict.open_counts) or began >= until:
             return _settled(verdict) if settled else verdict
         await asyncio.sleep(_AGAIN_S)
@@ -121,7 +124,13 @@ def _settled(verdict: Verdict) -> Verdict:
 
 
 async def _verify(
-    bootstrap: str, ask: Ask | None, since: int, settled: bool, group: str, say: Say
+    bootstrap: str,
+    ask: Ask | None,
+    since: int,
+    settled: bool,
+    limits: Limits,
+    group: str,
+    say: Say,
 ) -> Verdict:
     findings = Findings()
     counts: Counter[str] = Counter()
@@ -134,7 +143,7 @@ async def _verify(
             async for record in log.read(topics.WORKFLOWS, whole=True):
                 history.take(record)
             count = len(partitions)
-            triggers = TriggerAudit(history, findings, lambda run: partition_of(run, count))
+            triggers = TriggerAudit(history, findings, lambda run: partition_of(run, count), limits)
             for partition in log.partitions(topics.TRIGGERS):
                 routed_to = routed.get(TopicPartition(topics.TRIGGERS, partition), 0)
                 async for record in log.read(topics.TRIGGERS, partition):

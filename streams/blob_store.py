@@ -14,8 +14,8 @@ from uuid import uuid4
 import structlog
 from msgspec import Raw
 
-from streams.errors import CommandCenterError, OperatorError, TooLargeError
-from streams.payload import INLINE_LIMIT, Reference, reference_to
+from streams.errors import CommandCenterError, OperatorError
+from streams.payload import INLINE_LIMIT, Reference, check_payload, reference_to
 
 _log = structlog.get_logger(__name__)
 
@@ -67,10 +67,7 @@ class BlobStore:
 
     def check(self, size: int) -> None:
         """Raise `TooLargeError` where content of so many bytes would not be taken."""
-        if size > self.limit:
-            raise TooLargeError(
-                f"a payload of {size:,} bytes; {self.limit:,} may be (COMMANDCENTER_PAYLOAD_LIMIT)"
-            )
+        check_payload(size, self.limit)
 
     async def get(self, project: str, reference: Reference) -> bytes:
         """The content.

@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from streams.errors import TooLargeError
+
 INLINE_LIMIT: Final = 64 * 1024
 """Bytes of JSON that travel on the log itself."""
 
@@ -30,6 +32,14 @@ class Reference(NamedTuple):
     def encode(self) -> bytes:
         """As it stands in a payload."""
         return b'{"$blob":"%s","size":%d}' % (self.digest.encode(), self.size)
+
+
+def check_payload(size: int, limit: int) -> None:
+    """Raise `TooLargeError` where a payload has more bytes than may be."""
+    if size > limit:
+        raise TooLargeError(
+            f"a payload of {size:,} bytes; {limit:,} may be (COMMANDCENTER_PAYLOAD_LIMIT)"
+        )
 
 
 class MissingBlobError(Exception):

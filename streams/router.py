@@ -118,6 +118,8 @@ class Router:
         if event.trigger.type == CALLED_OFF_TYPE:
             made.cancels.append(_cancel(event))
             return "called_off"
+        if len(event.trigger.data) > INLINE_LIMIT:  # also where nobody wants it: some may yet
+            self._blobs.check(len(event.trigger.data))
         matches = [
             match
             for match in self._catalog.matching(event.project, event.trigger.type)
@@ -160,7 +162,6 @@ class Router:
         data = bytes(event.trigger.data)
         if len(data) <= INLINE_LIMIT:
             return event.trigger
-        self._blobs.check(len(data))
         if (event.project, data) not in big:
             big.append((event.project, data))
         return msgspec.structs.replace(event.trigger, data=msgspec.Raw(reference_to(data).encode()))

@@ -14,15 +14,22 @@ import msgspec
 
 from streams import codec, pattern
 from streams.catalog import Published, Retirement
+from streams.draft import Limits
 from streams.ending import FINISHED_TYPE
-from streams.errors import CommandCenterError, DefinitionError, UnreadableRecordError
+from streams.errors import (
+    CommandCenterError,
+    DefinitionError,
+    TooLargeError,
+    UnreadableRecordError,
+)
 from streams.findings import Findings, LogRecord, Place
 from streams.ids import run_id
 from streams.ledger import Expected, TellsEnd
 from streams.messages import RunRequest
+from streams.payload import INLINE_LIMIT, check_payload
 from streams.records import Trigger
-from streams.routing import CALLED_OFF_TYPE, REQUESTED_TYPE, judge
-from streams.trigger import IncomingEvent, from_kafka
+from streams.routing import CALLED_OFF_TYPE, OWN_TYPES, REQUESTED_TYPE, judge
+from streams.trigger import IncomingEvent, check_size, from_kafka
 
 _SKEW_MS: Final = 1_000
 """How far the clocks of those who publish workflows and those who send events may be apart."""
@@ -102,16 +109,22 @@ def _starts(published: Published | None, event: IncomingEvent) -> bool:
 class TriggerAudit:
     """Takes every record of the triggers topic; `expected` says what must be in the inbox.
 
-    A record that was over a limit has a dead letter, which excuses the runs that it did not start.
+    A record that is over a limit has a dead letter, wanted or not; which excuses the runs that it
+    did not start. One that has started its runs came when the limit was another.
 
     Args:
         history: Complete.
         findings: Takes what is found.
         partition_of: The partition of a run's inbox.
+        limits: What an event may have, as the workers have it.
     """
 
     def __init__(
-        self, history: WorkflowHistory, findings: Findings, partition_of: Callable[[str], int]
+        self,
+        history: WorkflowHistory,
+        findings: Findings,
+        partition_of: Callable[[str], int],
+        limits: Limits,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.expected: dict[int, dict[str, Expected]] = defaultdict(dict)
@@ -120,6 +133,7 @@ class TriggerAudit:
         self._history = history
         self._findings = findings
         self._partition_of = partition_of
+        self._limits = limits
 
     def take(self, record: LogRecord, routed_to: int) -> None:
         """The next record; what stands at `routed_to` or behind may still be routed."""
@@ -146,6 +160,21 @@ class TriggerAudit:
             run = run_id(event.project, name, trigger.source, trigger.id)
             partition = self.expected[self._partition_of(run)]
             partition.setdefault(run, Expected(place, name, late))
+        over = "" if names else self._over_a_limit(len(record.value or b""), event.trigger)
+        if over:
+            text = f"is over a limit and has no dead letter: {over}"
+            self._findings.unless_letter(place, "trigger.noLetter", place, text, late=late)
+
+    def _over_a_limit(self, size: int, trigger: Trigger) -> str:
+        """The limit that the router would have held against the event; '' where there is none."""
+        data, limits = len(trigger.data), self._limits
+        try:
+            check_size(size, limits.trigger)
+            if data > INLINE_LIMIT and not trigger.type.startswith(OWN_TYPES):
+                check_payload(data, limits.payload)
+        except TooLargeError as error:
+            return str(error)
+        return ""
 
     def _take_end(self, trigger: Trigger, place: Place) -> None:
         """The end of a run is told: the run has to have ended so."""

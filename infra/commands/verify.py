@@ -57,10 +57,14 @@ async def _verify(
 ) -> "Verdict":
     from infra.commands.processes import bootstrap_of
     from infra.verification import verify as audit
+    from streams.run import Limits
 
     bootstrap = bootstrap_of(chosen)
+    limits = Limits(payload=chosen.payload_limit, trigger=chosen.trigger_limit)
     async with _store(chosen, url) as ask:
-        return await audit(bootstrap, ask, since=since, settled=settled, within=within, say=say)
+        return await audit(
+            bootstrap, ask, since=since, settled=settled, within=within, limits=limits, say=say
+        )
 
 
 @asynccontextmanager

@@ -30,6 +30,8 @@ SPEC: dict[str, Any] = {
     ],
 }
 PLAN = parse(SPEC)
+WANTED = b'{"branch": "main"}'
+"""What its trigger lets through."""
 NO = Failure(kind="agent_error", message="boom", retryable=False)
 
 
@@ -121,7 +123,7 @@ class SmallLog:
         self.append(topics.WORKFLOWS, codec.encode(record))
         self.at += 10_000
 
-    def trigger(self, name: str, data: bytes = b'{"branch": "main"}') -> Trigger:
+    def trigger(self, name: str, data: bytes = WANTED) -> Trigger:
         trigger = Trigger(id=name, source="/test", type="repo.push", data=Raw(data))
         headers, value = to_kafka(IncomingEvent(trigger))
         self.append(topics.TRIGGERS, value, None, tuple(headers))
@@ -147,14 +149,14 @@ class SmallLog:
         self.at += 10
         return outcome.decision
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, data: bytes = WANTED) -> None:
         self.hear(
             Start(
                 run=run_of(name),
                 project="default",
                 workflow="review",
                 version=1,
-                trigger=self.trigger(name),
+                trigger=self.trigger(name, data),
             )
         )
 

@@ -14,6 +14,7 @@ from streams.findings import Findings, Place
 from streams.ledger import PartitionAudit
 from streams.messages import Start
 from streams.records import Trigger
+from streams.run import DEFAULT_LIMITS, Limits
 from streams.run_store import REMEMBERED_MS
 from streams.state_log import StateLog
 from streams.trigger import IncomingEvent, to_kafka
@@ -21,13 +22,18 @@ from streams.trigger_ledger import TriggerAudit, WorkflowHistory
 
 
 def audit(
-    log: SmallLog, *letters: Place, routed_to: int = 1_000, recorded_to: int = 1_000, **window: Any
+    log: SmallLog,
+    *letters: Place,
+    routed_to: int = 1_000,
+    recorded_to: int = 1_000,
+    limits: Limits = DEFAULT_LIMITS,
+    **window: Any,
 ) -> Findings:
     findings = Findings()
     history = WorkflowHistory()
     for record in log.workflows:
         history.take(record)
-    triggers = TriggerAudit(history, findings, lambda _run: 0)
+    triggers = TriggerAudit(history, findings, lambda _run: 0, limits)
     for record in log.triggers:
         triggers.take(record, routed_to)
     partition = PartitionAudit(
@@ -109,6 +115,10 @@ def bad_trigger(log: SmallLog) -> None:
 
 def large_trigger(log: SmallLog) -> None:
     log.trigger("large", b'{"branch":"main","x":"' + b"x" * 2_000_000 + b'"}')
+
+
+def large_and_unwanted(log: SmallLog) -> None:
+    log.trigger("large", b'{"branch":"other","x":"' + b"x" * 2_000_000 + b'"}')
 
 
 def tell_end(log: SmallLog, run: str, status: str) -> None:
@@ -237,6 +247,7 @@ def all_events_are_lost(log: SmallLog) -> None:
         (nobody_started, {"run.noStart"}),
         (bad_trigger, {"trigger.noLetter"}),
         (large_trigger, {"trigger.noRun"}),
+        (large_and_unwanted, {"trigger.noLetter"}),
         (an_end_that_was_not, {"trigger.forged"}),
         (an_end_of_no_run, {"trigger.forged"}),
         (two_ends_are_told, {"trigger.forged"}),
@@ -281,6 +292,7 @@ def test_a_dead_letter_accounts_for_a_record(log: SmallLog) -> None:
     for damage, topic in (
         (bad_trigger, topics.TRIGGERS),
         (large_trigger, topics.TRIGGERS),
+        (large_and_unwanted, topics.TRIGGERS),
         (bad_message, topics.INBOX),
         (bad_event, topics.EVENTS),
     ):
@@ -291,6 +303,18 @@ def test_a_dead_letter_accounts_for_a_record(log: SmallLog) -> None:
         "trigger.noLetter", "trigger.noRun", "inbox.noLetter", "event.noLetter",
     }  # fmt: skip
     assert audit(log, *letters).differences == []
+
+
+def test_what_is_over_a_limit_is_judged_by_the_settings(log: SmallLog) -> None:
+    """Wanted or not. What has started its run was not over it when it came."""
+    large_and_unwanted(log)
+    log.start("wanted", b'{"branch":"main","x":"%s"}' % (b"x" * 2_000_000))
+    assert audit(log, limits=Limits(trigger=4_000_000)).differences == []
+    assert checks(audit(log, limits=Limits(trigger=1_000_000))) == {"trigger.noLetter"}
+    found = audit(log, limits=Limits(trigger=4_000_000, payload=1_999_999))
+    [one] = found.differences
+    assert one.subject == str(Place(topics.TRIGGERS, 0, 4))
+    assert "1,999,999 may be (COMMANDCENTER_PAYLOAD_LIMIT)" in one.text
 
 
 def test_what_nobody_has_read_yet_is_open(log: SmallLog) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 from routed_batch import routed_batch
 
 from streams import codec, letters, topics
@@ -88,6 +89,18 @@ async def test_data_that_no_payload_may_be_is_a_dead_letter_and_stops_nobody(
     assert letter.reason == (
         "a payload of 65,538 bytes; 65,537 may be (COMMANDCENTER_PAYLOAD_LIMIT)"
     )
+
+
+async def test_what_nobody_wants_is_over_the_limits_all_the_same(tmp_path: Path) -> None:
+    def unwanted(size: int) -> IncomingEvent:
+        event = push(size)
+        return event._replace(trigger=replace(event.trigger, type="nobody.wants"))
+
+    routing = Routing(tmp_path, Limits(trigger=100_000), kept=INLINE_LIMIT + 1)
+    await routing.hear(*map(unwanted, (INLINE_LIMIT + 1, INLINE_LIMIT + 2, 100_001)))
+    named = [letter.reason.partition("(")[2].partition(")")[0] for letter in routing.letters]
+    assert named == ["COMMANDCENTER_PAYLOAD_LIMIT", "COMMANDCENTER_TRIGGER_LIMIT"]
+    assert routing.starts == []
 
 
 async def test_runs_lead_to_runs_as_often_as_the_setting_says(tmp_path: Path) -> None:
