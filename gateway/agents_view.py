@@ -9,7 +9,7 @@ Rules:
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
@@ -155,6 +155,14 @@ class AgentsView:
                 faults = input_problems(agent, action, inputs, schema)
                 found += [Problem((*path, *fault.path), fault.message) for fault in faults]
         return found
+
+    def refused(self, agent: str, action: str, inputs: Mapping[str, Any]) -> list[Problem]:
+        """Why the action cannot take these inputs; empty where it may, or is not known."""
+        record = self._agents.get(agent)
+        schema = None if record is None else (_actions(record) or {}).get(action)
+        if not isinstance(schema, dict):
+            return []
+        return list(input_problems(agent, action, inputs, schema))
 
     def _known(self) -> str:
         return ", ".join(sorted(self._agents)) or "none; is a worker running?"

@@ -1,8 +1,9 @@
-"""Whether inputs that a workflow gives can be right, by the JSON Schema of the action.
+"""Whether inputs that a workflow or a person gives can be right, by the action's JSON Schema.
 
 Rules:
 - Constant values are held against the schema. What a template makes is known only when the run
-  does, so a fault that may be one of a template is none here.
+  does, and what a reference names only where it is fetched, so a fault that may be one of such is
+  none here.
 - The schema comes from an agent. One that means nothing, or refers to elsewhere, is passed over:
   nothing is fetched.
 """
@@ -16,6 +17,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from streams.errors import Problem
+from streams.payload import reference_in
 
 Schema = Mapping[str, Any]
 
@@ -29,7 +31,7 @@ _TEXT_LIMIT: Final = 200
 def input_problems(
     agent: str, action: str, inputs: Mapping[str, Any], schema: Schema
 ) -> Iterator[Problem]:
-    """The faults of inputs as they stand in a definition; paths begin with `inputs`."""
+    """The faults of inputs as they are given; paths begin with `inputs`."""
     try:
         Draft202012Validator.check_schema(schema)
         # A registry of our own: that of the library fetches what it does not know.
@@ -43,17 +45,20 @@ def input_problems(
 
 
 def _is_certain(error: ValidationError) -> bool:
-    if not _has_template(error.instance):
+    if not _is_open(error.instance):
         return True
+    if reference_in(error.instance) is not None:
+        return False
     return error.validator in _BY_KEYS_ALONE and not _DEPENDS_ON_VALUES & set(error.schema_path)
 
 
-def _has_template(value: Any) -> bool:
+def _is_open(value: Any) -> bool:
+    """Whether the value, or a part of it, is known only later."""
     if isinstance(value, str):
         return "{{" in value
     if isinstance(value, Mapping):
-        return any(map(_has_template, value.values()))
-    return isinstance(value, list) and any(map(_has_template, value))
+        return reference_in(value) is not None or any(map(_is_open, value.values()))
+    return isinstance(value, list) and any(map(_is_open, value))
 
 
 def _text(error: ValidationError) -> str:
