@@ -1,4 +1,4 @@
-"""Whether inputs that a workflow or a person gives can be right, by the action's JSON Schema.
+"""Whether a workflow can use an action as it does: by the JSON Schema of its inputs, and its risk.
 
 Rules:
 - Constant values are held against the schema. What a template makes is known only when the run
@@ -6,10 +6,11 @@ Rules:
   none here.
 - The schema comes from an agent. One that means nothing, or refers to elsewhere, is passed over:
   nothing is fetched.
+- Nobody is asked whether to undo something, so what people have to agree to undoes nothing.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
@@ -21,11 +22,44 @@ from streams.payload import reference_in
 
 Schema = Mapping[str, Any]
 
+
+class KnownAction(NamedTuple):
+    """What is known of an action: its inputs, if it says so, and whether it is risky."""
+
+    inputs: Schema | None = None
+    asks_first: bool = False
+    """People have to agree before it is done."""
+
+
+def known_actions(described: Iterable[Mapping[str, Any]]) -> dict[str, KnownAction]:
+    """The actions of an agent's descriptor, by name."""
+    return {
+        each["name"]: KnownAction(
+            schema if isinstance(schema := each.get("inputSchema"), dict) else None,
+            each.get("risk") == "APPROVAL_REQUIRED",
+        )
+        for each in described
+    }
+
+
 _BY_KEYS_ALONE: Final = frozenset({"required", "additionalProperties"})
 """What these say of an object is true whatever its values are."""
 
 _DEPENDS_ON_VALUES: Final = frozenset({"if", "then", "else", "dependentSchemas"})
 _TEXT_LIMIT: Final = 200
+
+
+def use_problems(
+    agent: str, action: str, inputs: Mapping[str, Any], known: KnownAction, *, undoes: bool
+) -> Iterator[Problem]:
+    """The faults of a node that uses the action, or of what `undoes` a node by it."""
+    if undoes and known.asks_first:
+        text = (
+            f"{action!r} of {agent!r} is done only where people agree, and nobody is asked whether"
+            " to undo: name an action without that risk"
+        )
+        yield Problem(("action",), text)
+    yield from input_problems(agent, action, inputs, known.inputs or {})
 
 
 def input_problems(
