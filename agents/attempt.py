@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agents.context import Context
-from agents.reporter import Reporter, Say
+from agents.reporter import Reporter, Say, UntilTold
 from agents.signals import Signals
 from streams.messages import Task, TaskCancellation
 
@@ -21,6 +21,7 @@ class Attempt:
     Args:
         task: what is to be done.
         say: takes its progress records.
+        until_told: waits until they are on the log.
         worker: the name of this worker, for these records.
         grace: seconds that an async action has to clean up in, once it is cancelled.
         clock_ns: nanoseconds; any origin will do.
@@ -34,6 +35,7 @@ class Attempt:
         "_hard",
         "_reporter",
         "_say",
+        "_until_told",
         "_work",
         "_worker",
         "context",
@@ -43,7 +45,13 @@ class Attempt:
     )
 
     def __init__(
-        self, task: Task, say: Say, worker: str, grace: float, clock_ns: Callable[[], int]
+        self,
+        task: Task,
+        say: Say,
+        until_told: UntilTold,
+        worker: str,
+        grace: float,
+        clock_ns: Callable[[], int],
     ) -> None:
         self.task = task
         self.executed_by: asyncio.Task[None] | None = None
@@ -55,6 +63,7 @@ class Attempt:
         self.context: Context | None = None
         """What the action was given, where it takes one."""
         self._say = say
+        self._until_told = until_told
         self._worker = worker
         self._grace = grace
         self._reporter: Reporter | None = None
@@ -85,6 +94,12 @@ class Attempt:
     def begin(self) -> None:
         """Its turn has come: its asyncio task executes it."""
         self._work = self.executed_by or asyncio.current_task()
+
+    async def announce(self) -> None:
+        """Say that the work begins, where the task asks for that, and wait until it is told."""
+        if self.task.report:
+            self._speaker().begin()
+            await self._until_told()
 
     def begin_work(self) -> None:
         """The action is called now; waiting for its turn is over, which costs nothing."""

@@ -78,6 +78,7 @@ class AgentRuntime:
         self._attempts: dict[str, Attempt] = {}
         self._orders = Orders(time.monotonic)
         self._progress: dict[str, tuple[Task, Progress]] = {}
+        self._listened_for: list[asyncio.Future[None]] = []
         self._held: set[TP] = set()
         self._results = RecentResults()
         self._finished: list[tuple[_Place, int]] = []
@@ -127,7 +128,7 @@ class AgentRuntime:
             if order is not None:
                 self._conclude(task, self._execution.refuse(task, order))
                 continue
-            attempt = self._execution.attempt(task, self._say)
+            attempt = self._execution.attempt(task, self._say, self._until_told)
             self._attempts[task.id] = attempt
             work = attempt.executed_by = asyncio.create_task(self._run(attempt))
             self._work.add(work)
@@ -230,6 +231,12 @@ class AgentRuntime:
         self._progress[task.id] = (task, progress)
         self._something_finished.set()
 
+    async def _until_told(self) -> None:
+        told = asyncio.get_running_loop().create_future()
+        self._listened_for.append(told)
+        self._something_finished.set()
+        await told
+
     def _put(self, task: Task, message: bytes) -> None:
         self._parcel.add(topics.INBOX, task.reply_partition, task.run.encode(), message)
 
@@ -248,12 +255,16 @@ class AgentRuntime:
         """Publish what is finished or said now, then let offsets be committed."""
         self._something_finished.clear()
         said, self._progress = self._progress, {}
+        listened_for, self._listened_for = self._listened_for, []
         for task, progress in said.values():
             self._put(task, codec.encode(progress))
         finished, self._finished = self._finished, []
         parcel, self._parcel = self._parcel, Parcel()
         if parcel:
             await self._outbox.deliver(parcel)
+        for told in listened_for:
+            if not told.done():  # who waited may have been cancelled
+                told.set_result(None)
         self._in_hand.set(len(self._work))
         self._successes.inc(self._succeeded)
         self._succeeded = 0

@@ -9,14 +9,14 @@ Rules:
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import structlog
 
 from streams import codec
-from streams.action_inputs import input_problems
+from streams.action_inputs import KnownAction, input_problems, known_actions, use_problems
 from streams.compacted_reader import CompactedReader
 from streams.errors import NotFoundError, Problem, UnreadableRecordError
 from streams.ids import WORKER_KEYS
@@ -151,10 +151,19 @@ class AgentsView:
                     f" (it has: {', '.join(sorted(actions)) or 'none'})"
                 )
                 found.append(Problem((*path, "action"), text))
-            elif actions is not None and isinstance(schema := actions[action], dict):
-                faults = input_problems(agent, action, inputs, schema)
+            elif actions is not None:
+                undoes = path[-1] == "compensate"
+                faults = use_problems(agent, action, inputs, actions[action], undoes=undoes)
                 found += [Problem((*path, *fault.path), fault.message) for fault in faults]
         return found
+
+    def refused(self, agent: str, action: str, inputs: Mapping[str, Any]) -> list[Problem]:
+        """Why the action cannot take these inputs; empty where it may, or is not known."""
+        record = self._agents.get(agent)
+        known = None if record is None else (_actions(record) or {}).get(action)
+        if known is None:
+            return []
+        return list(input_problems(agent, action, inputs, known.inputs or {}))
 
     def _known(self) -> str:
         return ", ".join(sorted(self._agents)) or "none; is a worker running?"
@@ -170,10 +179,10 @@ class AgentsView:
             )
 
 
-def _actions(record: AgentRecord) -> dict[str, Any] | None:
-    """The agent's actions with the schemas of their inputs; None where it does not say them."""
+def _actions(record: AgentRecord) -> dict[str, KnownAction] | None:
+    """What is known of the agent's actions; None where it does not say them."""
     descriptor = msgspec.json.decode(record.descriptor)
     try:
-        return {action["name"]: action.get("inputSchema") for action in descriptor["actions"]}
+        return known_actions(descriptor["actions"])
     except (AttributeError, KeyError, TypeError):
         return None

@@ -11,17 +11,17 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Raw, UnsetType
 
+from gateway.given_inputs import check_given_inputs
 from gateway.paging import place, place_text
 from gateway.problem import ConflictError, ForbiddenError
 from gateway.reads import ApprovalQuery, milliseconds
 from gateway.requests import answer, fields, json_object, page_size, short_text
 from gateway.run_views import ApprovalList, ApprovalView, DecisionAccepted
-from gateway.runs import all_told_is_recorded, told_so_far
+from gateway.runs import all_told_is_recorded, told_plan, told_so_far
 from gateway.services import READS, SERVICES, WRITER
 from streams import codec
 from streams.errors import CallerError, NotFoundError
 from streams.messages import Approval
-from streams.plan import Plan
 from streams.topics import INBOX
 
 STATES: Final = ("pending", "decided")
@@ -72,7 +72,10 @@ async def decide_approval(request: web.Request) -> web.Response:
     approval = told.nodes.approval(asked.node, asked.item)
     if approval is None:
         raise NotFoundError(f"there is no approval {name!r}: nobody was asked about it")
-    _check(approval, said, told.plan)
+    _check(approval, said)
+    if said.inputs is not None:
+        spec = told_plan(told).nodes[asked.node].spec
+        check_given_inputs(request.app, spec, said.inputs, item=asked.item is not None)
     inputs: Raw | UnsetType = UNSET
     if said.inputs is not None:
         given = Raw(msgspec.json.encode(said.inputs))
@@ -161,11 +164,19 @@ def _agreed(approval: ApprovalView) -> list[str]:
     return agreed
 
 
-def _check(approval: ApprovalView, said: _Said, plan: Plan | None) -> None:
+def _decided_by(approval: ApprovalView) -> str:
+    """Whose answers decided it, if people did."""
+    if approval.status == "APPROVED":
+        people = _agreed(approval)
+    else:
+        people = [said.by for said in approval.answers if not said.approved]
+    names = ", ".join(by for by in people if by)
+    return f" by {names}" if names else ""
+
+
+def _check(approval: ApprovalView, said: _Said) -> None:
     if approval.status != "PENDING":
-        people = ", ".join(answer.by for answer in approval.answers if answer.by)
-        by = f" by {people}" if people else ""
-        raise ConflictError(f"it was decided already: {approval.status}{by}")
+        raise ConflictError(f"it was decided already: {approval.status}{_decided_by(approval)}")
     if approval.roles and not set(approval.roles) & set(said.roles):
         needed = ", ".join(approval.roles)
         has = ", ".join(said.roles) or "none"
@@ -174,10 +185,3 @@ def _check(approval: ApprovalView, said: _Said, plan: Plan | None) -> None:
         )
     if said.approves and said.inputs is None and said.by in _agreed(approval):
         raise ConflictError(f"{said.by} has approved it already; {approval.missing} more must")
-    if said.inputs is None:
-        return
-    node = None if plan is None else plan.nodes.get(approval.node)
-    is_list = approval.item is None and node is not None and node.for_each is not None
-    if not isinstance(said.inputs, list if is_list else dict):
-        what = "a list: the node's items" if is_list else "a JSON object"
-        raise CallerError(f"'inputs' must be {what}")

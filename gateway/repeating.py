@@ -9,17 +9,18 @@ from aiohttp import web
 from msgspec import Raw
 from msgspec.structs import replace
 
+from gateway.given_inputs import check_given_inputs
 from gateway.problem import ConflictError
 from gateway.repetition import Outputs, Repetition, Results
 from gateway.requests import answer, fields, idempotency_key, json_object, short_text
 from gateway.run_detail import Told, decoded
-from gateway.run_views import RepetitionAccepted
-from gateway.runs import told_so_far
+from gateway.run_views import RepetitionAccepted, RunDetail
+from gateway.runs import known_run, told_plan, told_so_far
 from gateway.services import READS, SERVICES, STARTS, WRITER
 from streams import codec
 from streams.blob_store import BlobStore, MissingContentError
 from streams.draft import PAYLOAD_LIMIT
-from streams.errors import CallerError, TooLargeError
+from streams.errors import CallerError, NotFoundError, TooLargeError
 from streams.events import Event, RunStarted
 from streams.ids import run_id
 from streams.lifecycle import TERMINAL
@@ -30,7 +31,8 @@ from streams.records import Edit, Origin, Reused, RunStatus
 from streams.topics import INBOX
 from streams.trigger import trace_context
 
-MODES: Final = ("failed", "whole", "compensation")
+_UNDOING: Final = "compensation"
+MODES: Final = ("failed", "whole", _UNDOING)
 _SMALL: Final = 1024
 """Bytes of a payload that stays in a start that has to be made smaller."""
 _LARGEST: Final = 4 * PAYLOAD_LIMIT
@@ -51,17 +53,20 @@ async def retry_run(request: web.Request) -> web.Response:
     requested_by = short_text(given, "requestedBy", "")
     told, plan, events = await _ended(request)
     results = Results(events)
+    if mode != _UNDOING:
+        _check_does_work(told.detail)
     if mode == "whole":
         taken = results.whole()
     elif mode == "failed":
         if told.detail.status is RunStatus.SUCCESS:
             raise ConflictError(f"nothing failed in run {told.detail.id}: its retry is mode whole")
+        await _learn_what_was_undone_since(request, told.detail, results)
         taken = results.repeated(plan)
     else:
         if not results.uncompensated:
             raise ConflictError(f"run {told.detail.id} left nothing that could not be undone")
         taken = results.undone(plan)
-    kind = "compensation" if mode == "compensation" else "retry"
+    kind = _UNDOING if mode == _UNDOING else "retry"
     return await _repeat(request, told, events, taken, kind, requested_by)
 
 
@@ -79,14 +84,16 @@ async def rerun_run(request: web.Request) -> web.Response:
     steps = [spec.id for spec in plan.spec.nodes]
     if node not in steps:
         raise CallerError(f"'from' must be a node of the run ({', '.join(steps)}), not {node!r}")
+    _check_does_work(told.detail)
     results = Results(events)
+    await _learn_what_was_undone_since(request, told.detail, results)
     chosen = frozenset({node})
-    inputs = _inputs(given.get("inputs", {}), plan, results.again(plan, chosen))
+    inputs = _inputs(request.app, given.get("inputs", {}), plan, results.again(plan, chosen))
     taken = results.repeated(plan, chosen, inputs)
     return await _repeat(request, told, events, taken, "rerun", requested_by)
 
 
-def _inputs(given: Any, plan: Plan, again: frozenset[str]) -> dict[str, Raw]:
+def _inputs(app: web.Application, given: Any, plan: Plan, again: frozenset[str]) -> dict[str, Raw]:
     """The inputs of a rerun, each of which its node can take."""
     if not isinstance(given, dict):
         raise CallerError("'inputs' must be a JSON object: node → its inputs")
@@ -94,15 +101,7 @@ def _inputs(given: Any, plan: Plan, again: frozenset[str]) -> dict[str, Raw]:
         if node not in again:
             names = ", ".join(name for name in plan.nodes if name in again)
             raise CallerError(f"inputs: {node!r} is not done again (done again: {names})")
-        spec = plan.nodes[node].spec
-        if spec.agent is None and spec.workflow is None:
-            raise CallerError(
-                f"inputs: {node!r} has none: it neither asks an agent nor runs another"
-            )
-        is_list = spec.for_each is not None
-        if not isinstance(value, list if is_list else dict):
-            what = "a list: the node's items" if is_list else "a JSON object"
-            raise CallerError(f"inputs: those of {node!r} must be {what}")
+        check_given_inputs(app, plan.nodes[node].spec, value)
     return {node: Raw(msgspec.json.encode(value)) for node, value in given.items()}
 
 
@@ -114,13 +113,43 @@ async def _ended(request: web.Request) -> tuple[Told, Plan, Sequence[Event]]:
         raise ConflictError(
             f"run {run} goes on ({told.detail.status}): only runs that have ended are repeated"
         )
-    if told.plan is None:
-        raise ConflictError(
-            f"version {told.detail.version} of workflow {told.detail.workflow!r} cannot be read by"
-            " this release"
-        )
+    plan = told_plan(told)
     rows = await request.app[READS].run_events(run)
-    return told, told.plan, [event for _, event in decoded(rows)]
+    return told, plan, [event for _, event in decoded(rows)]
+
+
+def _check_does_work(run: RunDetail) -> None:
+    """A run that only undoes has done nothing of the workflow that could be done again."""
+    if run.origin is not None and run.origin.kind == _UNDOING:
+        raise ConflictError(
+            f"run {run.id} only undoes what run {run.origin.run} had done: retry it with mode"
+            f" {_UNDOING}, or repeat run {run.origin.run}"
+        )
+
+
+async def _learn_what_was_undone_since(
+    request: web.Request, run: RunDetail, results: Results
+) -> None:
+    """What the run could not undo, and others have undone since, is not there to be taken over."""
+    undone_of = run.id
+    while True:
+        undoing = _repetition_id(run, undone_of, _UNDOING, _UNDOING)
+        try:
+            told = await known_run(request, undoing)
+        except NotFoundError:
+            return
+        if told.detail.status not in TERMINAL:
+            raise ConflictError(
+                f"run {undoing} is undoing what run {undone_of} could not undo: wait for its end"
+            )
+        rows = await request.app[READS].run_events(undoing)
+        results.undone_since(Results(event for _, event in decoded(rows)))
+        undone_of = undoing
+
+
+def _repetition_id(run: RunDetail, repeated: str, kind: str, key: str) -> str:
+    """The id of the run that repeats `repeated`, a run of the same workflow as `run`."""
+    return run_id(run.project, run.workflow, f"/api/runs/{repeated}/{kind}", key)
 
 
 async def _repeat(
@@ -136,8 +165,8 @@ async def _repeat(
     started = next(event for event in events if isinstance(event, RunStarted))
     # To undo twice would be to pay a refund twice: asked again, it is the same run. What that one
     # could not undo, a retry of that one does.
-    key = kind if kind == "compensation" else idempotency_key(request) or uuid4().hex
-    run = run_id(old.project, old.workflow, f"/api/runs/{old.id}/{kind}", key)
+    key = kind if kind == _UNDOING else idempotency_key(request) or uuid4().hex
+    run = _repetition_id(old, old.id, kind, key)
     accepted = RepetitionAccepted(
         workflow_run_id=run,
         status=RunStatus.PENDING,
@@ -159,7 +188,7 @@ async def _repeat(
         origin=Origin(run=old.id, kind=kind, requested_by=requested_by),
         reuse=await _reuse(blobs, old.project, taken),
         edits=taken.edits,
-        compensate=kind == "compensation",
+        compensate=kind == _UNDOING,
         traceparent=trace_context(request.headers.get("traceparent")),
     )
     start = await _fitting(blobs, start)

@@ -60,7 +60,7 @@ class Results:
         self._items: dict[str, dict[int, Raw]] = {}
         self._counts: dict[str, int] = {}
         self._skipped: set[str] = set()
-        self._undone: set[str] = set()
+        self.undone_nodes: set[str] = set()
         self._edits: dict[str, Raw] = {}
         self.uncompensated: tuple[str, ...] = ()
         for event in events:
@@ -69,14 +69,14 @@ class Results:
     def again(self, plan: Plan, chosen: frozenset[str] = frozenset()) -> frozenset[str]:
         """The nodes that are done again: `chosen`, what did not succeed, and what depends on it."""
         open_ = {node.id for node in plan.spec.nodes} - set(self._outputs) - self._skipped
-        return _with_dependents(plan, open_ | self._undone | chosen)
+        return _with_dependents(plan, open_ | self.undone_nodes | chosen)
 
     def repeated(
         self, plan: Plan, chosen: frozenset[str] = frozenset(), inputs: Mapping[str, Raw] = {}
     ) -> Repetition:
         """What is taken over where `again` is done again, with `inputs` for some of that."""
         again = self.again(plan, chosen)
-        anew = chosen | self._undone | _below(plan, again)
+        anew = chosen | self.undone_nodes | _below(plan, again)
         items = tuple(
             (node, index, output)
             for node, outputs in self._items.items()
@@ -91,6 +91,10 @@ class Results:
         edits = {node: raw for node, raw in self._edits.items() if node in again} | dict(inputs)
         return Repetition(nodes, items, tuple(Edit(node=n, inputs=i) for n, i in edits.items()))
 
+    def undone_since(self, undoing: "Results") -> None:
+        """Learn of a run that undid some of this one's nodes after its end."""
+        self.undone_nodes |= undoing.undone_nodes
+
     def whole(self) -> Repetition:
         """Nothing is taken over but the inputs that a person gave."""
         edits = tuple(Edit(node=node, inputs=raw) for node, raw in self._edits.items())
@@ -100,7 +104,7 @@ class Results:
         """What a run needs that only undoes: results that are not undone yet."""
         partly = [node for node in self.uncompensated if node not in self._outputs]
         nodes = [*self._outputs, *partly]
-        kept = [node for node in nodes if node not in self._undone and _is_step(plan, node)]
+        kept = [node for node in nodes if node not in self.undone_nodes and _is_step(plan, node)]
         return Repetition(tuple((node, self._output(node)) for node in kept), (), ())
 
     def _apply(self, event: Event) -> None:
@@ -123,7 +127,7 @@ class Results:
     def _succeeded(self, event: NodeSucceeded | NodeReused) -> None:
         output = event.output if isinstance(event.output, Raw) else None
         if event.node.endswith(COMPENSATION):
-            self._undone.add(event.node.removesuffix(COMPENSATION))
+            self.undone_nodes.add(event.node.removesuffix(COMPENSATION))
         elif event.item is not None:
             self._items.setdefault(event.node, {})[event.item] = output or _NULL
         else:

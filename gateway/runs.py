@@ -11,6 +11,7 @@ from aiohttp import web
 
 from gateway.agents_view import AgentsView
 from gateway.paging import page_from, place, place_text, position
+from gateway.problem import ConflictError
 from gateway.reads import EventQuery, RunQuery, milliseconds
 from gateway.requests import JSON, MAX_PAGE, answer, choice, page_size
 from gateway.run_costs import CostSum, RunCost
@@ -275,6 +276,16 @@ async def known_run(request: web.Request, run: str, *asked: Item) -> Told:
     start = accepted.start
     plan = _plan(request.app, start.project, start.workflow, start.version)
     return tell_accepted(accepted, plan, watermark)
+
+
+def told_plan(told: Told) -> Plan:
+    """The plan of the run's version; `ConflictError` where this release cannot read that."""
+    if told.plan is None:
+        run = told.detail
+        raise ConflictError(
+            f"version {run.version} of workflow {run.workflow!r} cannot be read by this release"
+        )
+    return told.plan
 
 
 async def told_so_far(request: web.Request, run: str, *asked: Item) -> Told:

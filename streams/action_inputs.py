@@ -1,14 +1,16 @@
-"""Whether inputs that a workflow gives can be right, by the JSON Schema of the action.
+"""Whether a workflow can use an action as it does: by the JSON Schema of its inputs, and its risk.
 
 Rules:
 - Constant values are held against the schema. What a template makes is known only when the run
-  does, so a fault that may be one of a template is none here.
+  does, and what a reference names only where it is fetched, so a fault that may be one of such is
+  none here.
 - The schema comes from an agent. One that means nothing, or refers to elsewhere, is passed over:
   nothing is fetched.
+- Nobody is asked whether to undo something, so what people have to agree to undoes nothing.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
@@ -16,8 +18,29 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from streams.errors import Problem
+from streams.payload import reference_in
 
 Schema = Mapping[str, Any]
+
+
+class KnownAction(NamedTuple):
+    """What is known of an action: its inputs, if it says so, and whether it is risky."""
+
+    inputs: Schema | None = None
+    asks_first: bool = False
+    """People have to agree before it is done."""
+
+
+def known_actions(described: Iterable[Mapping[str, Any]]) -> dict[str, KnownAction]:
+    """The actions of an agent's descriptor, by name."""
+    return {
+        each["name"]: KnownAction(
+            schema if isinstance(schema := each.get("inputSchema"), dict) else None,
+            each.get("risk") == "APPROVAL_REQUIRED",
+        )
+        for each in described
+    }
+
 
 _BY_KEYS_ALONE: Final = frozenset({"required", "additionalProperties"})
 """What these say of an object is true whatever its values are."""
@@ -26,10 +49,23 @@ _DEPENDS_ON_VALUES: Final = frozenset({"if", "then", "else", "dependentSchemas"}
 _TEXT_LIMIT: Final = 200
 
 
+def use_problems(
+    agent: str, action: str, inputs: Mapping[str, Any], known: KnownAction, *, undoes: bool
+) -> Iterator[Problem]:
+    """The faults of a node that uses the action, or of what `undoes` a node by it."""
+    if undoes and known.asks_first:
+        text = (
+            f"{action!r} of {agent!r} is done only where people agree, and nobody is asked whether"
+            " to undo: name an action without that risk"
+        )
+        yield Problem(("action",), text)
+    yield from input_problems(agent, action, inputs, known.inputs or {})
+
+
 def input_problems(
     agent: str, action: str, inputs: Mapping[str, Any], schema: Schema
 ) -> Iterator[Problem]:
-    """The faults of inputs as they stand in a definition; paths begin with `inputs`."""
+    """The faults of inputs as they are given; paths begin with `inputs`."""
     try:
         Draft202012Validator.check_schema(schema)
         # A registry of our own: that of the library fetches what it does not know.
@@ -43,17 +79,20 @@ def input_problems(
 
 
 def _is_certain(error: ValidationError) -> bool:
-    if not _has_template(error.instance):
+    if not _is_open(error.instance):
         return True
+    if reference_in(error.instance) is not None:
+        return False
     return error.validator in _BY_KEYS_ALONE and not _DEPENDS_ON_VALUES & set(error.schema_path)
 
 
-def _has_template(value: Any) -> bool:
+def _is_open(value: Any) -> bool:
+    """Whether the value, or a part of it, is known only later."""
     if isinstance(value, str):
         return "{{" in value
     if isinstance(value, Mapping):
-        return any(map(_has_template, value.values()))
-    return isinstance(value, list) and any(map(_has_template, value))
+        return reference_in(value) is not None or any(map(_is_open, value.values()))
+    return isinstance(value, list) and any(map(_is_open, value))
 
 
 def _text(error: ValidationError) -> str:

@@ -1,5 +1,6 @@
 """How big a definition may be: the same for who publishes it and for who checks its file."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from streams.errors import Problem, TooLargeError
@@ -38,8 +39,14 @@ class DefinitionLimits(NamedTuple):
             found.append(Problem(("nodes",), text))
         for stage, nodes in (("nodes", spec.nodes), ("onFailure", spec.on_failure)):
             for index, node in enumerate(nodes):
-                items = len(node.for_each) if isinstance(node.for_each, list) else 0
-                if items > self.items:
-                    text = f"{items:,} items, {self.items:,} may be (COMMANDCENTER_FAN_OUT_LIMIT)"
+                items = node.for_each if isinstance(node.for_each, list) else []
+                if text := items_problem(items, self.items):
                     found.append(Problem((stage, index, "forEach"), text))
         return found
+
+
+def items_problem(items: Sequence[object], limit: int) -> str:
+    """What is wrong with a list of so many items; empty where nothing is."""
+    if len(items) <= limit:
+        return ""
+    return f"{len(items):,} items, {limit:,} may be (COMMANDCENTER_FAN_OUT_LIMIT)"

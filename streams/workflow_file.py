@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import yaml
 
-from streams.action_inputs import Schema, input_problems
+from streams.action_inputs import KnownAction, use_problems
 from streams.definition_limits import DefinitionLimits
 from streams.errors import CallerError, DefinitionError, Problem, TooLargeError
 from streams.foresight import foreseen
@@ -25,8 +25,8 @@ _MERGE: Final = "tag:yaml.org,2002:merge"
 _QUOTED_TEMPLATE: Final = re.compile(r"'\{\{ (.*?) \}\}'")
 
 
-Actions = Mapping[str, Mapping[str, Schema | None]]
-"""Agent → its actions, with the JSON Schema of their inputs where it is known."""
+Actions = Mapping[str, Mapping[str, KnownAction]]
+"""Agent → its actions."""
 
 
 class Place(NamedTuple):
@@ -258,15 +258,16 @@ def _agent_problems(definition: Mapping[str, Any], actions: Actions) -> Iterator
         if not isinstance(agent, str):
             continue
         if agent not in actions:
-            known = ", ".join(sorted(actions)) or "none"
-            message = f"no agent is called {agent!r} (known: {known})"
+            names = ", ".join(sorted(actions)) or "none"
+            message = f"no agent is called {agent!r} (known: {names})"
             yield Problem((*path, "agent"), message)
         elif isinstance(action, str) and action not in actions[agent]:
-            known = ", ".join(sorted(actions[agent])) or "none"
-            message = f"agent {agent!r} has no action {action!r} (it has: {known})"
+            names = ", ".join(sorted(actions[agent])) or "none"
+            message = f"agent {agent!r} has no action {action!r} (it has: {names})"
             yield Problem((*path, "action"), message)
         elif isinstance(action, str) and isinstance(inputs, dict):
-            for problem in input_problems(agent, action, inputs, actions[agent][action] or {}):
+            known, undoes = actions[agent][action], path[-1] == "compensate"
+            for problem in use_problems(agent, action, inputs, known, undoes=undoes):
                 yield Problem((*path, *problem.path), problem.message)
 
 

@@ -29,6 +29,7 @@ from streams.errors import (
 
 if TYPE_CHECKING:
     from gateway.client import GatewayClient
+    from streams.action_inputs import KnownAction
     from streams.workflow_file import Document, Fault
 
 app = typer.Typer(
@@ -296,8 +297,8 @@ def _refuse(faults: "Sequence[Fault]", as_json: bool) -> None:
     raise WorkflowFileError(faults)
 
 
-def _known_actions(own: Sequence[str], url: str) -> dict[str, dict[str, Any]]:
-    """Agent → its actions and what they take.
+def _known_actions(own: Sequence[str], url: str) -> "dict[str, dict[str, KnownAction]]":
+    """Agent → what is known of its actions.
 
     Those that are built in, of the command line, and of a gateway if one answers.
     """
@@ -305,9 +306,10 @@ def _known_actions(own: Sequence[str], url: str) -> dict[str, dict[str, Any]]:
 
     from agents.registry import builtin
     from infra.agent_references import load_agents
+    from streams.action_inputs import known_actions
 
-    known: dict[str, dict[str, Any]] = {
-        agent.name: {name: action.input_schema for name, action in agent.actions.items()}
+    known = {
+        agent.name: known_actions(action.descriptor() for action in agent.actions.values())
         for agent in (*builtin(), *load_agents(own))
     }
 
@@ -324,8 +326,7 @@ def _known_actions(own: Sequence[str], url: str) -> dict[str, dict[str, Any]]:
         return known
     for agent in answer["agents"]:
         told = agent["descriptor"].get("actions", ())
-        actions = {action["name"]: action.get("inputSchema") for action in told}
-        known.setdefault(agent["name"], {}).update(actions)
+        known.setdefault(agent["name"], {}).update(known_actions(told))
     return known
 
 

@@ -295,7 +295,7 @@ async def test_a_task_that_waits_for_its_turn_is_not_said_to_have_begun(worker: 
     names = [f"t{n}" for n in range(CONCURRENCY + 1)]
     await worker.give(*(task(name, "wait", name, report=True) for name in names))
     await worker.log.until(lambda: len(worker.log.progress) == CONCURRENCY)
-    assert stage.begun == names[:CONCURRENCY]
+    await until(lambda: stage.begun == names[:CONCURRENCY])
     stage.go.set()
     await worker.log.until(lambda: len(worker.log.results) == len(names))
     assert nodes(worker.log.progress) == names
@@ -362,15 +362,36 @@ async def test_a_thread_that_was_given_up_is_not_heard(worker: Worker) -> None:
 async def test_while_the_log_is_away_the_newest_progress_of_each_task_is_kept(
     worker: Worker,
 ) -> None:
-    worker.log.taking.clear()
     await worker.give(task("a", "tell", report=True, heartbeat_ms=30))
     await worker.give(task("b", "wait_in_thread", report=True, heartbeat_ms=30))
-    await until(lambda: stage.begun)
+    await worker.log.until(lambda: set(nodes(worker.log.progress)) == {"a", "b"})
+    worker.log.taking.clear()
+    seen = len(worker.log.progress)
     await asyncio.sleep(0.1)  # several heartbeats are due meanwhile; fewer only weaken the test
     worker.log.taking.set()
-    await worker.log.until(lambda: set(nodes(worker.log.progress)) == {"a", "b"})
-    assert len(worker.log.progress) <= 4
+    await worker.log.until(lambda: set(nodes(worker.log.progress[seen:])) == {"a", "b"})
+    assert len(worker.log.progress[seen:]) <= 4
     assert (40, "40 of 100") in said(worker.log)
+
+
+async def test_an_async_action_is_called_when_its_beginning_is_on_the_log(worker: Worker) -> None:
+    worker.log.taking.clear()
+    await worker.give(task("a", "wait", "a", report=True), task("b", "wait", "b"))
+    await until(lambda: stage.begun == ["b"])
+    worker.log.taking.set()
+    await until(lambda: stage.begun == ["b", "a"])
+    assert nodes(worker.log.progress) == ["a"]
+
+
+async def test_what_waits_for_its_beginning_to_be_heard_can_be_called_off(worker: Worker) -> None:
+    worker.log.taking.clear()
+    await worker.give(task("a", "wait", "a", report=True), task("b", "wait", "b"))
+    await until(lambda: stage.begun == ["b"])
+    worker.runtime.cancel(order("a"))
+    worker.log.taking.set()
+    await worker.log.until(lambda: worker.log.results != [])
+    assert cancelled(worker.log.results[0])[:1] == ("cancelled",)
+    assert stage.begun == ["b"]
 
 
 # --- orders ---------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from msgspec import Raw, structs
+from msgspec import UNSET, Raw, UnsetType, structs
 from story import Story, order
 
 from gateway.run_detail import tell_all
@@ -41,6 +41,7 @@ async def decide(gateway: Any, name: str, **said: Any) -> tuple[int, dict[str, A
 
 
 async def test_a_decision_is_written_to_the_runs_inbox(gateway: Any) -> None:
+    await gateway.client.post("/api/workflows", json=ASKS)
     run = shown(gateway, Story(ASKS).start()).run
     status, body = await decide(gateway, f"{run}:deploy", **YES, notes="go", inputs={"to": "stage"})
     assert (status, body) == (
@@ -61,6 +62,7 @@ async def test_a_decision_is_written_to_the_runs_inbox(gateway: Any) -> None:
 
 
 async def test_big_inputs_of_a_person_travel_by_reference(gateway: Any) -> None:
+    await gateway.client.post("/api/workflows", json=ASKS)
     run = shown(gateway, Story(ASKS).start()).run
     inputs = {"notes": "x" * 70_000}
     assert (await decide(gateway, f"{run}:deploy", **YES, inputs=inputs))[0] == 202
@@ -73,6 +75,7 @@ async def test_big_inputs_of_a_person_travel_by_reference(gateway: Any) -> None:
 
 
 async def test_what_the_run_would_pass_over_is_refused_with_the_reason(gateway: Any) -> None:
+    await gateway.client.post("/api/workflows", json=ASKS)
     run = shown(gateway, Story(ASKS).start()).run
     name = f"{run}:deploy"
     no = {"decision": "reject", "respondedBy": "ann", "roles": ["lead"]}
@@ -107,6 +110,37 @@ async def test_what_was_decided_cannot_be_decided_again(gateway: Any) -> None:
     assert (status, body["detail"]) == (409, "it was decided already: APPROVED by bob")
 
 
+def agree(story: Story, by: str, inputs: Raw | UnsetType = UNSET) -> Story:
+    """Somebody who may agrees."""
+    return story.hear(
+        Approval(run=story.run, node="book", approved=True, by=by, roles=("lead",), inputs=inputs)
+    )
+
+
+async def test_who_decided_is_who_agreed_to_what_was_done(gateway: Any) -> None:
+    story = agree(agree(agree(order(), "ann"), "bob", Raw(b'{"x":1}')), "cy")
+    status, body = await decide(gateway, f"{shown(gateway, story).run}:book", **YES)
+    assert (status, body["detail"]) == (409, "it was decided already: APPROVED by bob, cy")
+
+
+async def test_an_approval_that_expired_was_decided_by_nobody(gateway: Any) -> None:
+    story = agree(order(), "ann").wake("book", after=2 * 86_400_000)
+    status, body = await decide(gateway, f"{shown(gateway, story).run}:book", **YES)
+    assert (status, body["detail"]) == (409, "it was decided already: EXPIRED")
+
+
+async def test_inputs_that_the_action_does_not_take_are_refused(gateway: Any) -> None:
+    schema = {"properties": {"depth": {"type": "integer"}, "text": {"type": "string"}}}
+    gateway.serve_agent("scanner", "scan", inputSchema=schema)
+    await gateway.client.post("/api/workflows", json=ASKS)
+    name = f"{shown(gateway, Story(ASKS).start()).run}:deploy"
+    status, body = await decide(gateway, name, **YES, inputs={"depth": "deep"})
+    why = "'scan' of 'scanner' does not take these inputs: 'deep' is not of type 'integer'"
+    assert (status, body["detail"]) == (400, f"inputs.depth: {why}")
+    big = {"$blob": "0" * 64, "size": 70_000}  # what it names is seen where it is fetched
+    assert (await decide(gateway, name, **YES, inputs={"depth": 2, "text": big}))[0] == 202
+
+
 async def test_each_of_several_people_decides_once(gateway: Any) -> None:
     story = order()
     story.hear(Approval(run=story.run, node="book", approved=True, by="ann", roles=("lead",)))
@@ -136,6 +170,8 @@ async def test_who_approves_a_fan_out_may_change_its_list(gateway: Any) -> None:
     run = shown(gateway, Story(definition).start()).run
     status, body = await decide(gateway, f"{run}:n", **YES, inputs={"a": 1})
     assert (status, "a list" in body["detail"]) == (400, True)
+    status, body = await decide(gateway, f"{run}:n", **YES, inputs=list(range(20_001)))
+    assert (status, "COMMANDCENTER_FAN_OUT_LIMIT" in body["detail"]) == (400, True)
     assert (await decide(gateway, f"{run}:n", **YES, inputs=[1]))[0] == 202
 
 

@@ -276,6 +276,67 @@ async def test_what_could_not_be_undone_is_undone_by_a_run_of_its_own(gateway: A
     assert (status, "left nothing" in body["detail"]) == (409, True)
 
 
+async def undone(gateway: Any, story: Story, definition: dict[str, Any]) -> Story:
+    """The run that undoes what the story's could not undo, as it begins."""
+    assert (await again(gateway, story.run, "retry", mode="compensation"))[0] == 202
+    return replayed(gateway, definition)
+
+
+UNDO = {"compensate": {**WORK, "retry": {"attempts": 1}}}
+
+
+async def test_what_was_undone_after_the_end_is_not_taken_over(gateway: Any) -> None:
+    definition = chain(a=UNDO, b=UNDO)
+    story = Story(definition).start().answer("a", 1).answer("b", 2).answer("d", 4).fail("c")
+    story.fail("b.compensate").fail("a.compensate")
+    await known(gateway, definition, story)
+    first = await undone(gateway, story, definition)
+    gateway.reads.rows[first.run] = first.rows()
+    for what, said in (("retry", {}), ("rerun", {"from": "d"})):
+        status, body = await again(gateway, story.run, what, **said)
+        assert (status, f"run {first.run} is undoing" in body["detail"]) == (409, True)
+    first.answer("b.compensate").fail("a.compensate")
+    gateway.reads.rows[first.run] = first.rows()
+    assert (await again(gateway, story.run, "retry"))[0] == 202
+    assert reused(gateway) == {"a": b"1", "d": b"4"}
+
+    second = await undone(gateway, first, definition)
+    second.answer("a.compensate")
+    gateway.reads.rows[second.run] = second.rows()
+    assert (await again(gateway, story.run, "rerun", **{"from": "d"}))[0] == 202
+    assert reused(gateway) == {}
+
+
+async def test_a_run_that_only_undoes_has_no_work_to_repeat(gateway: Any) -> None:
+    definition = chain(a=UNDO)
+    story = Story(definition).start().answer("a", 1).answer("d", 4).fail("b")
+    story.fail("a.compensate")
+    await known(gateway, definition, story)
+    undoing = await undone(gateway, story, definition)
+    undoing.fail("a.compensate")
+    gateway.reads.rows[undoing.run] = undoing.rows()
+    for what, said in (("retry", {}), ("retry", {"mode": "whole"}), ("rerun", {"from": "a"})):
+        status, body = await again(gateway, undoing.run, what, **said)
+        assert (status, f"only undoes what run {story.run} had done" in body["detail"]) == (
+            409,
+            True,
+        )
+    assert (await again(gateway, undoing.run, "retry", mode="compensation"))[0] == 202
+
+
+async def test_inputs_that_an_action_does_not_take_are_refused(gateway: Any) -> None:
+    schema = {"properties": {"depth": {"type": "integer"}}}
+    gateway.serve_agent("scanner", "scan", inputSchema=schema)
+    story = Story(chain()).start().answer("a", 1).answer("d", 4).fail("b")
+    await known(gateway, chain(), story)
+    said = {"from": "b", "inputs": {"b": {"depth": "deep"}}}
+    status, body = await again(gateway, story.run, "rerun", **said)
+    assert status == 400
+    assert body["detail"].startswith("inputs.depth: 'scan' of 'scanner' does not take")
+    said["inputs"] = {"b": {"depth": 2}}
+    assert (await again(gateway, story.run, "rerun", **said))[0] == 202
+
+
 async def test_big_payloads_of_a_start_travel_by_reference(gateway: Any) -> None:
     story = Story(chain()).start({"p": 1}).answer("a", 1).answer("d", 4).fail("b")
     await known(gateway, chain(), story)

@@ -86,6 +86,16 @@ async def test_inputs_that_the_action_does_not_take_are_refused(gateway: Any) ->
     assert (await published(fine)).status == 201
 
 
+async def test_what_people_have_to_agree_to_undoes_nothing(gateway: Any) -> None:
+    gateway.serve_agent("cleaner", "remove", risk="APPROVAL_REQUIRED")
+    risky = {"agent": "cleaner", "action": "remove"}
+    node = {"id": "a", **risky, "compensate": risky}
+    refused = await gateway.client.post("/api/workflows", json={"name": "w", "nodes": [node]})
+    [error] = (await problem(refused, 422))["errors"]
+    assert error["path"] == "nodes[0].compensate.action"
+    assert "nobody is asked whether to undo" in error["message"]
+
+
 async def test_a_definition_is_published_once_and_in_versions(gateway: Any) -> None:
     client = gateway.client
     checked = await client.post("/api/workflows", json=DEFINITION, params={"check": "true"})

@@ -1,9 +1,9 @@
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from streams.action_inputs import KnownAction, known_actions
 from streams.errors import CallerError
 from streams.workflow_file import Document, WorkflowFileError, read, read_text
 
@@ -23,9 +23,9 @@ nodes:
     inputs:
       message: found {{ nodes.scan.output.summary.total }}
 """
-ACTIONS: dict[str, dict[str, Any]] = {
-    "security-scanner": {"scan": None},
-    "notifier": {"send": None},
+ACTIONS = {
+    "security-scanner": {"scan": KnownAction()},
+    "notifier": {"send": KnownAction(), "delete": KnownAction(asks_first=True)},
 }
 
 
@@ -40,6 +40,14 @@ def faults(text: str) -> list[str]:
 
 def test_a_good_file_has_no_faults() -> None:
     assert faults(GOOD) == []
+
+
+def test_what_people_have_to_agree_to_undoes_nothing() -> None:
+    risky = {"agent": "notifier", "action": "delete"}
+    assert faults(GOOD.replace("action: send", "action: delete")) == []
+    [fault] = faults(f"{GOOD}    compensate: {risky}\n")
+    assert fault.startswith("w.yaml:15:")
+    assert "nobody is asked whether to undo" in fault
 
 
 @pytest.mark.parametrize(
@@ -171,7 +179,7 @@ def test_the_examples_are_valid() -> None:
     from agents import builtin
 
     actions = {
-        agent.name: {name: action.input_schema for name, action in agent.actions.items()}
+        agent.name: known_actions(action.descriptor() for action in agent.actions.values())
         for agent in builtin()
     }
     files = sorted((Path(__file__).parents[3] / "examples" / "workflows").iterdir())
