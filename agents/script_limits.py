@@ -1,12 +1,17 @@
 """Which limit of the sandbox a script ran into, from how it ended.
 
 The kernel refuses a script what is over a limit, and tells nobody but the script: it fails in its
-own way, and all that is seen is its status and its last words. A script that ends well has coped,
-but for one that leaves a fork bomb behind: that ends well at once.
+own way, and all that is seen is its status, its last words, and a file that has become as large as
+one may. A script that ends well has coped, but for one that leaves a fork bomb behind: that ends
+well at once. What it coped with is told as well, where that much is seen.
 """
 
+import os
 import re
+import resource
 import signal
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, cast
 
 from agents.sandbox.errors import LimitError
@@ -41,23 +46,52 @@ _WORDS: Final = re.compile(
 _LINE_LENGTH: Final = 200
 
 
-def limit_met(status: int, last_words: str, memory: int) -> LimitError | None:
-    """The error that says so; None where the script met no limit.
+def limit_met(
+    status: int, last_words: str, memory: int, full_file: str | None = None
+) -> LimitError | None:
+    """The error that says so; None where the script met no limit, or ended well all the same.
 
     Args:
         status: the script's; negative: the signal that ended it.
         last_words: the end of its stderr.
         memory: bytes that it may use.
+        full_file: a file that it left, as large as one may be.
     """
     words = list(_WORDS.finditer(last_words))
     kind = words[-1].lastgroup if words else None
     kind = next((it for number, it in _SIGNALS.items() if _is_end(status, number)), kind)
+    if kind is None and full_file is not None:
+        kind = "file_limit"
     if kind is None or (status == 0 and kind != "process_limit"):
         return None
     limit = _NAMES.get(kind, f"memory ({size(memory)}, all its processes together)")
     text = f"the script ended with status {status} at the limit on {limit}"
     told = next((_line(it) for it in words if it.lastgroup == kind), "")
+    if not told and kind == "file_limit" and full_file is not None:
+        told = f"{full_file} is as large as that"
     return LimitError(cast("FailureKind", kind), f"{text}: {told}" if told else text)
+
+
+def limits_coped_with(last_words: str, full_file: str | None) -> list[FailureKind]:
+    """Which limits a script met that ended well, as far as that can be seen."""
+    kinds = {word.lastgroup for word in _WORDS.finditer(last_words)}
+    if full_file is not None:
+        kinds.add("file_limit")
+    return sorted(cast("set[FailureKind]", kinds))
+
+
+def full_file(folder: Path) -> str | None:
+    """A file in the folder that is as large as this process may make one; None: there is none."""
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if most == resource.RLIM_INFINITY:
+        return None
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            with suppress(OSError):  # its name is too long, or something still removes it
+                if path.lstat().st_size >= most:
+                    return str(path.relative_to(folder))
+    return None
 
 
 def _is_end(status: int, number: signal.Signals) -> bool:

@@ -7,7 +7,8 @@ Rules:
 - A script that ends with another status than 0 is a result, `exitCode`, unless `check` is set.
 - stdout and stderr are cut at `maxOutput`; the script is not stopped for that, unless it writes
   without end.
-- A script that fails at a limit of the sandbox fails the step, which names the limit.
+- A script that fails at a limit of the sandbox fails the step, which names the limit. One that
+  copes and ends well has a result, which names it too, where it can be seen.
 - The step ends with the script: what that leaves running in the background has a moment to finish
   its output, as `tee` needs it, and is killed.
 - Links that the script leaves are not followed when its files are collected.
@@ -31,8 +32,8 @@ from agents.context import Context
 from agents.errors import PermanentError
 from agents.model import Model
 from agents.sandbox.errors import LimitError
-from agents.sandbox.job import Limits, size
-from agents.script_limits import limit_met
+from agents.sandbox.job import FailureKind, Limits, size
+from agents.script_limits import full_file, limit_met, limits_coped_with
 
 MEBIBYTE: Final = 1024 * 1024
 MOST_OUTPUT: Final = 4 * MEBIBYTE
@@ -105,6 +106,10 @@ class RunOutput(Model):
     truncated: bool = Field(description="whether stdout or stderr is not all of it")
     files: dict[str, Blob] = Field(description="those of `outputs` that are there")
     missing: list[str] = Field(description="those that are not")
+    limits_met: list[FailureKind] = Field(
+        default_factory=list,
+        description="limits of the sandbox that it met and coped with, as far as that can be seen",
+    )
 
 
 @script.action(timeout=300, execution="sandbox", memory="512MB")
@@ -140,7 +145,8 @@ def run(inputs: RunInput, context: Context) -> RunOutput:
     _kill(process.pid)
     # What made itself a session of its own still holds the pipes: the sandbox ends it with the job.
     _join(stdout, stderr)
-    _judge(code, stdout, stderr)
+    full = full_file(folder)
+    _judge(code, stdout, stderr, full)
     if inputs.check and code != 0:
         last = stderr.last_words.strip().rpartition("\n")[2] or "nothing on stderr"
         raise PermanentError(f"the script ended with status {code}: {last}")
@@ -152,6 +158,7 @@ def run(inputs: RunInput, context: Context) -> RunOutput:
         truncated=stdout.is_cut or stderr.is_cut,
         files=files,
         missing=missing,
+        limits_met=limits_coped_with(stderr.last_words, full) if code == 0 else [],
     )
 
 
@@ -200,12 +207,12 @@ class _Kept(threading.Thread):
         return self._written > ENDLESS_OUTPUT
 
 
-def _judge(status: int, stdout: _Kept, stderr: _Kept) -> None:
+def _judge(status: int, stdout: _Kept, stderr: _Kept, full: str | None) -> None:
     """Raises `LimitError` for a script that ran into a limit."""
     if stdout.is_endless or stderr.is_endless:
         text = f"the script wrote more than {size(ENDLESS_OUTPUT)} to stdout or stderr"
         raise LimitError("output_limit", text)
-    if (met := limit_met(status, stderr.last_words, run.memory)) is not None:
+    if (met := limit_met(status, stderr.last_words, run.memory, full)) is not None:
         raise met
 
 

@@ -301,7 +301,12 @@ class Repository:
 
     def keep(self, branch: str, commit: str) -> None:
         """Hand over the new objects, then make the branch. Raises `PermanentError`."""
-        folders = (it for it in (self._quarantine / "objects").iterdir() if len(it.name) == 2)
+        name = f"refs/heads/{branch}"
+        # Tried first, on the objects where they are: git locks the branch as if it made it, and
+        # lets go. What is handed over for a branch that cannot be made would be left behind.
+        quarantined = self._quarantine / "objects"
+        self._make_branch(name, commit, "abort", GIT_ALTERNATE_OBJECT_DIRECTORIES=str(quarantined))
+        folders = (it for it in quarantined.iterdir() if len(it.name) == 2)
         names = [folder.name + it.name for folder in folders for it in folder.iterdir()]
         if names:
             listed = "".join(f"{it}\n" for it in names).encode()
@@ -311,11 +316,17 @@ class Repository:
                 raise PermanentError(
                     f"{self.folder}: the new commit cannot be stored: {complaint(stored)}"
                 )
-        # All zeros: the branch must not exist, should somebody have made it since.
-        made = self._run("update-ref", f"refs/heads/{branch}", commit, "0" * len(commit))
-        if made.returncode != 0:
+        self._make_branch(name, commit, "commit")
+
+    def _make_branch(self, name: str, commit: str, end: str, **more: str) -> None:
+        """A transaction that ends as it is told. The branch must not exist."""
+        steps = f"start\ncreate {name} {commit}\nprepare\n{end}\n"
+        command = ("update-ref", "--stdin")
+        done = run_git(command, self.folder, self._environment | more, steps.encode())
+        if done.returncode != 0:
+            branch = name.removeprefix("refs/heads/")
             raise PermanentError(
-                f"{self.folder}: the branch {branch} cannot be made: {complaint(made)}"
+                f"{self.folder}: the branch {branch} cannot be made: {complaint(done)}"
             )
 
     # --- git --------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ def die_with_parent(parent: int, signal: int) -> None:
 # --- limits ---------------------------------------------------------------------------------------
 
 _SLACK: Final = 16
+CPU_GRACE_S: Final = 1
+"""What a process may still use after the signal that says it has used up its CPU time."""
 
 
 def limit(limits: Limits, others: int = 0) -> None:
@@ -85,7 +87,7 @@ def limit(limits: Limits, others: int = 0) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         _lower(which, most, most)
-    _lower(resource.RLIMIT_CPU, limits.cpu, limits.cpu + 1)
+    _lower(resource.RLIMIT_CPU, limits.cpu, limits.cpu + CPU_GRACE_S + max(1, limits.cpu // 4))
 
 
 def _lower(which: int, soft: int, hard: int) -> None:

@@ -20,6 +20,7 @@ import structlog
 
 from agents.sandbox import view
 from agents.sandbox.attending import Line, see_through
+from agents.sandbox.confinement import CPU_GRACE_S
 from agents.sandbox.environment import environment
 from agents.sandbox.errors import SandboxError
 from agents.sandbox.folders import give
@@ -115,13 +116,14 @@ class DockerSandbox(InFolders):
         }
         line = ["docker", "run", "--interactive", "--read-only", "--init", "--log-driver=none"]
         line += [f"--{key}={value}" for key, value in options.items()]
-        for what, most in (
-            ("cpu", limits.cpu),
-            ("fsize", limits.file),
-            ("nofile", limits.open_files),
-            ("core", 0),
+        for what, soft, hard in (
+            # At the hard one the kernel kills, which says nothing: the signal has to come before.
+            ("cpu", limits.cpu, limits.cpu + CPU_GRACE_S),
+            ("fsize", limits.file, limits.file),
+            ("nofile", limits.open_files, limits.open_files),
+            ("core", 0, 0),
         ):
-            line.append(f"--ulimit={what}={most}:{most}")
+            line.append(f"--ulimit={what}={soft}:{hard}")
         line.append(f"--mount=type=bind,source={workspace},target={_HERE}")
         for path in dict.fromkeys((*self._code, *job.readable)):
             line.append(f"--mount=type=bind,source={path},target={path},readonly")

@@ -7,7 +7,8 @@ Rules:
   them are its descendants whatever they do, and it stops them all before it kills them.
 - It ends the job when the worker is gone.
 - The limits that the kernel does not keep for a whole job are looked at again and again: memory,
-  processes, disk. Looking costs a thirtieth of one core at most.
+  processes, disk. So is the CPU time of each process, as one that does not heed the kernel's signal
+  would end without a reason. Looking costs a thirtieth of one core at most.
 """
 
 import os
@@ -28,6 +29,7 @@ KILL: Final = b"K"
 STARTED: Final = b"S"
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _SHORTEST_WAIT_S: Final = 0.02
 _MOMENT_S: Final = 0.001
 _DISK_EVERY_S: Final = 0.5
@@ -39,6 +41,8 @@ class _Process(NamedTuple):
     pid: int
     threads: int
     resident: int
+    cpu: float
+    """Seconds, without its children's."""
 
 
 def keep(
@@ -82,8 +86,6 @@ class _Watch:
         status = self._wait()
         self._kill_all()
         kind, message = self._verdict
-        if kind is None and status == -signal.SIGXCPU:
-            kind, message = "cpu_limit", f"it used more than {self._limits.cpu} s of CPU time"
         return Ended(status=status, kind=kind, message=message, memory=self._memory)
 
     def _wait(self) -> int:
@@ -149,6 +151,13 @@ class _Watch:
             text = f"it had more than {limits.processes} processes and threads at once"
             self._judge("process_limit", text)
             return True
+        if (
+            max((each.cpu for each in processes), default=0.0)
+            > limits.cpu + confinement.CPU_GRACE_S
+        ):
+            text = f"a process of it used more than {limits.cpu} s of CPU time, and did not end"
+            self._judge("cpu_limit", text)
+            return True
         resident = sum(each.resident for each in processes)
         if resident > limits.memory:
             # What several processes share was counted for each of them.
@@ -205,7 +214,12 @@ class _Watch:
                     fields = stream.read().rpartition(b") ")[2].split()
             except OSError:
                 continue  # it has ended
-            process = _Process(int(name), int(fields[17]), int(fields[21]) * _PAGE)
+            process = _Process(
+                pid=int(name),
+                threads=int(fields[17]),
+                resident=int(fields[21]) * _PAGE,
+                cpu=(int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND,
+            )
             parent = int(fields[1])
             children.setdefault(parent, []).append(process)
             # A first thread that has ended is a zombie too, while others of its process live.

@@ -1,5 +1,6 @@
 """How a job ended, from all that is known of it: the limits, its exit, what it said."""
 
+import signal
 from typing import Final
 
 from agents.sandbox.conversation import Conversation, Output
@@ -8,7 +9,6 @@ from agents.sandbox.wire import Ended
 
 CANCELLED: Final = "the job was told to end"
 _NAMES: Final[dict[int, str]] = {6: "SIGABRT", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
-_TOO_LARGE: Final = -25
 _TAIL: Final = 200
 
 
@@ -51,8 +51,10 @@ def _problem(
             retryable=raised.retryable and raised.kind not in FINAL,
             error=raised.error,
         )
-    if ended.status == _TOO_LARGE:
+    if ended.status == -signal.SIGXFSZ:
         return _made("file_limit", "it wrote a larger file than it may")
+    if ended.status == -signal.SIGXCPU:
+        return _made("cpu_limit", "it used more CPU time than it may")
     if ended.status < 0:
         name = _NAMES.get(-ended.status, f"signal {-ended.status}")
         return _made("killed", f"{name} ended it{_tail(output)}")

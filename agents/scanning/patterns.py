@@ -28,8 +28,8 @@ _LANGUAGES: Final = {
     "javascript": (".js", ".jsx", ".mjs", ".cjs", ".ts", ".tsx", ".mts", ".cts"),
     "java": (".java",),
     "go": (".go",),
+    "templates": (".html", ".htm", ".jinja", ".jinja2", ".j2"),
 }
-SUFFIXES: Final = tuple(suffix for suffixes in _LANGUAGES.values() for suffix in suffixes)
 _AT_ONCE: Final = 1_000
 _NAMES_BYTES: Final = 500_000  # what a command may hold is two million on Linux, less elsewhere
 _OPTIONS: Final = (

@@ -363,6 +363,15 @@ async def test_processor_time_is_bounded(sandbox: Sandbox) -> None:
     assert (await failure(sandbox, "use_cpu", Limits(cpu=1)))[0] == "cpu_limit"
 
 
+@pytest.mark.parametrize("sandbox", CONFINING[:3], indirect=True)
+@pytest.mark.parametrize("function", ["use_cpu_deaf", "use_cpu_in_a_deaf_child"])
+async def test_who_does_not_heed_the_end_of_its_processor_time_is_told_of_it(
+    sandbox: Sandbox, function: str
+) -> None:
+    kind, message = await failure(sandbox, function, Limits(cpu=1))
+    assert (kind, "more than 1 s of CPU time" in message) == ("cpu_limit", True)
+
+
 @confining
 async def test_who_ignores_sigterm_is_killed_with_all_that_it_started(sandbox: Sandbox) -> None:
     listener, stop = Listener(), asyncio.Event()

@@ -187,6 +187,18 @@ def use_cpu(inputs: dict[str, Any]) -> int:
     return 0
 
 
+def use_cpu_deaf(inputs: dict[str, Any]) -> int:
+    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+    return use_cpu(inputs)
+
+
+def use_cpu_in_a_deaf_child(inputs: dict[str, Any]) -> int:
+    """What becomes of the child is no matter to it."""
+    line = f"trap '' XCPU; timeout {CEILING_S} sh -c 'while :; do :; done'"
+    subprocess.run(["sh", "-c", f"({line}) 2>/dev/null || true"], check=True)
+    return 0
+
+
 def connect(inputs: dict[str, Any]) -> str:
     import socket
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from unprivileged import unprivileged
 
 from agents import Context, PermanentError
 from agents.patcher import apply
@@ -406,11 +407,22 @@ async def test_git_runs_nothing_that_the_repository_names(tmp_path: Path) -> Non
     assert not sprung.exists()
 
 
-async def test_a_branch_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+CANNOT_BE_MADE = r"branch commandcenter/run/step/1 cannot be made"
+
+
+async def test_a_branch_that_cannot_be_made_is_told_and_nothing_is_written(tmp_path: Path) -> None:
     folder = committed(tmp_path / "r", {"app.py": "import os\nos.system(command)\n"})
     git(folder, "branch", "commandcenter")
-    with pytest.raises(PermanentError, match=r"branch commandcenter/run/step/1 cannot be made"):
-        await patched(folder, "security-patch", {"diff": DIFF})
+    await refused(folder, "security-patch", {"diff": DIFF}, CANNOT_BE_MADE)
+
+
+async def test_where_no_branch_can_be_written_nothing_is(tmp_path: Path) -> None:
+    folder = committed(tmp_path / "r", {"app.py": "import os\nos.system(command)\n"})
+    heads = folder / ".git" / "refs" / "heads"
+    heads.chmod(0o555)
+    await unprivileged(lambda: refused(folder, "security-patch", {"diff": DIFF}, CANNOT_BE_MADE))
+    heads.chmod(0o755)
+    assert (await patched(folder, "security-patch", {"diff": DIFF})).applied
 
 
 # --- the repository of the product itself ---------------------------------------------------------

@@ -52,7 +52,7 @@ async def test_a_python_script(sandboxed: SandboxedActions) -> None:
     )
     assert output == RunOutput(
         exit_code=3, stdout="['a', 'b c', 'ü'] from stdin\n", stderr="ü\n", truncated=False,
-        files={}, missing=[],
+        files={}, missing=[], limits_met=[],
     )  # fmt: skip
 
 
@@ -148,6 +148,20 @@ async def test_it_sees_nothing_of_the_workers_environment(
 
 
 FORK_BOMB = "import os\nwhile True: os.fork()"
+FULL_FILE = """
+import os
+os.mkdir('deep')
+open('deep/x', 'wb').truncate(200_000_000)
+try:
+    with open('deep/x', 'ab', buffering=0) as file:
+        while file.write(bytes(1 << 20)): pass
+except OSError:
+"""
+OPEN_FILES = """
+import sys
+try: [open('/dev/null') for _ in range(999)]
+except OSError as error: print(error, file=sys.stderr)
+"""
 THREAD_BOMB = """
 import os, sys, threading, time, traceback
 try:
@@ -176,6 +190,7 @@ except RuntimeError:
         ("bash", ":(){ :|:& };:", "process_limit", "128"),
         ("python", "open('x', 'wb').truncate(300_000_000)", "file_limit", "256 MiB"),
         ("bash", "truncate -s 300M x", "file_limit", "256 MiB"),
+        ("python", FULL_FILE + "    exit(1)", "file_limit", "256 MiB.*deep/x is as large"),
         ("python", "x = [open('/dev/null') for _ in range(999)]", "open_files_limit", "256"),
         ("bash", "ulimit -S -t 1; while :; do :; done", "cpu_limit", "CPU time"),
         ("bash", "yes", "output_limit", "256 MiB to stdout"),
@@ -191,6 +206,20 @@ async def test_a_limit_that_ends_it_is_named_with_what_to_change(
         await executed(sandboxed, script, language=language, limit=limit)
     assert raised.value.failure.kind == kind
     assert raised.value.failure.retryable is (kind == "timeout")
+
+
+@pytest.mark.parametrize(
+    ("script", "kinds"),
+    [
+        (FULL_FILE + "    pass", ["file_limit"]),
+        (OPEN_FILES, ["open_files_limit"]),
+    ],
+)
+async def test_a_limit_that_a_script_copes_with_is_named_in_its_result(
+    sandboxed: SandboxedActions, script: str, kinds: list[str]
+) -> None:
+    output = await executed(sandboxed, script)
+    assert (output.exit_code, output.limits_met) == (0, kinds)
 
 
 @pytest.mark.parametrize(
