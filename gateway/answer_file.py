@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol
 
 from aiohttp import hdrs, web
 
+from gateway.running_queries import QUERIES
 from gateway.services import SERVICES
 from sinks.store import Parameters
 
@@ -44,12 +45,18 @@ class AnswerFile(NamedTuple):
 
 @asynccontextmanager
 async def answered(
-    request: web.Request, sql: str, parameters: Parameters, output_format: str, rows: int = 0
+    request: web.Request,
+    sql: str,
+    parameters: Parameters,
+    output_format: str,
+    *,
+    query_id: str,
+    rows: int = 0,
 ) -> AsyncIterator[AnswerFile]:
     """The answer to a guest's query, or its first rows, as a file while the context is open.
 
     Raises:
-        CallerError: The query is refused or wrong.
+        CallerError: The query is refused or wrong, or was stopped by its id.
         OperatorError: The store does not answer.
     """
     services = request.app[SERVICES]
@@ -58,9 +65,10 @@ async def answered(
             prefix="commandcenter-answer-", dir=services.scratch, ignore_cleanup_errors=True
         ) as folder:
             file = Path(folder) / "answer"
-            await services.store.export_readonly(
+            asked = services.store.export_readonly(
                 sql, parameters, output_format=output_format, file=file, rows=rows
             )
+            await request.app[QUERIES].run(query_id, asked)
             size = (await asyncio.to_thread(file.stat)).st_size
             yield AnswerFile(file, size)
 

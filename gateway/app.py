@@ -16,6 +16,7 @@ from gateway.middlewares import MIDDLEWARES
 from gateway.reads import StoreReads
 from gateway.recent_starts import RecentStarts
 from gateway.routes import add_routes
+from gateway.running_queries import QUERIES, RunningQueries
 from gateway.services import (
     AGENTS,
     BUDGETS,
@@ -55,6 +56,7 @@ def new_app(services: Services) -> web.Application:
     app[STARTS] = RecentStarts()
     app[SOCKETS] = set()
     app[PLACES] = asyncio.Semaphore(UNDER_WAY)
+    app[QUERIES] = RunningQueries()
     dead_letters.prepare(app)
     app.on_shutdown.append(close_all)
     add_routes(app)

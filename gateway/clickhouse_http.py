@@ -24,7 +24,9 @@ from lz4.frame import LZ4FrameCompressor
 from gateway import answer_file, clickhouse_greeting, watermark
 from gateway.clickhouse_blocks import BlockPacker, unpack
 from gateway.requests import body
+from gateway.running_queries import QUERIES
 from gateway.services import SERVICES
+from sinks import guest_filters
 from sinks.guest_sql import Escaped, QueryError, split_format, without_settings
 from streams.errors import CallerError, CommandCenterError, OperatorError
 
@@ -82,6 +84,9 @@ _OURS: Final = frozenset(
     }
 )  # fmt: skip
 _ENCODINGS: Final = ("lz4", "gzip", "deflate")
+_KILL: Final = re.compile(
+    r"\s*KILL\s+QUERY\s+WHERE\s+query_id\s*=\s*'([^'\\]*)'[\s;]*", re.IGNORECASE
+)
 _FAST: Final = 1  # of zlib's levels
 # Of the transport, or limits, of which ours hold; none changes what the rows say.
 _WITHOUT_EFFECT: Final = frozenset(
@@ -99,6 +104,8 @@ _WITHOUT_EFFECT: Final = frozenset(
         "session_id", "session_timeout", "wait_end_of_query", "wait_for_async_insert",
     }
 )  # fmt: skip
+# Drivers send these with the value that they have anyway; another one would change the answer.
+_AS_THEY_ARE: Final = {"extremes": "0"}
 
 _READONLY: Final = 164
 _WRONG_KEY: Final = 516
@@ -159,9 +166,16 @@ async def _rows(
     seen = await watermark.reached(request, asked.at_least)
     if clickhouse_greeting.is_greeting(asked.sql) and "client_protocol_version" in request.query:
         return await _greet(request, asked, headers)
+    if kill := _KILL.fullmatch(asked.sql):
+        asked = asked._replace(sql=await _stop(request, kill[1]))
     began = time.perf_counter_ns()
     async with answer_file.answered(
-        request, asked.sql, asked.parameters, asked.output_format, asked.rows
+        request,
+        asked.sql,
+        asked.parameters,
+        asked.output_format,
+        query_id=headers[_QUERY_ID],
+        rows=asked.rows,
     ) as file:
         summary = {
             "elapsed_ns": str(time.perf_counter_ns() - began),
@@ -178,6 +192,12 @@ async def _rows(
             },
             _packing(asked.encoding),
         )
+
+
+async def _stop(request: web.Request, query_id: str) -> str:
+    """Stop a query; the statement whose answer says so, as ClickHouse does."""
+    found = await request.app[QUERIES].stop(query_id)
+    return f"SELECT 'finished' AS kill_status, '{query_id}' AS query_id WHERE {int(found)}"
 
 
 async def _greet(
@@ -243,7 +263,7 @@ async def _asked(request: web.Request, given: Mapping[str, str]) -> _Asked:
     _refuse_settings(given)
     await _hold_database(request, given)
     sql, output_format = split_format(sql)
-    sql = without_settings(sql, _WITHOUT_EFFECT)
+    sql = without_settings(guest_filters.applied(sql), _WITHOUT_EFFECT)
     output_format = (
         output_format
         or given.get("default_format")
@@ -301,10 +321,11 @@ def _encoding(request: web.Request, given: Mapping[str, str]) -> str:
 
 
 def _refuse_settings(given: Mapping[str, str]) -> None:
-    for name in given:
+    for name, value in given.items():
         if not (
             name in _OURS
             or name in _WITHOUT_EFFECT
+            or _AS_THEY_ARE.get(name) == value
             or name == watermark.AT_LEAST
             or name.startswith("param_")
         ):

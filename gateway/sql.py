@@ -2,6 +2,7 @@
 
 import time
 from typing import Final
+from uuid import uuid4
 
 import msgspec
 from aiohttp import hdrs, web
@@ -53,7 +54,9 @@ async def ask(request: web.Request) -> web.StreamResponse:
     headers = {watermark.HEADER: watermark.text(seen)}
     began = time.perf_counter()
     if wanted != "JSON":
-        async with answer_file.answered(request, query, parameters, wanted) as file:
+        async with answer_file.answered(
+            request, query, parameters, wanted, query_id=str(uuid4())
+        ) as file:
             return await answer_file.send(
                 request, file, {**headers, hdrs.CONTENT_TYPE: _FORMATS[wanted]}
             )

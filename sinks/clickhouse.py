@@ -9,12 +9,13 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
+from uuid import uuid4
 
 import clickhouse_connect
 from clickhouse_connect.datatypes.registry import get_from_name
@@ -35,6 +36,7 @@ WRITERS: Final = 2
 READERS: Final = 3
 GUESTS: Final = 2
 
+_STOP_AGAIN_S: Final = 0.1
 _TOO_LONG: Final = 159
 _TOO_MANY_ROWS: Final = frozenset({158, 396})
 _TOO_MUCH_MEMORY: Final = 241
@@ -301,7 +303,7 @@ class ClickHouse:
 
     async def query(self, sql: str, parameters: Parameters | None = None) -> Rows:
         """Ask one of our own queries."""
-        return await self._ask(self._readers, lambda client: _rows(client, sql, parameters))
+        return await self._answer(self._readers.run(lambda client: _rows(client, sql, parameters)))
 
     async def query_readonly(self, sql: str, parameters: Parameters | None = None) -> Rows:
         """Ask a guest's query."""
@@ -312,7 +314,9 @@ class ClickHouse:
             f"{limits.rows:,} rows or {limits.answer_bytes // _MIB:,} MiB: add LIMIT, aggregate, "
             f"or ask for CSVWithNames, say, which may have {limits.export_rows:,} rows."
         )
-        return await self._ask(self._guests, lambda guest: _rows(guest.rows, checked, given), most)
+        return await self._ask_as_guest(
+            checked, lambda guest, marked: _rows(guest.rows, marked, given), most
+        )
 
     async def export_readonly(
         self,
@@ -335,16 +339,29 @@ class ClickHouse:
             f"{limits.export_rows:,} rows or {limits.export_bytes // _MIB:,} MiB: add LIMIT, or "
             "aggregate."
         )
-        await self._ask(
-            self._guests,
-            lambda guest: self._export(guest.exports, checked, given, output_format, file),
+        await self._ask_as_guest(
+            checked,
+            lambda guest, marked: self._export(guest.exports, marked, given, output_format, file),
             most,
         )
 
-    async def _ask(self, role: "_Role", ask: Callable[[Client], T], most: str = "") -> T:
+    async def _ask_as_guest(self, sql: str, ask: Callable[["_Guest", str], T], most: str) -> T:
+        """Ask with a mark in the text; if this is cancelled, the engine stops what has the mark."""
+        mark = f"-- guest {uuid4().hex}"
+        work = self._guests.start(lambda guest: ask(guest, f"{sql}\n{mark}"))
+        try:
+            return await self._answer(asyncio.wrap_future(work), most)
+        except asyncio.CancelledError:
+            stop = f"KILL QUERY WHERE query_kind = 'Select' AND position(query, '{mark}') > 0 SYNC"
+            while not work.done():  # it may have begun, and not be known to the engine yet
+                await self._answer(self._readers.run(lambda client: client.command(stop)))
+                await asyncio.wait([asyncio.wrap_future(work)], timeout=_STOP_AGAIN_S)
+            raise
+
+    async def _answer(self, asked: Awaitable[T], most: str = "") -> T:
         """`most` is what an answer may have, for guests."""
         try:
-            return await role.run(ask)
+            return await asked
         except (ClickHouseError, OSError) as error:
             raise self._fault(error, most) from error
 
@@ -396,9 +413,12 @@ class _Role:
         self._idle.put(self._make())
 
     async def run(self, work: Callable[[Client], T]) -> T:
+        return await asyncio.wrap_future(self.start(work))
+
+    def start(self, work: Callable[[Client], T]) -> Future[T]:
         if self._closed:
             raise OperatorError("The store is closed.")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._with, work)
+        return self._threads.submit(self._with, work)
 
     def _with(self, work: Callable[[Client], T]) -> T:
         # As many clients as threads at most: a thread that finds none makes one.

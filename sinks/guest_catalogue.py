@@ -84,6 +84,8 @@ SYSTEM_TABLES: Final = {
         "SELECT name, case_insensitive, alias_to FROM system.data_type_families"
     ),
     "system.keywords": "SELECT keyword FROM system.keywords",
+    # Of all of them hardly one can be used here.
+    "system.table_functions": "SELECT '' AS name WHERE 0",
 }
 """Each system table that clients ask, with the subquery that stands for it."""
 
@@ -110,14 +112,8 @@ def statement(tokens: Sequence[Token], database: str) -> str | None:
             return _describe(_name(tokens[2:], database))
         case ["DESCRIBE" | "DESC", *rest] if rest:
             return _describe(_name(tokens[1:], database))
-        case ["SHOW", "DATABASES" | "SCHEMAS"]:
-            return f"SELECT name FROM ({_DATABASES})"
-        case ["SHOW", "FULL", "TABLES", *_]:
-            return _show_tables(tokens[3:], database)
-        case ["SHOW", "TABLES", *_]:
-            return _show_tables(tokens[2:], database)
-        case ["SHOW", "CREATE", "TABLE" | "VIEW", *rest] if rest:
-            return _show_create(_name(tokens[3:], database))
+        case ["SHOW", *_] if shown := _show(words, tokens, database):
+            return shown
         case ["USE", _]:
             if tokens[1].text != database:
                 raise CallerError(f"There is no database {tokens[1].text!r}, only {database!r}.")
@@ -135,6 +131,22 @@ def statement(tokens: Sequence[Token], database: str) -> str | None:
             return None
 
 
+def _show(words: Sequence[str], tokens: Sequence[Token], database: str) -> str | None:
+    match words[1:]:
+        case ["DATABASES" | "SCHEMAS", *_]:
+            return f"SELECT name FROM ({_DATABASES}) WHERE {_like(tokens[2:], 'DATABASES')}"
+        case ["FULL", "TEMPORARY", "TABLES", *_]:
+            return f"SELECT name, engine FROM ({_TABLES}) WHERE 0"
+        case ["FULL", "TABLES", *_]:
+            return _show_tables("name, engine", tokens[3:], database)
+        case ["TABLES", *_]:
+            return _show_tables("name", tokens[2:], database)
+        case ["CREATE", "TABLE" | "VIEW", *rest] if rest:
+            return _show_create(_name(tokens[3:], database))
+        case _:
+            return None
+
+
 def _describe(name: Name) -> str:
     return (
         "SELECT name, type, default_kind AS default_type, default_expression, comment,"
@@ -143,19 +155,25 @@ def _describe(name: Name) -> str:
     )
 
 
-def _show_tables(rest: Sequence[Token], database: str) -> str:
-    texts = [token.text.upper() for token in rest]
-    condition = "1"
-    if texts[:1] in (["FROM"], ["IN"]) and len(rest) > 1:
-        if rest[1].text != database:
-            condition = "0"
-        rest, texts = rest[2:], texts[2:]
-    if texts[:1] in (["LIKE"], ["ILIKE"]) and len(rest) == 2 and _is_text(rest[1]):
-        pattern = rest[1].text.replace("\\", "\\\\").replace("'", "\\'")
-        condition += f" AND name {texts[0]} '{pattern}'"
-    elif rest:
-        raise CallerError("SHOW TABLES can be given FROM a database and LIKE a text.")
-    return f"SELECT name FROM ({_TABLES}) WHERE {condition} ORDER BY name"
+def _show_tables(columns: str, rest: Sequence[Token], database: str) -> str:
+    here = 1
+    if len(rest) > 1 and rest[0].text.upper() in ("FROM", "IN"):
+        here = int(rest[1].text == database)
+        rest = rest[2:]
+    condition = f"{here} AND {_like(rest, 'TABLES')}"
+    return f"SELECT {columns} FROM ({_TABLES}) WHERE {condition} ORDER BY name"
+
+
+def _like(rest: Sequence[Token], kind: str) -> str:
+    """The condition that the end of SHOW says: LIKE or ILIKE and a text, or nothing."""
+    match rest:
+        case []:
+            return "1"
+        case [like, text] if like.text.upper() in ("LIKE", "ILIKE") and _is_text(text):
+            pattern = text.text.replace("\\", "\\\\").replace("'", "\\'")
+            return f"name {like.text.upper()} '{pattern}'"
+        case _:
+            raise CallerError(f"SHOW {kind} can be given LIKE and a text; TABLES FROM a database.")
 
 
 def _show_create(name: Name) -> str:

@@ -38,7 +38,7 @@ _HIGHER: Final = re.compile(
 )
 # Functions that some place calls by their bare name.
 _NEVER_NAMED: Final = re.compile(
-    r"current_?user|session_user|user|file|sleep|sleepeachrow|hostname|getsetting"
+    r"current_?user|session_user|file|sleep|sleepeachrow|hostname|getsetting"
 )
 # ClickHouse takes these for quotes and for a minus; the parser does not.
 _LOOK_ALIKE: Final = re.compile("[\u2018\u2019\u201c\u201d\u2212\0]")

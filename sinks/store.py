@@ -5,6 +5,7 @@ Rules:
   (two writers, some readers, some guests).
 - What the engine refuses because of the statement or its parameters is a `CallerError`; what an
   operator has to mend (server away, disk full, folder owned by another process) an `OperatorError`.
+- A guest's query whose task is cancelled is stopped in the engine.
 - Times are aware datetimes in UTC on the way out, integers (ms since the epoch) on the way in.
 """
 

@@ -1,11 +1,12 @@
 """What Grafana and DBeaver send, word for word; so neither Go nor Java is needed here.
 
-The requests were recorded from clickhouse-go 2.51 (in the way of Grafana's data source: HTTP,
-gzip, `limit`) and from clickhouse-jdbc 0.9.6 (DBeaver's driver), and the queries taken from
-grafana/clickhouse-datasource `src/data/CHDatasource.ts`, `pkg/plugin/schema.go` and from
-dbeaver/dbeaver `plugins/org.jkiss.dbeaver.ext.clickhouse`.
+The requests were recorded from the backend of grafana/clickhouse-datasource 4.20 (clickhouse-go
+over HTTP: gzip, `limit`) and from clickhouse-jdbc 0.6.1, 0.9.9 and 0.11.2 (DBeaver's driver), and
+more queries taken from what Grafana's editor (`src/data`) and dbeaver/dbeaver
+(`plugins/org.jkiss.dbeaver.ext.clickhouse`) write.
 """
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -106,6 +107,106 @@ async def test_jdbc_finds_tables_and_columns(served: Served) -> None:
     assert {row["TABLE_NAME"] for row in await rows(JDBC_TABLES)} == PUBLIC_TABLES
     first = (await rows(JDBC_COLUMNS))[0]
     assert (first["COLUMN_NAME"], first["ORDINAL_POSITION"]) == ("run_id", 1)
+
+
+async def test_the_oldest_driver_of_dbeaver_says_what_holds_anyway(served: Served) -> None:
+    content, _ = await post(served, "SELECT 1 FORMAT TSV", {"extremes": "0"}, path="/")
+    assert content == b"1\n"
+    status, text, _ = await served.get("SELECT 1", extremes="1")
+    assert (status, "extremes" in text) == (403, True)
+
+
+async def test_every_table_has_the_types_that_it_tells(served: Served) -> None:
+    for table in sorted(PUBLIC_TABLES):
+        told, _ = await post(served, f"DESCRIBE {table}", {"default_format": "TSV"})
+        content, _ = await post(
+            served, f"SELECT * FROM {table} LIMIT 0", {"default_format": "TSVWithNamesAndTypes"}
+        )
+        types = content.decode().splitlines()[1].split("\t")
+        assert set(types) <= {line.split("\t")[1] for line in told.decode().splitlines()}, table
+
+
+async def test_show_tells_what_is_like_it_asks(served: Served) -> None:
+    async def shown(sql: str) -> list[str]:
+        return (await post(served, sql, {"default_format": "TSV"}))[0].decode().splitlines()
+
+    assert await shown("SHOW DATABASES LIKE 'def%'") == ["default"]
+    assert await shown("SHOW DATABASES LIKE 'x'") == []
+    assert await shown("SHOW FULL TABLES FROM `default` LIKE 'cost_'") == ["costs\tView"]
+    assert await shown("SHOW FULL TABLES FROM other") == []
+    assert await shown("SHOW FULL TEMPORARY TABLES LIKE '%'") == []
+
+
+def filtered(sql: str, **filters: str) -> str:
+    """The query with ad hoc filters, as Grafana writes them."""
+    pairs = ", ".join(
+        "'{}' : '{}'".format(table, condition.replace("\\", r"\\").replace("'", r"\'"))
+        for table, condition in filters.items()
+    )
+    return f"{sql} settings additional_table_filters={{{pairs}}}"
+
+
+@pytest.mark.parametrize(
+    ("sql", "filters", "meant"),
+    [
+        (
+            "SELECT count() FROM runs",
+            {"runs": "workflow = 'review'"},
+            "SELECT count() FROM runs WHERE workflow = 'review'",
+        ),
+        (
+            "SELECT count() FROM default.runs AS r JOIN events AS e USING (run_id)",
+            {"runs": "workflow = 'release'", "events": r"type REGEXP '^run\.' AND trace_id = ''"},
+            r"""SELECT count() FROM runs AS r JOIN events AS e USING (run_id)
+            WHERE r.workflow = 'release' AND e.type REGEXP '^run\.' AND e.trace_id = ''""",
+        ),
+        (
+            "WITH runs AS (SELECT 7 AS n) SELECT n FROM runs",
+            {"runs": "workflow = 'review'"},
+            "SELECT 7",
+        ),
+        ("SELECT count() FROM runs", {"costs": "0"}, "SELECT count() FROM runs"),
+    ],
+)
+async def test_ad_hoc_filters_narrow_tables(
+    served: Served, sql: str, filters: dict[str, str], meant: str
+) -> None:
+    text = {"default_format": "TSV"}
+    found, _ = await post(served, filtered(sql, **filters), text)
+    assert found == (await post(served, meant, text))[0]
+    assert found not in (b"", b"0\n")
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "run_id IN (SELECT run_id FROM runs_log)",
+        "file('/etc/hostname') != ''",
+        "1)) UNION ALL SELECT * FROM ((SELECT * FROM system.processes",
+        "1)) --\n SETTINGS readonly = 0",
+    ],
+)
+async def test_ad_hoc_filters_say_no_more_than_a_query_may(served: Served, condition: str) -> None:
+    status, text, headers = await served.get(filtered("SELECT count() FROM runs", runs=condition))
+    assert status in (400, 403), text
+    assert headers["X-ClickHouse-Exception-Code"] in ("62", "497")
+
+
+async def test_a_client_stops_its_own_query(served: Served) -> None:
+    endless = "SELECT sum(sipHash64(number)) FROM numbers(1000000000000) FORMAT TSV"
+    asked = asyncio.create_task(served.get(endless, query_id="mine"))
+    kill = "KILL QUERY WHERE query_id='mine'"
+    text = {"default_format": "TSV"}
+    while (answer := (await post(served, kill, text))[0]) == b"":
+        assert not asked.done(), await asked  # it has not come that far yet
+    assert answer == b"finished\tmine\n"
+    status, message, headers = await asked
+    assert (status, headers["X-ClickHouse-Exception-Code"]) == (400, "394"), message
+    assert await served.store.query(
+        "SELECT count() FROM system.processes WHERE query LIKE '%numbers(1000000000000)%'"
+        " AND query NOT LIKE '%processes%'"
+    ) == (("count()",), [(0,)])
+    assert (await post(served, kill, text))[0] == b""
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -16,6 +16,7 @@ from gateway.services import READS, Services
 from sinks import schema
 from sinks.clickhouse import open_store
 from sinks.history import History
+from sinks.store import Store
 from streams.blob_store import BlobStore
 
 KEY = "p@ss: word"
@@ -25,8 +26,9 @@ T = TypeVar("T")
 class Served:
     """A gateway with a generated history, for blocking clients."""
 
-    def __init__(self, http: TestClient[Any, Any], decisions: int) -> None:
+    def __init__(self, http: TestClient[Any, Any], store: Store, decisions: int) -> None:
         self.http = http
+        self.store = store
         self.decisions = decisions
 
     @property
@@ -73,6 +75,6 @@ async def serving(folder: Path) -> AsyncIterator[Served]:
         app = new_app(services)
         app[READS] = StoreReads(History(store))
         async with TestClient(TestServer(app)) as http:
-            yield Served(http, decisions)
+            yield Served(http, store, decisions)
     finally:
         await store.close()
