@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agents.context import Context
-from agents.reporter import Reporter, Say, UntilTold
+from agents.reporter import Reporter, Say
 from agents.signals import Signals
 from streams.messages import Task, TaskCancellation
 
@@ -21,7 +21,6 @@ class Attempt:
     Args:
         task: what is to be done.
         say: takes its progress records.
-        until_told: waits until they are on the log.
         worker: the name of this worker, for these records.
         grace: seconds that an async action has to clean up in, once it is cancelled.
         clock_ns: nanoseconds; any origin will do.
@@ -35,7 +34,6 @@ class Attempt:
         "_hard",
         "_reporter",
         "_say",
-        "_until_told",
         "_work",
         "_worker",
         "context",
@@ -48,7 +46,6 @@ class Attempt:
         self,
         task: Task,
         say: Say,
-        until_told: UntilTold,
         worker: str,
         grace: float,
         clock_ns: Callable[[], int],
@@ -63,7 +60,6 @@ class Attempt:
         self.context: Context | None = None
         """What the action was given, where it takes one."""
         self._say = say
-        self._until_told = until_told
         self._worker = worker
         self._grace = grace
         self._reporter: Reporter | None = None
@@ -95,11 +91,9 @@ class Attempt:
         """Its turn has come: its asyncio task executes it."""
         self._work = self.executed_by or asyncio.current_task()
 
-    async def announce(self) -> None:
-        """Say that the work begins, where the task asks for that, and wait until it is told."""
-        if self.task.report:
-            self._speaker().begin()
-            await self._until_told()
+    def announce(self) -> None:
+        """Say that the work begins, before it does."""
+        self._speaker().begin()
 
     def begin_work(self) -> None:
         """The action is called now; waiting for its turn is over, which costs nothing."""

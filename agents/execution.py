@@ -30,7 +30,7 @@ from agents.cost import DEFAULT_PRICE, Rate, compute
 from agents.outcome import failure_of, final, over_time, understood, written
 from agents.payloads import PayloadError, Payloads
 from agents.registry import AgentRegistry
-from agents.reporter import Say, UntilTold, at_once, nobody
+from agents.reporter import Say, nobody
 from agents.sandbox.actions import SandboxedActions
 from agents.secrets import GivenSecrets, Secrets, SecretSource
 from agents.threads import Threads
@@ -92,9 +92,14 @@ class Execution:
             for name, agent in registry.agents.items()
         }
 
-    def attempt(self, task: Task, say: Say = nobody, until_told: UntilTold = at_once) -> Attempt:
-        """The task, in hand; `say` takes its progress records, `until_told` waits for them."""
-        return Attempt(task, say, until_told, self._worker, self._grace, self._clock_ns)
+    def attempt(self, task: Task, say: Say = nobody) -> Attempt:
+        """The task, in hand; `say` takes its progress records."""
+        return Attempt(task, say, self._worker, self._grace, self._clock_ns)
+
+    def can_block_loop(self, task: Task) -> bool:
+        """Whether the task's action is called in the loop itself."""
+        action = self._find(task.agent, task.action)
+        return action is not None and action.is_async and action.execution != "sandbox"
 
     async def execute(self, task: Task, attempt: Attempt | None = None) -> Result:
         """Execute one attempt. The time limit is the shorter of the task's and the action's.
@@ -237,7 +242,6 @@ class Execution:
         else:
             work = partial(action.function, inputs)
         if action.is_async:
-            await attempt.announce()
             attempt.begin_work()
             return await within(limit, work(), grace=self._grace, bound_by=attempt.bound_by)
         name = f"{task.agent} {task.action} {task.id}"

@@ -3,8 +3,6 @@
 Rules:
 - Where the task asks for reports, one is due when the work begins, and then a heartbeat every third
   of the time that the run waits for one. A heartbeat repeats the newest progress.
-- An async action is called when the first report is on the log: one that blocks the loop says
-  nothing any more.
 - Progress that the action tells is sent at most once a second; the newest wins. Heartbeats that are
   due more often carry it sooner.
 - After `end` nothing is said.
@@ -12,7 +10,7 @@ Rules:
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -28,16 +26,8 @@ Say = Callable[[Task, Progress], None]
 """Takes a record to be sent, instead of an earlier one of the task that has not been sent."""
 
 
-UntilTold = Callable[[], Awaitable[None]]
-"""Waits until all that was said is on the log."""
-
-
 def nobody(_task: Task, _progress: Progress) -> None:
     """Nobody is told."""
-
-
-async def at_once() -> None:
-    """What is said is told."""
 
 
 class Reporter:

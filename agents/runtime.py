@@ -6,6 +6,8 @@ Rules:
 - A partition's offset advances only past finished tasks, in order (`Watermark`). A task that was
   under way when its partition was revoked is done again by the new owner: agents see its id twice.
   If the partition comes back here meanwhile, the work under way counts, and is not begun again.
+- An action that runs in the loop is called when the log has that it begins, where the run asks for
+  that: one that blocks the loop says nothing any more. Until then it waits for its turn.
 - Results are published before the offset of their task is committed, and after whatever is said of
   the task's progress. Of progress that waits to be published the newest of each task is kept.
 - A task that is called off while it waits is answered at once and never begun; one that comes after
@@ -128,7 +130,7 @@ class AgentRuntime:
             if order is not None:
                 self._conclude(task, self._execution.refuse(task, order))
                 continue
-            attempt = self._execution.attempt(task, self._say, self._until_told)
+            attempt = self._execution.attempt(task, self._say)
             self._attempts[task.id] = attempt
             work = attempt.executed_by = asyncio.create_task(self._run(attempt))
             self._work.add(work)
@@ -176,6 +178,10 @@ class AgentRuntime:
         try:
             await self._free.acquire()  # by hand: `async with` makes two more coroutines a task
             try:
+                blocking = task.report and self._execution.can_block_loop(task)
+                if blocking and self._may_begin(attempt):
+                    attempt.announce()
+                    await self._until_told()
                 if self._may_begin(attempt):
                     result = await self._execution.execute(task, attempt)
             except asyncio.CancelledError:
@@ -232,6 +238,7 @@ class AgentRuntime:
         self._something_finished.set()
 
     async def _until_told(self) -> None:
+        """Wait until all that was said is on the log."""
         told = asyncio.get_running_loop().create_future()
         self._listened_for.append(told)
         self._something_finished.set()

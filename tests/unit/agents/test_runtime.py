@@ -424,7 +424,7 @@ async def test_an_action_that_does_not_listen_is_cancelled_after_the_grace(
     worker: Worker, action: str
 ) -> None:
     await worker.give(task("a", action, "a", report=True, heartbeat_ms=30))
-    await worker.log.until(lambda: worker.log.progress != [])
+    await until(lambda: stage.begun)
     worker.runtime.cancel(order("a", 1))
     await worker.log.until(lambda: worker.log.committed == 1)
     assert stage.ended[:1] == ["a"]
