@@ -15,6 +15,10 @@ from agents.signals import Signals
 from streams.messages import Task, TaskCancellation
 
 
+class RevokedError(Exception):
+    """Another worker has got the task, before the work on it began here: that one does it."""
+
+
 class Attempt:
     """One task in hand. What only some tasks need is made when it is needed: most are small.
 
@@ -96,10 +100,15 @@ class Attempt:
         self._work = self.executed_by or asyncio.current_task()
 
     async def announce(self) -> None:
-        """Say that the work begins, where the task asks for that, and wait until it is told."""
+        """Say that the work begins, where the task asks for that, and wait until it is told.
+
+        Raises:
+            RevokedError: Meanwhile the task went to another worker.
+        """
         if self.task.report:
             self._speaker().begin()
-            await self._until_told()
+            if not await self._until_told(self.task):
+                raise RevokedError(self.task.id)
 
     def begin_work(self) -> None:
         """The action is called now; waiting for its turn is over, which costs nothing."""

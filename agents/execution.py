@@ -22,7 +22,7 @@ from typing import Any
 from msgspec import UNSET, Raw
 
 from agents.action import Action
-from agents.attempt import Attempt
+from agents.attempt import Attempt, RevokedError
 from agents.blob import BlobKeeper, MemoryBlobs, ProjectBlobs
 from agents.colleagues import WorkerColleagues
 from agents.context import Context
@@ -100,6 +100,9 @@ class Execution:
         """Execute one attempt. The time limit is the shorter of the task's and the action's.
 
         Where `attempt` is given, it carries the action's signals, and can end the work.
+
+        Raises:
+            RevokedError: The task went to another worker before the action was called.
         """
         attempt = attempt or self.attempt(task)
         attempt.begin()
@@ -178,6 +181,8 @@ class Execution:
             return inputs
         try:
             produced = await self._call(action, attempt, inputs, limit, started_at)
+        except RevokedError:
+            raise
         except OverTimeError:
             return over_time(limit)
         except asyncio.CancelledError as error:

@@ -28,16 +28,17 @@ Say = Callable[[Task, Progress], None]
 """Takes a record to be sent, instead of an earlier one of the task that has not been sent."""
 
 
-UntilTold = Callable[[], Awaitable[None]]
-"""Waits until all that was said is on the log."""
+UntilTold = Callable[[Task], Awaitable[bool]]
+"""Waits until all that was said is on the log; whether the task may still begin here."""
 
 
 def nobody(_task: Task, _progress: Progress) -> None:
     """Nobody is told."""
 
 
-async def at_once() -> None:
+async def at_once(_task: Task) -> bool:
     """What is said is told."""
+    return True
 
 
 class Reporter:

@@ -25,7 +25,7 @@ import structlog
 from faust.types import TP
 from prometheus_client import Counter, Gauge
 
-from agents.attempt import Attempt
+from agents.attempt import Attempt, RevokedError
 from agents.execution import Execution
 from agents.orders import Orders
 from agents.published_results import PublishedResults
@@ -182,6 +182,8 @@ class AgentRuntime:
                 if self._stopping:
                     raise
                 result = self._execution.broken_off(attempt)
+            except RevokedError:
+                pass
             finally:
                 self._free.release()
         finally:
@@ -231,11 +233,13 @@ class AgentRuntime:
         self._progress[task.id] = (task, progress)
         self._something_finished.set()
 
-    async def _until_told(self) -> None:
+    async def _until_told(self, task: Task) -> bool:
+        attempt = self._attempts[task.id]
         told = asyncio.get_running_loop().create_future()
         self._listened_for.append(told)
         self._something_finished.set()
         await told
+        return self._may_begin(attempt)
 
     def _put(self, task: Task, message: bytes) -> None:
         self._parcel.add(topics.INBOX, task.reply_partition, task.run.encode(), message)
