@@ -135,6 +135,10 @@ class Reads(RecordedLog, Protocol):
         """The events by which nodes of a run got their items."""
         ...
 
+    async def repetitions(self, run: str, since: datetime | None) -> Sequence[str]:
+        """The runs that repeat a run, which began at `since`."""
+        ...
+
     async def run_story(self, run: str, until: int) -> Sequence[EventRow]:
         """Events of a run that are about no item, in order; of signs of life a node's newest."""
         ...
@@ -261,6 +265,10 @@ class StoreReads:
     async def fan_outs(self, run: str) -> Sequence[EventRow]:
         """The events by which nodes of a run got their items."""
         return [_event(row) for row in await self._history.fan_outs(run)]
+
+    async def repetitions(self, run: str, since: datetime | None) -> Sequence[str]:
+        """The runs that repeat a run, which began at `since`."""
+        return await self._history.repetitions(run, milliseconds(since))
 
     async def run_story(self, run: str, until: int) -> Sequence[EventRow]:
         """Events of a run that are about no item, in order; of signs of life a node's newest."""

@@ -31,3 +31,8 @@ class RecentStarts:
     def get(self, run: str) -> AcceptedStart | None:
         """The start of this run, if it was accepted here lately."""
         return self._starts.get(run)
+
+    def repetitions(self, run: str) -> list[str]:
+        """The runs that repeat this one, of those that were accepted here lately."""
+        starts = (accepted.start for accepted in self._starts.values())
+        return [s.run for s in starts if s.origin is not None and s.origin.run == run]

@@ -11,16 +11,17 @@ from msgspec.structs import replace
 
 from gateway.given_inputs import check_given_inputs
 from gateway.problem import ConflictError
-from gateway.repetition import Outputs, Repetition, Results
+from gateway.relatives import Relative, relatives
+from gateway.repetition import Outputs, Repetition, Results, undone_of
 from gateway.requests import answer, fields, idempotency_key, json_object, short_text
 from gateway.run_detail import Told, decoded
 from gateway.run_views import RepetitionAccepted, RunDetail
-from gateway.runs import known_run, told_plan, told_so_far
+from gateway.runs import told_plan, told_so_far
 from gateway.services import READS, SERVICES, STARTS, WRITER
 from streams import codec
 from streams.blob_store import BlobStore, MissingContentError
 from streams.draft import PAYLOAD_LIMIT
-from streams.errors import CallerError, NotFoundError, TooLargeError
+from streams.errors import CallerError, TooLargeError
 from streams.events import Event, RunStarted
 from streams.ids import run_id
 from streams.lifecycle import TERMINAL
@@ -60,11 +61,10 @@ async def retry_run(request: web.Request) -> web.Response:
     elif mode == "failed":
         if told.detail.status is RunStatus.SUCCESS:
             raise ConflictError(f"nothing failed in run {told.detail.id}: its retry is mode whole")
-        await _learn_what_was_undone_since(request, told.detail, results)
+        await _learn_what_was_undone_since(request, told.detail, plan, results)
         taken = results.repeated(plan)
     else:
-        if not results.uncompensated:
-            raise ConflictError(f"run {told.detail.id} left nothing that could not be undone")
+        await _check_can_be_undone(request, told.detail, plan, results)
         taken = results.undone(plan)
     kind = _UNDOING if mode == _UNDOING else "retry"
     return await _repeat(request, told, events, taken, kind, requested_by)
@@ -86,7 +86,7 @@ async def rerun_run(request: web.Request) -> web.Response:
         raise CallerError(f"'from' must be a node of the run ({', '.join(steps)}), not {node!r}")
     _check_does_work(told.detail)
     results = Results(events)
-    await _learn_what_was_undone_since(request, told.detail, results)
+    await _learn_what_was_undone_since(request, told.detail, plan, results)
     chosen = frozenset({node})
     inputs = _inputs(request.app, given.get("inputs", {}), plan, results.again(plan, chosen))
     taken = results.repeated(plan, chosen, inputs)
@@ -128,28 +128,55 @@ def _check_does_work(run: RunDetail) -> None:
 
 
 async def _learn_what_was_undone_since(
-    request: web.Request, run: RunDetail, results: Results
-) -> None:
-    """What the run could not undo, and others have undone since, is not there to be taken over."""
-    undone_of = run.id
-    while True:
-        undoing = _repetition_id(run, undone_of, _UNDOING, _UNDOING)
-        try:
-            told = await known_run(request, undoing)
-        except NotFoundError:
-            return
-        if told.detail.status not in TERMINAL:
+    request: web.Request, run: RunDetail, plan: Plan, results: Results, asked: str = ""
+) -> list[Relative]:
+    """What other runs have undone of this one is not there to be taken over, nor to be undone.
+
+    Gives the runs that repeat one another, this one among them, where anything can be undone. Which
+    of them are undoing has to be seen first, but for the one that is `asked` for.
+    """
+    if not any(node.compensation for node in plan.nodes.values()):
+        return []
+    found = await relatives(request, run)
+    for each in found:
+        if each.goes_on and each.kind == _UNDOING and each.kin.run != asked:
             raise ConflictError(
-                f"run {undoing} is undoing what run {undone_of} could not undo: wait for its end"
+                f"run {each.kin.run} is undoing what run {each.kin.origin} could not undo: wait for"
+                " its end"
             )
-        rows = await request.app[READS].run_events(undoing)
-        results.undone_since(Results(event for _, event in decoded(rows)))
-        undone_of = undoing
+    results.undone_since(undone_of(run.id, [each.kin for each in found]))
+    return found
 
 
-def _repetition_id(run: RunDetail, repeated: str, kind: str, key: str) -> str:
-    """The id of the run that repeats `repeated`, a run of the same workflow as `run`."""
-    return run_id(run.project, run.workflow, f"/api/runs/{repeated}/{kind}", key)
+async def _check_can_be_undone(
+    request: web.Request, run: RunDetail, plan: Plan, results: Results
+) -> None:
+    """Whether something is left to be undone, and nobody goes on with it."""
+    nothing = ConflictError(f"run {run.id} left nothing that could not be undone")
+    if not results.uncompensated:
+        raise nothing
+    asked = _undoing_id(run)
+    if await request.app[READS].newest_run_events(asked, None, 1):
+        return  # asked again: it is the same run
+    found = await _learn_what_was_undone_since(request, run, plan, results, asked)
+    if not results.left_to_undo:
+        raise nothing
+    left = {*results.left_to_undo}
+    for each in found:
+        if each.goes_on and each.kind != _UNDOING and each.kin.results.taken_over & left:
+            raise ConflictError(
+                f"run {each.kin.run} goes on with results that would be undone: wait for its end,"
+                " or cancel it"
+            )
+
+
+def _undoing_id(run: RunDetail) -> str:
+    """To undo twice would be to pay a refund twice: asked again, it is the same run."""
+    return _repetition_id(run, _UNDOING, _UNDOING)
+
+
+def _repetition_id(run: RunDetail, kind: str, key: str) -> str:
+    return run_id(run.project, run.workflow, f"/api/runs/{run.id}/{kind}", key)
 
 
 async def _repeat(
@@ -163,10 +190,10 @@ async def _repeat(
     app = request.app
     old = told.detail
     started = next(event for event in events if isinstance(event, RunStarted))
-    # To undo twice would be to pay a refund twice: asked again, it is the same run. What that one
-    # could not undo, a retry of that one does.
-    key = kind if kind == _UNDOING else idempotency_key(request) or uuid4().hex
-    run = _repetition_id(old, old.id, kind, key)
+    if kind == _UNDOING:
+        run = _undoing_id(old)
+    else:
+        run = _repetition_id(old, kind, idempotency_key(request) or uuid4().hex)
     accepted = RepetitionAccepted(
         workflow_run_id=run,
         status=RunStatus.PENDING,

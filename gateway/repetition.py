@@ -6,6 +6,8 @@ Rules:
 - Taken over is every other result. Of a fan-out that failed in part, the items that succeeded.
 - Inputs that a person gave to a node stay, unless others are given now.
 - A run that only undoes takes over what it needs for that: results that are not undone yet.
+- A run undoes what it took over as well, where it does not succeed. So a result may be undone by a
+  run that repeats the one that made it, and is then there for neither.
 """
 
 from collections.abc import Iterable, Mapping
@@ -62,6 +64,10 @@ class Results:
         self._skipped: set[str] = set()
         self.undone_nodes: set[str] = set()
         self._edits: dict[str, Raw] = {}
+        self.made: set[str] = set()
+        """Nodes that were done here, or some of their items."""
+        self.taken_over: set[str] = set()
+        """Nodes whose results, or those of some of their items, are of the run that it repeats."""
         self.uncompensated: tuple[str, ...] = ()
         for event in events:
             self._apply(event)
@@ -91,9 +97,14 @@ class Results:
         edits = {node: raw for node, raw in self._edits.items() if node in again} | dict(inputs)
         return Repetition(nodes, items, tuple(Edit(node=n, inputs=i) for n, i in edits.items()))
 
-    def undone_since(self, undoing: "Results") -> None:
-        """Learn of a run that undid some of this one's nodes after its end."""
-        self.undone_nodes |= undoing.undone_nodes
+    def undone_since(self, nodes: Iterable[str]) -> None:
+        """Learn what others have undone of this run after its end."""
+        self.undone_nodes.update(nodes)
+
+    @property
+    def left_to_undo(self) -> tuple[str, ...]:
+        """What the run could not undo, and nobody has undone since."""
+        return tuple(node for node in self.uncompensated if node not in self.undone_nodes)
 
     def whole(self) -> Repetition:
         """Nothing is taken over but the inputs that a person gave."""
@@ -128,7 +139,9 @@ class Results:
         output = event.output if isinstance(event.output, Raw) else None
         if event.node.endswith(COMPENSATION):
             self.undone_nodes.add(event.node.removesuffix(COMPENSATION))
-        elif event.item is not None:
+            return
+        (self.taken_over if isinstance(event, NodeReused) else self.made).add(event.node)
+        if event.item is not None:
             self._items.setdefault(event.node, {})[event.item] = output or _NULL
         else:
             self._outputs[event.node] = output
@@ -139,6 +152,34 @@ class Results:
             return output
         items = self._items.get(node, {})
         return tuple(items.get(index, _NULL) for index in range(self._counts.get(node, 0)))
+
+
+class Kin(NamedTuple):
+    """One of the runs that repeat one another; `origin` is the run that it repeats, if any."""
+
+    run: str
+    origin: str
+    results: Results
+
+
+def undone_of(run: str, kin: Iterable[Kin]) -> frozenset[str]:
+    """The nodes of a run whose results are undone, by itself or by another one of its kin.
+
+    A result belongs to the run that made it, however often it was taken over. `kin` has every run
+    after the one that it repeats.
+    """
+    makers: dict[str, dict[str, frozenset[str]]] = {}
+    undone: set[tuple[str, str]] = set()
+    for each in kin:
+        above = makers.get(each.origin, {})
+        made = {node: frozenset({each.run}) for node in each.results.made}
+        for node in each.results.taken_over:
+            made[node] = made.get(node, frozenset()) | above.get(node, frozenset())
+        makers[each.run] = made
+        undone |= {(m, node) for node in each.results.undone_nodes for m in made.get(node, ())}
+    return frozenset(
+        node for node, by in makers[run].items() if any((maker, node) in undone for maker in by)
+    )
 
 
 def _is_step(plan: Plan, node: str) -> bool:

@@ -198,6 +198,11 @@ class History:
         """The events by which nodes of a run got their items."""
         return await self._rows_of(run, "run_fan_outs")
 
+    async def repetitions(self, run: str, since: int) -> list[str]:
+        """The runs that repeat a run, which began at `since`, milliseconds since the epoch."""
+        rows = await self._rows("run_repetitions", run=run, since=since)
+        return [str(row["run_id"]) for row in rows]
+
     async def run_story(self, run: str, until_seq: int) -> list[Row]:
         """What happened in a run up to a sequence number, in order, but not to items."""
         return await self._rows_of(run, "run_story", until_seq=until_seq)

@@ -366,13 +366,11 @@ def _topological(
     for index, node in enumerate(nodes):
         for position, dependency in enumerate(node.depends_on):
             if dependency not in ids:
-                problems.append(
-                    Problem(
-                        (stage, index, "dependsOn", position),
-                        f"node {node.id!r} depends on {dependency!r}, which is not a node"
-                        f" (nodes: {', '.join(ids)})",
-                    )
-                )
+                what = f"is not a node (nodes: {', '.join(ids)})"
+                if dependency in taken:
+                    what = f"has ended by then, like all of {taken[dependency]}: leave it out"
+                text = f"node {node.id!r} depends on {dependency!r}, which {what}"
+                problems.append(Problem((stage, index, "dependsOn", position), text))
         if node.id in waiting:
             waiting[node.id] |= {d for d in node.depends_on if d in ids}
     order = _ordered(waiting)

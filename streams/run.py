@@ -392,9 +392,11 @@ def _begin_again(draft: Draft, state: NodeState) -> None:
 def _nobody_answered(draft: Draft, state: NodeState) -> None:
     spec = steps.approval_of(draft, state.node)
     deadline = f"within {duration.text(spec.deadline)}"
-    if spec.on_deadline == "approve":
+    if spec.on_deadline == "approve" and not state.attempt:  # the agent has not asked
         text = f"nobody answered {deadline}"
-        draft.emit(NodeApproved(node=state.node, item=state.item, by="", missing=0, notes=text))
+        draft.emit(
+            NodeApproved(node=state.node, item=state.item, by=steps.NOBODY, missing=0, notes=text)
+        )
         _go_ahead(draft, state.node, state.item)
     else:
         text = f"nobody approved it {deadline}"

@@ -9,7 +9,9 @@ Rules:
 - What a node is, decides how it begins: a task for an agent, a run of another workflow, a sleep,
   waiting for an event; or its items, of which at most `maxParallel` are under way.
 - Where an agent will not act unless a person has agreed, the node waits for that, and the task is
-  then sent again as the next attempt. A question uses up none of `retry.attempts`.
+  then sent again as the next attempt. A question uses up none of `retry.attempts`. A deadline is no
+  person: by `onDeadline: approve` a node goes on, but its agent asks all the same, and is answered
+  by people alone.
 """
 
 from collections.abc import Mapping
@@ -46,6 +48,9 @@ from streams.workflow import ApprovalSpec
 # Looked at in every decision: to find them in their class takes four times as long.
 _PENDING: Final = NodeStatus.PENDING
 _SUCCESS: Final = NodeStatus.SUCCESS
+
+NOBODY: Final = ""
+"""Who approves where nobody answered before the deadline."""
 
 ANYBODY = ApprovalSpec()
 """What an agent's demand for approval means where the workflow says nothing of it."""
@@ -155,6 +160,7 @@ def ask(
 ) -> None:
     """Let the node wait for approval. Meanwhile the time for all its attempts stands still."""
     spec = approval_of(draft, node)
+    on_deadline = spec.on_deadline if cause == "workflow" else "reject"
     known = draft.state(node_key(node, item))
     give_up_at = None if known is None else known.give_up_at
     draft.emit(
@@ -165,7 +171,7 @@ def ask(
             inputs=inputs,
             needed=spec.count,
             deadline=draft.at + spec.deadline,
-            on_deadline=spec.on_deadline,
+            on_deadline=on_deadline,
             cause=cause,
             roles=spec.roles,
             time_left=None if give_up_at is None else max(0, give_up_at - draft.at),
@@ -181,13 +187,13 @@ def approval_of(draft: Draft, node: str) -> ApprovalSpec:
 
 def is_approved(draft: Draft, node: str, item: int | None) -> bool:
     """Whether people have agreed to the node, with all of its items, or to this one."""
-    state = draft.state(node)
-    if state is not None and state.approved:
+    if _people_agreed(draft.state(node)):
         return True
-    if item is None:
-        return False
-    state = draft.state(node_key(node, item))
-    return state is not None and state.approved
+    return item is not None and _people_agreed(draft.state(node_key(node, item)))
+
+
+def _people_agreed(state: NodeState | None) -> bool:
+    return state is not None and state.approved and NOBODY not in state.approvers
 
 
 def execute(draft: Draft, plan: NodePlan, item: int | None, attempt: int) -> None:

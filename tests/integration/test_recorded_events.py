@@ -225,6 +225,9 @@ async def test_a_run_says_whether_it_is_paused_and_what_it_belongs_to(store: Sto
     names = ("depth", "parent_run", "origin_run", "origin_kind")
     assert tuple(told[child.run][name] for name in names) == (2, "p", "o", "retry")
     assert tuple(told[paused.run][name] for name in names) == (0, "", "", "")
+    assert await history.repetitions("o", BEGIN) == [child.run]
+    assert await history.repetitions("o", child.at + 1) == []
+    assert await history.repetitions(paused.run, BEGIN) == []
 
 
 WAITS = {

@@ -383,6 +383,19 @@ async def test_an_async_action_is_called_when_its_beginning_is_on_the_log(worker
     assert nodes(worker.log.progress) == ["a"]
 
 
+async def test_what_is_revoked_before_its_beginning_is_heard_is_left_to_its_next_owner(
+    worker: Worker,
+) -> None:
+    worker.log.taking.clear()
+    await worker.give(task("a", "wait", "a", report=True), task("b", "wait", "b"))
+    await until(lambda: stage.begun == ["b"])
+    worker.log.app.consumer_generation_id = 2
+    worker.log.taking.set()
+    await until(lambda: worker.runtime.in_hand == 1)
+    assert stage.begun == ["b"]
+    assert worker.log.results == []
+
+
 async def test_what_waits_for_its_beginning_to_be_heard_can_be_called_off(worker: Worker) -> None:
     worker.log.taking.clear()
     await worker.give(task("a", "wait", "a", report=True), task("b", "wait", "b"))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,12 @@ class FakeReads:
 
     async def events_naming(self, run: str, digest: str) -> Sequence[EventRow]:
         return [r for r in self.rows.get(run, []) if digest.encode() in r.payload]
+
+    async def repetitions(self, run: str, _since: datetime | None) -> Sequence[str]:
+        begins = {each: msgspec.json.decode(rows[0].payload) for each, rows in self.rows.items()}
+        return [
+            each for each, began in begins.items() if (began.get("origin") or {}).get("run") == run
+        ]
 
     async def fan_outs(self, run: str) -> Sequence[EventRow]:
         return [row for row in self.rows[run] if row.type == "node.fannedOut"]

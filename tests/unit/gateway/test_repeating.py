@@ -307,6 +307,53 @@ async def test_what_was_undone_after_the_end_is_not_taken_over(gateway: Any) -> 
     assert reused(gateway) == {}
 
 
+def record(gateway: Any, *stories: Story) -> None:
+    for story in stories:
+        gateway.reads.rows[story.run] = story.rows()
+
+
+async def repeat(gateway: Any, story: Story, definition: dict[str, Any], key: str) -> Story:
+    """A rerun of the story from c on, as it begins."""
+    assert (await again(gateway, story.run, "rerun", key, **{"from": "c"}))[0] == 202
+    return replayed(gateway, definition)
+
+
+async def test_what_a_repetition_has_undone_is_not_taken_over_again(gateway: Any) -> None:
+    definition = chain(a=UNDO, b=UNDO)
+    story = Story(definition).start().answer("a", 1).answer("b", 2).answer("c", 3).answer("d", 4)
+    await known(gateway, definition, story)
+    first = await repeat(gateway, story, definition, "1")
+    assert reused(gateway) == {"a": b"1", "b": b"2", "d": b"4"}
+    record(gateway, first.fail("c").answer("b.compensate").fail("a.compensate"))
+    second = await repeat(gateway, story, definition, "2")
+    assert reused(gateway) == {"a": b"1", "d": b"4"}
+    # Of what the second one did itself, nothing was undone by others.
+    record(gateway, second.answer("b", 5).answer("c", 6))
+    await repeat(gateway, second, definition, "3")
+    assert reused(gateway) == {"a": b"1", "d": b"4", "b": b"5"}
+
+
+async def test_what_a_repetition_has_undone_is_not_undone_again(gateway: Any) -> None:
+    definition = chain(a=UNDO, b=UNDO)
+    story = Story(definition).start().answer("a", 1).answer("b", 2).answer("d", 4)
+    story.hear(Cancel(run=story.run, reason="no", force=True))
+    await known(gateway, definition, story)
+    first = await repeat(gateway, story, definition, "1")
+    record(gateway, first)
+    status, body = await again(gateway, story.run, "retry", mode="compensation")
+    assert (status, f"run {first.run} goes on with results" in body["detail"]) == (409, True)
+    record(gateway, first.fail("c").answer("b.compensate").fail("a.compensate"))
+
+    undoing = await undone(gateway, story, definition)
+    assert reused(gateway) == {"a": b"1", "d": b"4"}
+    record(gateway, undoing)
+    status, body = await again(gateway, first.run, "retry", mode="compensation")
+    assert (status, f"run {undoing.run} is undoing" in body["detail"]) == (409, True)
+    record(gateway, undoing.answer("a.compensate"))
+    status, body = await again(gateway, first.run, "retry", mode="compensation")
+    assert (status, "left nothing" in body["detail"]) == (409, True)
+
+
 async def test_a_run_that_only_undoes_has_no_work_to_repeat(gateway: Any) -> None:
     definition = chain(a=UNDO)
     story = Story(definition).start().answer("a", 1).answer("d", 4).fail("b")

@@ -592,15 +592,17 @@ def test_who_has_agreed_to_an_item_is_not_asked_about_it_again() -> None:
     assert said(run) == ["NodeApprovalRequested fan"]
 
 
-def test_silence_that_agrees_to_a_fan_out_agrees_to_every_item() -> None:
-    """So of a single item the silence of people is always a no."""
+def test_silence_that_agrees_to_a_fan_out_is_no_answer_to_the_agent_of_an_item() -> None:
     silence = {"deadline": "1h", "onDeadline": "approve"}
     run = started(task("fan", forEach=[1, 2], approvalRequired=silence))
     run.wake()
     assert said(run) == ["NodeApproved fan", "NodeFannedOut fan", *["NodeDispatched fan"] * 2]
-    assert [t.approved for t in run.outcomes[-1].tasks] == [True, True]
+    assert [t.approved for t in run.outcomes[-1].tasks] == [False, False]
     run.hear(failed("fan", item=0, kind="approval_required"))
-    assert said(run) == ["NodeFailed fan"]
+    assert said(run) == ["NodeApprovalRequested fan"]
+    assert run.events[-1].on_deadline == "reject"
+    run.hear(Approval(run="r1", node="fan", item=0, approved=True, by="ann"))
+    assert [t.approved for t in run.outcomes[-1].tasks] == [True]
 
 
 def test_an_item_that_cannot_be_given_what_was_approved_lets_the_others_go_on() -> None:

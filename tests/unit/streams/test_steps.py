@@ -344,6 +344,18 @@ def test_nobody_answers(approval: dict[str, Any], after: int, then: list[str]) -
     assert life.later(1) == then
 
 
+def test_silence_lets_a_node_go_on_but_is_no_answer_to_its_agent() -> None:
+    life = asking(count=2, deadline="1h", onDeadline="approve")
+    life.start({"n": 1})
+    life.approve("a", "ann")
+    assert life.later(HOUR) == ["node.approved a", "node.dispatched a"]
+    assert not life.tasks["r1/a/1"].approved
+    assert life.failed("a", kind="approval_required") == ["node.approvalRequested a"]
+    assert life.event_of(NodeApprovalRequested).on_deadline == "reject"
+    assert life.later(HOUR) == ["node.failed a", "run.failed"]
+    assert life.failure == "node 'a' failed: nobody approved it within 1h"
+
+
 def test_what_nobody_answers_ends_by_its_own_deadline_not_by_the_time_out_of_the_run() -> None:
     life = Life(task("a", approvalRequired=True))
     life.start()

@@ -268,7 +268,7 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
             ("onFailure.0.id", "node id 'a' is already used in nodes"),
             (
                 "onFailure.1.dependsOn.0",
-                "node 'h' depends on 'a', which is not a node (nodes: h, i)",
+                "node 'h' depends on 'a', which has ended by then, like all of nodes: leave it out",
             ),
             (
                 "nodes.0.inputs",
