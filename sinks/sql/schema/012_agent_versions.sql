@@ -46,18 +46,18 @@ SELECT
     action::LowCardinality(String) AS action,
     child_run::String AS child_run,
     multiIf(outcome != '', outcome, cancelled_at != unset, 'CANCELLED', 'RUNNING')::LowCardinality(String) AS status,
-    nullIf(a.dispatched_at, unset)::Nullable(DateTime64(3, 'UTC')) AS dispatched_at,
-    nullIf(a.started_at, unset)::Nullable(DateTime64(3, 'UTC')) AS started_at,
-    nullIf(if(outcome != '', a.finished_at, cancelled_at), unset)::Nullable(DateTime64(3, 'UTC')) AS finished_at,
+    nullIf(a.dispatched_at, unset) AS dispatched_at,
+    nullIf(a.started_at, unset) AS started_at,
+    nullIf(if(outcome != '', a.finished_at, cancelled_at), unset) AS finished_at,
     if(started_at IS NULL, NULL, dateDiff('millisecond', started_at, finished_at)) AS duration_ms,
-    nullIf(a.retry_at, unset)::Nullable(DateTime64(3, 'UTC')) AS retry_at,
+    nullIf(a.retry_at, unset) AS retry_at,
     error_kind::LowCardinality(String) AS error_kind,
     error_message::String AS error_message,
     worker::LowCardinality(String) AS worker,
     agent_version::LowCardinality(String) AS agent_version,
     inputs::String AS inputs,
     output::String AS output,
-    nullIf(a.deadline, unset)::Nullable(DateTime64(3, 'UTC')) AS deadline,
+    nullIf(a.deadline, unset) AS deadline,
     run_started_at
 FROM agent_runs_log AS a FINAL
 WHERE a.dispatched_at != unset
