@@ -19,6 +19,9 @@ when they change, and the two packages are pinned exactly. What is different fro
 - A partition that stays here in a rebalance, as owned or as standby, keeps its data and the
   changelog offset that it stands at: a restore reads what is missing, not the whole changelog.
 - Nothing sleeps for a second while a partition waits to be restored.
+- Membership needs the agents' loop: where that is blocked for `BLOCKED_S`, the consumer leaves the
+  group, and others get the partitions. aiokafka counts the time since records were last asked for,
+  and its consumer here is asked for none as long as there is no changelog to follow.
 - Before state is written, `may_write` makes sure that the partitions are still ours: a worker that
   was stopped for a while asks the brokers first (docs/decisions/007).
 """
@@ -52,6 +55,9 @@ SESSION_S: Final = 1.5
 """A worker that is silent for this long has lost its partitions; a broker may ask for more."""
 HEARTBEATS: Final = 6
 """In each session: by them a worker also learns that another one joined or left."""
+BLOCKED_S: Final = 300.0
+"""A worker whose loop does nothing for this long leaves the group: others get its partitions."""
+_SIGN_OF_LIFE_S: Final = 0.5
 _CHANGELOG_WAIT_MS: Final = 100
 _CHANGELOG_BYTES: Final = 64 * 1024
 _ASK_AGAIN_S: Final = 0.2
@@ -253,6 +259,16 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             await asyncio.sleep(_ASK_AGAIN_S)
         return False
 
+    def show_life(self) -> None:
+        """The agents' loop goes on: as if it had just asked for records."""
+
+        def ask() -> None:
+            if self._consumer is not None:  # it has joined
+                with self._consumer._subscription.fetch_context():  # noqa: SLF001  # aiokafka has no hook
+                    pass
+
+        self.thread_loop.call_soon_threadsafe(ask)
+
     async def getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
         """Fetch; gives by partition how often it was sought, from where this was read, and it."""
         consumer = self._ensure_consumer()
@@ -341,6 +357,12 @@ class BatchConsumer(driver.Consumer):
             self._readers[tp.topic].release(tp.partition)
 
     # --- membership ---
+
+    @faust.Service.task
+    async def _show_life(self) -> None:
+        while not self.should_stop:
+            self._own_thread.show_life()
+            await self.sleep(_SIGN_OF_LIFE_S)
 
     async def may_write(self) -> bool:
         """Whether the partitions of this generation are ours still; False once they are not."""
@@ -582,6 +604,7 @@ def new_app(
         broker_session_timeout=session_s,
         broker_heartbeat_interval=session_s / HEARTBEATS,
         broker_rebalance_timeout=10.0,
+        broker_max_poll_interval=BLOCKED_S,
         consumer_max_fetch_size=REQUEST_BYTES,
         producer_max_request_size=REQUEST_BYTES,
         stream_buffer_maxsize=QUEUED_BATCHES,
