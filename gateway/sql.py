@@ -28,8 +28,9 @@ _FIELDS: Final = ("query", "parameters", "format")
 async def ask(request: web.Request) -> web.StreamResponse:
     """The answer to one SELECT over the tables that are public.
 
-    These are `events`, `runs`, `agent_runs`, `approvals`, `costs`, `run_costs` and
-    `workflow_tags`.
+    These are `events`, `runs`, `agent_runs`, `approvals`, `costs`, `run_costs`, `workflows`,
+    `workflow_tags`, `agents`, `positions`, and what is counted by minute and day, such as
+    `runs_per_day`. `DESCRIBE` tells the columns of each.
 
     The answer has all that is before its watermark, and `?atLeast=` waits for one: a watermark, a
     cursor of the stream, or the id of a run.
