@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 
 from gateway import answer_file, watermark
 from gateway.requests import JSON, json_object
+from gateway.running_queries import QUERIES
 from gateway.services import SERVICES
 from gateway.views import SqlAnswer
 from streams.errors import CallerError
@@ -61,7 +62,8 @@ async def ask(request: web.Request) -> web.StreamResponse:
             return await answer_file.send(
                 request, file, {**headers, hdrs.CONTENT_TYPE: _FORMATS[wanted]}
             )
-    rows = await request.app[SERVICES].store.query_readonly(query, parameters)
+    asked = request.app[SERVICES].store.query_readonly(query, parameters)
+    rows = await request.app[QUERIES].run(request, str(uuid4()), asked)
     view = SqlAnswer(
         columns=list(rows.columns),
         rows=rows.dicts(),
