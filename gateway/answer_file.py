@@ -68,7 +68,7 @@ async def answered(
             asked = services.store.export_readonly(
                 sql, parameters, output_format=output_format, file=file, rows=rows
             )
-            await request.app[QUERIES].run(query_id, asked)
+            await request.app[QUERIES].run(request, query_id, asked)
             size = (await asyncio.to_thread(file.stat)).st_size
             yield AnswerFile(file, size)
 

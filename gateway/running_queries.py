@@ -1,4 +1,4 @@
-"""Queries under way by the ids that their clients gave them, so that a client can stop its own."""
+"""Queries under way: a client can stop its own by id, and does so by going away."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,6 +10,7 @@ from sinks.guest_sql import QueryError
 
 T = TypeVar("T")
 _CANCELLED: Final = 394
+_LOOK_EVERY_S: Final = 1.0
 
 
 class RunningQueries:
@@ -18,8 +19,8 @@ class RunningQueries:
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[Any]] = {}
 
-    async def run(self, query_id: str, work: Coroutine[Any, Any, T]) -> T:
-        """What the work gives, unless somebody stops it meanwhile.
+    async def run(self, request: web.Request, query_id: str, work: Coroutine[Any, Any, T]) -> T:
+        """What the work gives, unless somebody stops it or the client goes away meanwhile.
 
         Raises:
             QueryError: It was stopped.
@@ -27,15 +28,19 @@ class RunningQueries:
         task = asyncio.create_task(work)
         self._tasks[query_id] = task
         try:
-            return await task
+            while not (await asyncio.wait([task], timeout=_LOOK_EVERY_S))[0]:
+                if request.transport is None:  # it waits for no answer, others wait for its place
+                    task.cancel()
         except asyncio.CancelledError:
-            asking = asyncio.current_task()
-            if asking is not None and asking.cancelling():
-                raise  # not the query alone: the gateway ends
-            raise QueryError("Query was cancelled.", _CANCELLED) from None
+            task.cancel()
+            await asyncio.wait([task])
+            raise
         finally:
             if self._tasks.get(query_id) is task:
                 del self._tasks[query_id]
+        if task.cancelled():
+            raise QueryError("Query was cancelled.", _CANCELLED)
+        return task.result()
 
     async def stop(self, query_id: str) -> bool:
         """Stop it, and return when it has ended; whether there was one."""

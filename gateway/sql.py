@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 
 from gateway import answer_file, watermark
 from gateway.requests import JSON, json_object
+from gateway.running_queries import QUERIES
 from gateway.services import SERVICES
 from gateway.views import SqlAnswer
 from streams.errors import CallerError
@@ -28,8 +29,9 @@ _FIELDS: Final = ("query", "parameters", "format")
 async def ask(request: web.Request) -> web.StreamResponse:
     """The answer to one SELECT over the tables that are public.
 
-    These are `events`, `runs`, `agent_runs`, `approvals`, `costs`, `run_costs` and
-    `workflow_tags`.
+    These are `events`, `runs`, `agent_runs`, `approvals`, `costs`, `run_costs`, `workflows`,
+    `workflow_tags`, `agents`, `positions`, and what is counted by minute and day, such as
+    `runs_per_day`. `DESCRIBE` tells the columns of each.
 
     The answer has all that is before its watermark, and `?atLeast=` waits for one: a watermark, a
     cursor of the stream, or the id of a run.
@@ -60,7 +62,8 @@ async def ask(request: web.Request) -> web.StreamResponse:
             return await answer_file.send(
                 request, file, {**headers, hdrs.CONTENT_TYPE: _FORMATS[wanted]}
             )
-    rows = await request.app[SERVICES].store.query_readonly(query, parameters)
+    asked = request.app[SERVICES].store.query_readonly(query, parameters)
+    rows = await request.app[QUERIES].run(request, str(uuid4()), asked)
     view = SqlAnswer(
         columns=list(rows.columns),
         rows=rows.dicts(),

@@ -41,6 +41,8 @@ _TOO_LONG: Final = 159
 _TOO_MANY_ROWS: Final = frozenset({158, 396})
 _TOO_MUCH_MEMORY: Final = 241
 _READONLY: Final = 164
+# What a query may run into wherever it reads.
+_LIMITS: Final = frozenset({_TOO_LONG, *_TOO_MANY_ROWS, _TOO_MUCH_MEMORY, 394})
 # The store's or its network's trouble, whatever the statement was.
 _OPERATOR: Final = frozenset(
     {
@@ -221,10 +223,14 @@ _OPENING: Final = re.compile(
     r"|Error initializing EmbeddedServer: ?"
 )
 """What every failure to open says, before the reason (if there is one)."""
+_UNREADABLE: Final = re.compile(r"while reading from part \S*?/?([^/\s]+)/ in table (\S+)")
+REBUILD: Final = (
+    "Stop CommandCenter and run `commandcenter rebuild`: it makes the tables anew from the log."
+)
 
 
 class DamagedStoreError(OperatorError):
-    """The embedded store's folder cannot be opened, and no other process has it."""
+    """A part cannot be read; or the embedded store not opened, though no other process has it."""
 
 
 class ClickHouse:
@@ -372,6 +378,11 @@ class ClickHouse:
             return OperatorError(
                 f"{self._description} has no memory left for the query: ask for less, ask again "
                 f"later, or give it more than {memory:,} MiB (COMMANDCENTER_CLICKHOUSE_MEMORY)."
+            )
+        if code not in _LIMITS and (part := _UNREADABLE.search(str(error))):
+            return DamagedStoreError(
+                f"{self._description} is damaged: the part {part[1]} of the table {part[2]} cannot"
+                f" be read: {_plain(error).split(': ')[0]}. {REBUILD}"
             )
         if code is None or code in _OPERATOR:
             return OperatorError(f"{self._description} does not answer: {_plain(error)}.")

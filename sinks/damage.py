@@ -4,6 +4,7 @@ It puts broken parts aside and goes on without them: history would be missing an
 told. So whoever opens the store asks here first.
 """
 
+from sinks.clickhouse import REBUILD
 from sinks.queries import query
 from sinks.store import Store
 from streams.errors import OperatorError
@@ -24,5 +25,5 @@ async def refuse(store: Store) -> None:
     more = f" and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
     raise OperatorError(
         f"{store.description} is damaged: these parts of its tables cannot be read: {named}{more}. "
-        "Stop CommandCenter and run `commandcenter rebuild`: it makes the tables anew from the log."
+        f"{REBUILD}"
     )

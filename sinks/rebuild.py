@@ -10,11 +10,12 @@ Rules:
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from sinks import schema
 from sinks.catalog_recording import CatalogRecording
-from sinks.clickhouse import open_store
+from sinks.clickhouse import DamagedStoreError, open_store
 from sinks.history import History
 from sinks.queries import query
 from sinks.recorder import Recorder
@@ -26,6 +27,7 @@ from streams.topics import EVENTS
 BESIDE: Final = "_rebuild"
 """What the name of the database with the new tables ends with."""
 
+_EMBEDDED: Final = "chdb://"
 _SAY_EVERY_S: Final = 1.0
 
 Say = Callable[[int, int], None]
@@ -39,6 +41,45 @@ class Rebuilt(NamedTuple):
     events: int
     unreadable: int
     resumed_at: int
+
+
+async def opened(url: str, limits: Limits, tell: Callable[[str], object]) -> Store:
+    """The store to rebuild, with the schema applied.
+
+    An embedded one that cannot be opened or read is put aside, which `tell` is told, and an empty
+    one is in its place.
+
+    Raises:
+        OperatorError: It is away, or refuses.
+    """
+    try:
+        return await _readable(url, limits)
+    except DamagedStoreError as error:
+        if not url.startswith(_EMBEDDED):
+            raise
+        tell(f"{error} It is now {_put_aside(Path(url.removeprefix(_EMBEDDED)))}.")
+    return await _readable(url, limits)
+
+
+async def _readable(url: str, limits: Limits) -> Store:
+    store = await open_store(url, limits)
+    try:
+        await schema.apply(store)
+        await finish(store)
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+def _put_aside(folder: Path) -> Path:
+    aside = next(
+        path
+        for number in range(1, 1_000)
+        if not (path := folder.with_name(f"{folder.name}.damaged-{number}")).exists()
+    )
+    folder.rename(aside)
+    return aside
 
 
 async def rebuild(

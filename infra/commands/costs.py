@@ -233,7 +233,7 @@ def _print_budgets(budgets: Sequence[Mapping[str, Any]]) -> None:
                 each["amount"],
                 each["monthToDate"],
                 f"{each['usedPercent']} %",
-                f"{Decimal(each['forecast']):.2f}",
+                _estimate(each["forecast"]),
                 each["currency"],
                 each["state"],
             )
@@ -241,6 +241,11 @@ def _print_budgets(budgets: Sequence[Mapping[str, Any]]) -> None:
         ],
         "No budgets. Set one: commandcenter costs budget set NAME AMOUNT --workflow NAME",
     )
+
+
+def _estimate(amount: str) -> str:
+    """In cents, and less than one as it is: it is no less than what was spent."""
+    return amount if Decimal(amount) < 1 else f"{Decimal(amount):.2f}"
 
 
 def _of(each: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.commands import output
@@ -45,8 +44,7 @@ def rebuild(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 async def _rebuild(chosen: "Settings", say: "Say") -> "Rebuilt":
     from infra.topic_admin import group_members
-    from sinks import rebuild, retention, schema
-    from sinks.clickhouse import DamagedStoreError, open_store
+    from sinks import rebuild, retention
     from sinks.store import Limits
 
     limits = Limits.within(chosen.store_memory)
@@ -56,29 +54,15 @@ async def _rebuild(chosen: "Settings", say: "Say") -> "Rebuilt":
             raise OperatorError(
                 f"{members} recorders are running: stop them first. Gateways and workers may go on."
             )
+        store = await rebuild.opened(
+            chosen.store, limits, lambda text: print(text, file=sys.stderr)
+        )
         try:
-            store = await open_store(chosen.store, limits)
-        except DamagedStoreError as error:
-            aside = _put_aside(Path(chosen.store.removeprefix("chdb://")))
-            print(f"{error} It is now {aside}.", file=sys.stderr)
-            store = await open_store(chosen.store, limits)
-        try:
-            await schema.apply(store)
             done = await rebuild.rebuild(store, chosen.store, bootstrap, limits=limits, say=say)
             await retention.apply(store, chosen.retention)
         finally:
             await store.close()
     return done
-
-
-def _put_aside(folder: Path) -> Path:
-    aside = next(
-        path
-        for number in range(1, 1_000)
-        if not (path := folder.with_name(f"{folder.name}.damaged-{number}")).exists()
-    )
-    folder.rename(aside)
-    return aside
 
 
 @asynccontextmanager

@@ -202,11 +202,37 @@ async def test_a_client_stops_its_own_query(served: Served) -> None:
     assert answer == b"finished\tmine\n"
     status, message, headers = await asked
     assert (status, headers["X-ClickHouse-Exception-Code"]) == (400, "394"), message
-    assert await served.store.query(
-        "SELECT count() FROM system.processes WHERE query LIKE '%numbers(1000000000000)%'"
-        " AND query NOT LIKE '%processes%'"
-    ) == (("count()",), [(0,)])
+    assert await under_way(served) == 0
     assert (await post(served, kill, text))[0] == b""
+
+
+async def under_way(served: Served) -> int:
+    """How many endless queries the engine works at."""
+    [(found,)] = (
+        await served.store.query(
+            "SELECT count() FROM system.processes WHERE query LIKE '%numbers(1000000000000)%'"
+            " AND query NOT LIKE '%processes%'"
+        )
+    ).rows
+    return int(found)
+
+
+@pytest.mark.parametrize("path", ["/clickhouse", "/api/sql"])
+async def test_a_client_that_goes_away_has_its_query_stopped(served: Served, path: str) -> None:
+    endless = "SELECT sum(sipHash64(number)) FROM numbers(1000000000000)"
+
+    async def ask() -> None:
+        body = {"data": endless} if path == "/clickhouse" else {"json": {"query": endless}}
+        async with served.http.post(path, headers={"X-ClickHouse-Key": KEY}, **body):
+            raise AssertionError("it has no end")
+
+    asking = asyncio.create_task(ask())
+    while not await under_way(served):
+        assert not asking.done(), await asking
+    asking.cancel()
+    async with asyncio.timeout(15):  # by itself it would be stopped after 30
+        while await under_way(served):
+            pass
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from small_log import BEGAN, Record, SmallLog
 
-from sinks import damage, retention, schema
+from sinks import damage, rebuild, retention, schema
 from sinks.clickhouse import open_store
 from sinks.recording import LogRecord, Recording
 from sinks.rollups import Rollups
-from sinks.store import Store
+from sinks.store import DEFAULT_LIMITS, Store
 from streams import codec, topics
 from streams.errors import OperatorError
 from streams.events import Decision
@@ -313,3 +313,60 @@ async def test_a_broken_part_is_named_and_not_passed_over(tmp_path: Path) -> Non
     assert "is damaged" in said
     assert "events/" in said
     assert "commandcenter rebuild" in said
+
+
+async def _spoil(store: Store, table: str) -> None:
+    """Write over what a table has on the disk, and close the store."""
+    parts = await store.query(
+        "SELECT path FROM system.parts WHERE active AND table = {table:String}", {"table": table}
+    )
+    await store.close()
+    for [path] in parts.rows:
+        _write_over(Path(path))
+
+
+def _write_over(part: Path) -> None:
+    for file in part.glob("*.bin"):
+        file.write_bytes(b"nonsense" * 16 + file.read_bytes()[128:])
+
+
+async def test_a_query_that_comes_upon_damage_says_so(tmp_path: Path) -> None:
+    url = f"chdb://{tmp_path / 'store'}"
+    store = await open_store(url)
+    await schema.apply(store)
+    await record(store, SmallLog().some_runs().events)
+    await _spoil(store, "events")
+    store = await open_store(url)
+    try:
+        for ask in (store.query, store.query_readonly):
+            with pytest.raises(OperatorError, match=r"damaged.*default\.events.*rebuild"):
+                await ask("SELECT * FROM events")
+        assert (await store.query("SELECT count() FROM runs_log")).rows != [(0,)]
+    finally:
+        await store.close()
+
+
+async def test_a_rebuild_puts_aside_what_it_cannot_read(tmp_path: Path) -> None:
+    url = f"chdb://{tmp_path / 'store'}"
+    store = await open_store(url)
+    await schema.apply(store)
+    await _spoil(store, "schema_versions")
+    with pytest.raises(OperatorError, match=r"damaged.*schema_versions"):
+        await _applied(url)
+    told: list[str] = []
+    store = await rebuild.opened(url, DEFAULT_LIMITS, told.append)
+    try:
+        assert (await store.query("SELECT count() FROM runs")).rows == [(0,)]
+    finally:
+        await store.close()
+    [text] = told
+    assert "schema_versions" in text
+    assert text.endswith(f"It is now {tmp_path / 'store.damaged-1'}.")
+
+
+async def _applied(url: str) -> None:
+    store = await open_store(url)
+    try:
+        await schema.apply(store)
+    finally:
+        await store.close()

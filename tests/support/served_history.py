@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import clickhouse_connect
 import generated_history
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.app import new_app
@@ -63,6 +64,13 @@ class Served:
             return response.status, await response.text(), response.headers
 
 
+class _Server(TestServer):
+    """As the gateway serves: a handler goes on when its client has gone away."""
+
+    async def _make_runner(self, **options: Any) -> web.AppRunner:
+        return await super()._make_runner(**{**options, "handler_cancellation": False})
+
+
 @asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[Served]:
     """Serve it from a folder."""
@@ -74,7 +82,7 @@ async def serving(folder: Path) -> AsyncIterator[Served]:
         services = Services(bootstrap="nowhere:1", store=store, blobs=blobs, sql_key=KEY)
         app = new_app(services)
         app[READS] = StoreReads(History(store))
-        async with TestClient(TestServer(app)) as http:
+        async with TestClient(_Server(app)) as http:
             yield Served(http, store, decisions)
     finally:
         await store.close()

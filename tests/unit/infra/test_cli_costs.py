@@ -94,6 +94,15 @@ async def test_budgets_are_set_listed_and_removed(
     ]
 
 
+async def test_a_forecast_of_less_than_a_cent_is_not_nothing(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {**BUDGET, "monthToDate": "0.0002", "forecast": "0.0003"}
+    gateway.says("/api/budgets", {"budgets": [small]})
+    assert await commandcenter("costs", "budget", "list") == 0
+    assert "\t0.0003\t" in capsys.readouterr().out
+
+
 async def test_what_the_gateway_refuses_is_said(
     gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
