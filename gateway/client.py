@@ -301,7 +301,7 @@ def _unreachable(url: str, error: Exception) -> GatewayUnreachableError:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and (error.errno or 0) > 0:
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
         return os.strerror(error.errno)  # asyncio says "Connect call failed (…)" of all of them
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 

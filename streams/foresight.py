@@ -52,6 +52,8 @@ def foreseen(plan: Plan) -> list[Problem]:
         text = _of_handler(plan, reference) or _nowhere(plan, reference)
         if text:
             found.append(Problem(("output",), text))
+    for begun in () if plan.output is None else plan.output.unclosed():
+        found.append(Problem(("output",), _unclosed(begun)))
     return found
 
 
@@ -86,6 +88,12 @@ def _faulty_references(plan: Plan, node: NodePlan) -> Iterator[tuple[_Path, str]
             text = _nowhere(plan, reference)
             if text:
                 yield path, text
+        for begun in () if template is None else template.unclosed():
+            yield path, _unclosed(begun)
+
+
+def _unclosed(begun: str) -> str:
+    return f"'{begun.strip()}' is a template without an end: close it with '}}}}'"
 
 
 def _faulty_list(plan: Plan, node: NodePlan) -> Iterator[tuple[_Path, str]]:

@@ -29,7 +29,7 @@ def list_agents(url: Url = "", as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(answer)
         return
-    output.print_table(
+    output.print_list(
         ("AGENT", "VERSION", "WORKERS", "IN HAND", "ACTIONS", "DESCRIPTION"),
         [
             (

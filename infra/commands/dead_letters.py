@@ -57,12 +57,12 @@ def list_dead_letters(
     if as_json:
         output.print_json(answer)
         return
-    output.print_table(
+    output.print_list(
         ("ID", "WHEN", "STATE", "SOURCE", "ATTEMPTS", "ERROR", "REASON"),
         [
             (
                 letter["id"],
-                output.moment(letter["at"]),
+                output.recently(letter["at"]),
                 letter["state"],
                 f"{letter['topic']}/{letter['partition']}/{letter['offset']}",
                 letter["attempts"],

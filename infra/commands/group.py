@@ -2,7 +2,6 @@
 
 from typing import Any, Final
 
-import typer
 from typer.core import TyperGroup
 
 _ANY_LENGTH: Final = 1_000
@@ -11,7 +10,7 @@ _ANY_LENGTH: Final = 1_000
 class Group(TyperGroup):
     """Typer's own cuts the sentences off where the line ends; these go on below."""
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the list of commands."""
         with formatter.section("Commands"):
             formatter.write_dl(

@@ -55,14 +55,14 @@ def list_runs(
     if as_json:
         output.print_json(answer)
         return
-    output.print_table(
+    output.print_list(
         ("RUN", "WORKFLOW", "STATUS", "STARTED", "DURATION", "TRIGGER", "ERROR"),
         [
             (
                 run["id"],
                 f"{run['workflow']} v{run['version']}",
                 run["status"] + (" (paused)" if run.get("paused") else ""),
-                output.moment(run.get("startedAt")),
+                output.recently(run.get("startedAt")),
                 output.duration(run.get("durationMs")),
                 run["trigger"]["type"],
                 (run.get("error") or {}).get("message"),

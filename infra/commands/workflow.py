@@ -115,7 +115,7 @@ def list_workflows(
     if as_json:
         output.print_json(answer)
         return
-    output.print_table(
+    output.print_list(
         ("WORKFLOW", "VERSION", "TRIGGER", "FILTER", "NODES", "PUBLISHED", "DESCRIPTION"),
         [
             (
@@ -124,7 +124,7 @@ def list_workflows(
                 workflow["event"] or "by name only",
                 workflow["filter"],
                 workflow["nodes"],
-                output.moment(workflow["publishedAt"]),
+                output.recently(workflow["publishedAt"]),
                 workflow.get("problem") or workflow["description"],
             )
             for workflow in answer["workflows"]
