@@ -33,7 +33,7 @@ async def test_a_worker_then_everything_is_killed_with_500_runs_in_progress(
     worker = await system.worker(AGENT)
     await system.start_gateway()
     async with log.followed(), Triggers(system.bootstrap) as triggers:
-        await triggers.send(800)
+        await triggers.send(720)
         await log.until_in_progress(500)
         await system.kill(worker)
         await system.worker(AGENT)
