@@ -17,7 +17,7 @@ import yaml
 from streams.action_inputs import KnownAction, use_problems
 from streams.definition_limits import DefinitionLimits
 from streams.errors import CallerError, DefinitionError, Problem, TooLargeError
-from streams.foresight import foreseen
+from streams.foresight import Outputs, foreseen
 from streams.plan import parse
 
 MAX_BYTES: Final = 1_000_000
@@ -81,7 +81,7 @@ class Document(NamedTuple):
         problems: list[Problem] = []
         try:
             plan = parse(self.definition)
-            problems += foreseen(plan)
+            problems += foreseen(plan, _outputs(actions or {}))
             if limits is not None:
                 problems += limits.problems(plan.spec)
                 limits.check_size(plan.spec)
@@ -256,6 +256,14 @@ def _checked_json(text: str, file: str) -> str:
     except RecursionError as error:
         raise _failed(file, Place(1, 1), "nested too deeply") from error
     return text.replace("\t", " ")  # in valid JSON a tab only stands between tokens
+
+
+def _outputs(actions: Actions) -> Outputs:
+    def of(agent: str, action: str) -> Mapping[str, Any] | None:
+        known = actions.get(agent, {}).get(action)
+        return None if known is None else known.output
+
+    return of
 
 
 def _agent_problems(definition: Mapping[str, Any], actions: Actions) -> Iterator[Problem]:

@@ -60,13 +60,14 @@ async def problem(response: Any, status: int) -> dict[str, Any]:
     return found
 
 
-async def test_inputs_that_the_action_does_not_take_are_refused(gateway: Any) -> None:
+async def test_inputs_and_outputs_that_an_action_has_not_are_refused(gateway: Any) -> None:
     schema = {
         "type": "object",
         "properties": {"path": {"type": "string"}, "depth": {"type": "integer"}},
         "required": ["path"],
     }
-    gateway.serve_agent("scanner", "scan", inputSchema=schema)
+    gives = {"type": "object", "properties": {"total": {}}, "additionalProperties": False}
+    gateway.serve_agent("scanner", "scan", inputSchema=schema, outputSchema=gives)
     node = {"id": "scan", "agent": "scanner", "action": "scan"}
 
     async def published(*nodes: dict[str, Any], **fields: Any) -> Any:
@@ -83,7 +84,15 @@ async def test_inputs_that_the_action_does_not_take_are_refused(gateway: Any) ->
         ("nodes[0].compensate.inputs.path", said + "1 is not of type 'string'"),
         ("onFailure[0].inputs", said + "'path' is a required property"),
     ]
-    assert (await published(fine)).status == 201
+    wrong = await published(fine, output="{{ nodes.scan.output.totl }}")
+    assert (await problem(wrong, 422))["errors"] == [
+        {
+            "path": "output",
+            "message": "'{{ nodes.scan.output.totl }}' points nowhere:"
+            " nodes.scan.output has total, not 'totl'",
+        }
+    ]
+    assert (await published(fine, output="{{ nodes.scan.output.total }}")).status == 201
 
 
 async def test_what_people_have_to_agree_to_undoes_nothing(gateway: Any) -> None:
