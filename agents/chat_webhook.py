@@ -23,7 +23,8 @@ _COLOUR: Final[dict[Level, int]] = {
 _SLACK_TEXT: Final = 2_900
 _SLACK_FIELDS: Final = 10
 _DISCORD_TITLE: Final = 256
-_DISCORD_TEXT: Final = 3_500
+_DISCORD_TEXT: Final = 4_096
+_DISCORD_ALL: Final = 6_000
 _DISCORD_FIELDS: Final = 10
 _FIELD: Final = 200
 
@@ -58,16 +59,19 @@ def _slack(
 def _discord(
     message: str, title: str, severity: Level, fields: Mapping[str, str]
 ) -> dict[str, JsonValue]:
+    heading = _cut(title, _DISCORD_TITLE)
+    shown = [
+        (_cut(key, _FIELD) or "-", _cut(value, _FIELD) or "-")
+        for key, value in _first(fields, _DISCORD_FIELDS)
+    ]
+    left = _DISCORD_ALL - len(heading) - sum(len(key) + len(value) for key, value in shown)
     embed: dict[str, JsonValue] = {
-        "description": _cut(message, _DISCORD_TEXT),
+        "description": _cut(message, min(_DISCORD_TEXT, left)),
         "color": _COLOUR[severity],
-        "fields": [
-            {"name": _cut(key, _FIELD) or "-", "value": _cut(value, _FIELD) or "-", "inline": True}
-            for key, value in _first(fields, _DISCORD_FIELDS)
-        ],
+        "fields": [{"name": key, "value": value, "inline": True} for key, value in shown],
     }
-    if title:
-        embed["title"] = _cut(title, _DISCORD_TITLE)
+    if heading:
+        embed["title"] = heading
     return {"embeds": [embed], "allowed_mentions": {"parse": []}}
 
 

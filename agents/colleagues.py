@@ -21,6 +21,7 @@ from agents.action import Action
 from agents.context import Context
 from agents.errors import PermanentError
 from agents.outcome import failure_of, over_time, understood, written
+from agents.readable import ReadablePaths
 from agents.registry import AgentRegistry
 from agents.sandbox.actions import SandboxedActions
 from agents.threads import Threads
@@ -38,6 +39,7 @@ class WorkerColleagues:
         sandboxed: where actions that ask for a sandbox are called; in this process if unsaid, for
             tests.
         grace: seconds that an async action has to clean up after its time-out.
+        paths: what of the machine inputs may name; anything if unsaid, for tests.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class WorkerColleagues:
         threads: Threads | None = None,
         sandboxed: SandboxedActions | None = None,
         grace: float = GRACE_S,
+        paths: ReadablePaths | None = None,
     ) -> None:
         self._registry = registry
         self._threads = threads or Threads()
         self._sandboxed = sandboxed
         self._grace = grace
+        self._paths = paths
 
     def find(self, agent: str, action: str) -> Action[Any, Any]:
         """An action that may be called. Raises `PermanentError`, which says why not."""
@@ -90,7 +94,7 @@ class WorkerColleagues:
             folder=Workspace(),
             colleagues=None,
         )
-        parsed = understood(called, inputs, context)
+        parsed = understood(called, inputs, context, self._paths)
         if isinstance(parsed, Failure):
             return parsed
         try:

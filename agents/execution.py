@@ -29,6 +29,7 @@ from agents.context import Context
 from agents.cost import DEFAULT_PRICE, Rate, compute
 from agents.outcome import failure_of, final, over_time, understood, written
 from agents.payloads import PayloadError, Payloads
+from agents.readable import ReadablePaths
 from agents.registry import AgentRegistry
 from agents.reporter import Say, nobody
 from agents.sandbox.actions import SandboxedActions
@@ -56,6 +57,7 @@ class Execution:
         blobs: where the actions' blobs go; in memory if unsaid, for tests.
         sandboxed: where actions that ask for a sandbox are called; in this process if unsaid, for
             tests.
+        paths: what of the machine inputs may name; anything if unsaid, for tests.
         clock_ns: measures the time at work, in nanoseconds.
     """
 
@@ -72,6 +74,7 @@ class Execution:
         secrets: SecretSource | None = None,
         blobs: BlobKeeper | None = None,
         sandboxed: SandboxedActions | None = None,
+        paths: ReadablePaths | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self.threads = threads or Threads()
@@ -84,7 +87,8 @@ class Execution:
         self._secrets = secrets or GivenSecrets({})
         self._blobs = blobs
         self._sandboxed = sandboxed
-        self._colleagues = WorkerColleagues(registry, self.threads, sandboxed, grace)
+        self._paths = paths
+        self._colleagues = WorkerColleagues(registry, self.threads, sandboxed, grace, paths)
         self._clock_ns = clock_ns
         self._versions = {name: agent.version for name, agent in registry.agents.items()}
         self._rates = {
@@ -178,7 +182,7 @@ class Execution:
             until = self._end_of(task, started_at)
             content = await self._payloads.inputs(task.project, content, until)
             limit = min(limit, max(0.0, until - asyncio.get_running_loop().time()))
-        inputs = understood(action, content, None)
+        inputs = understood(action, content, None, self._paths)
         if isinstance(inputs, Failure):
             return inputs
         try:

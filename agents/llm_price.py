@@ -64,7 +64,7 @@ def record(answer: "ModelResponse", context: Context) -> Decimal | None:
 def _rate(prices: Any, name: str, input_tokens: int) -> Decimal:
     """USD for one token; the tier is by the tokens of the input."""
     found = getattr(prices, name, None) or Decimal(0)
-    for tier in getattr(found, "tiers", ()):
+    for tier in reversed(getattr(found, "tiers", ())):
         if input_tokens > tier.start:
             base: Decimal = tier.price
             break

@@ -12,6 +12,7 @@ from pydantic_core import PydanticSerializationError
 from agents.action import Action, wrong_inputs, wrong_output
 from agents.context import Context
 from agents.errors import PermanentError
+from agents.readable import ReadablePaths, UnreadableError
 from agents.sandbox.actions import SandboxedError
 from streams import duration
 from streams.records import Failure
@@ -43,14 +44,27 @@ def over_time(seconds: float) -> Failure:
     return Failure(kind="timeout", message=f"it did not finish within {limit}")
 
 
-def understood(action: Action[Any, Any], content: bytes, context: Context | None) -> object:
-    """The inputs of an action, from their JSON; a `Failure` where they are not what it takes."""
+def understood(
+    action: Action[Any, Any],
+    content: bytes,
+    context: Context | None,
+    paths: ReadablePaths | None = None,
+) -> object:
+    """The inputs of an action, from their JSON; a `Failure` where they are not what it takes.
+
+    `paths`: what of the machine they may name; anything if unsaid.
+    """
     try:
-        return action.parse(content)
+        inputs = action.parse(content)
+        if paths is not None:
+            paths.of(inputs)
     except ValidationError as error:
         return final("invalid_input", wrong_inputs(error))
+    except UnreadableError as error:
+        return final("invalid_input", str(error))
     except Exception as error:  # noqa: BLE001 -- a validator of the agent's own may raise anything
         return failure_of(error, context)
+    return inputs
 
 
 def written(action: Action[Any, Any], produced: object, context: Context | None) -> bytes | Failure:

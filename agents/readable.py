@@ -1,18 +1,19 @@
-"""Folders that an action in a sandbox may read, named by its inputs.
+"""Files and folders of the machine that an action may use, named by its inputs.
 
     repository_path: Annotated[str, Readable()]
 
-An input so marked is the absolute path of a file or folder; what it holds is read-only in the
-sandbox. A URL is passed over, and so is an empty text, and a path where there is nothing: the
+An input so marked is the absolute path of a file or folder, and no action is called with one that
+the worker does not give out. In the sandbox nothing else can be read, and what it holds is
+read-only. A URL is passed over, and so is an empty text, and a path where there is nothing: the
 action says so better. Of a git worktree the repository that it belongs to may be read as well.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from streams.errors import AgentError
 
@@ -23,7 +24,7 @@ _PRIVATE_AT_HOME: Final = (".aws", ".config", ".docker", ".gnupg", ".kube", ".ne
 
 
 class Readable:
-    """Marks an input: what this path names may be read in a sandbox.
+    """Marks an input: what this path names may be used, if the worker gives it out.
 
     `or_within`: it may also be relative, to something else that may be read.
     """
@@ -33,21 +34,30 @@ class Readable:
 
 
 class UnreadableError(AgentError):
-    """The path is none that a sandbox is given. The text says why."""
+    """The path is none that an action is given. The text says why."""
 
 
 class ReadablePaths:
     """Which paths may be given at all.
 
     Args:
-        within: only what is below one of these; empty: anything that is not private.
+        within: only what is below one of these; empty: anything that is not private. One that is
+            itself in a private place of the machine makes an exception there.
         private: folders of the worker itself, which nothing is given of, nor what holds them.
+        always: what may be read wherever it is.
     """
 
-    def __init__(self, within: Iterable[Path] = (), private: Iterable[Path] = ()) -> None:
+    def __init__(
+        self,
+        within: Iterable[Path] = (),
+        private: Iterable[Path] = (),
+        always: Iterable[Path] = (),
+    ) -> None:
+        self._always = tuple(each.resolve() for each in always)
         self._within = tuple(each.resolve() for each in within)
         home = [Path.home() / name for name in _PRIVATE_AT_HOME]
-        self._private = tuple(each.resolve() for each in (*map(Path, _PRIVATE), *home, *private))
+        self._of_the_machine = tuple(each.resolve() for each in (*map(Path, _PRIVATE), *home))
+        self._own = tuple(each.resolve() for each in private)
 
     def of(self, inputs: BaseModel) -> tuple[Path, ...]:
         """What these inputs name, with links resolved. Raises `UnreadableError`."""
@@ -74,25 +84,48 @@ class ReadablePaths:
             found = path.resolve(strict=True)
         except (OSError, RuntimeError):  # nothing there, or links in a circle
             return None
-        if any(found.is_relative_to(each) or each.is_relative_to(found) for each in self._private):
+        if any(found.is_relative_to(each) for each in self._always):
+            return found
+        if self._is_private(found):
             raise UnreadableError(f"{name}: {text!r} leads to {found}, which holds private files")
         if self._within and not any(found.is_relative_to(each) for each in self._within):
             allowed = ", ".join(map(str, self._within))
             raise UnreadableError(f"{name}: {text!r} leads to {found}; only {allowed} may be read")
         return found
 
+    def _is_private(self, found: Path) -> bool:
+        named = [each for each in self._within if found.is_relative_to(each)]
+        private = (
+            *self._own,
+            *(
+                place
+                for place in self._of_the_machine
+                if not any(each.is_relative_to(place) for each in named)
+            ),
+        )
+        return any(found.is_relative_to(each) or each.is_relative_to(found) for each in private)
 
-def _marked(inputs: BaseModel) -> Iterator[tuple[str, str]]:
+
+def _marked(inputs: BaseModel, at: str = "") -> Iterator[tuple[str, str]]:
+    """What is marked in the inputs and in the models within them, by its place."""
     for name, field in type(inputs).model_fields.items():
-        for mark in field.metadata:
-            if not isinstance(mark, Readable):
-                continue
-            value = getattr(inputs, name)
-            for each in value if isinstance(value, list | tuple) else (value,):
-                if not isinstance(each, str | os.PathLike):
-                    continue
-                if Path(each).is_absolute() or not mark.or_within:
-                    yield field.alias or name, os.fspath(each)
+        place = at if isinstance(inputs, RootModel) else f"{at}.{field.alias or name}"
+        mark = next((it for it in field.metadata if isinstance(it, Readable)), None)
+        for each in _each(getattr(inputs, name)):
+            if isinstance(each, BaseModel):
+                yield from _marked(each, place)
+            elif (
+                mark is not None
+                and isinstance(each, str | os.PathLike)
+                and (Path(each).is_absolute() or not mark.or_within)
+            ):
+                yield place.removeprefix("."), os.fspath(each)
+
+
+def _each(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _repository_of_worktree(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Opens the sandbox that the settings choose, where an agent of this worker asks for one."""
+"""Opens the sandbox that the settings choose, and says what of this machine agents may be given."""
 
 import os
 from contextlib import AsyncExitStack
@@ -11,6 +11,18 @@ from agents.sandbox.actions import SandboxedActions, check
 from agents.sandbox.docker import IMAGE, DockerSandbox
 from agents.sandbox.inline import InlineSandbox
 from infra.settings import Settings
+
+
+def readable_paths(settings: Settings, *private: Path) -> ReadablePaths:
+    """What of this machine the inputs of actions may name; nothing of the worker's, nor `private`.
+
+    The operator's own choice of advisories stands in inputs as if a workflow had named it.
+    """
+    within = [Path(each) for each in settings.sandbox_readable.split(os.pathsep) if each]
+    own = [settings.data, *private]
+    own += [] if settings.secrets is None else [settings.secrets]
+    own += [] if "://" in settings.blob_url else [Path(settings.blob_url)]
+    return ReadablePaths(within, own, filter(None, [settings.advisories]))
 
 
 async def sandboxed_actions(
@@ -32,11 +44,7 @@ async def sandboxed_actions(
         return None
     preload = dict.fromkeys(module for action in asking for module in action.preload)
     sandbox = await stack.enter_async_context(_chosen(settings, check(asking), list(preload)))
-    within = [Path(each) for each in settings.sandbox_readable.split(os.pathsep) if each]
-    own = [settings.data, sandbox.folder]
-    own += [] if settings.secrets is None else [settings.secrets]
-    own += [] if "://" in settings.blob_url else [Path(settings.blob_url)]
-    paths = ReadablePaths(within, own)
+    paths = readable_paths(settings, sandbox.folder)
     return SandboxedActions(sandbox, paths, settings.payload_limit)
 
 

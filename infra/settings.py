@@ -171,7 +171,7 @@ class Settings(BaseSettings):
     )
     sandbox_readable: str = Field(
         default="",
-        description="folders that sandboxed actions may be given to read, separated by ':'; "
+        description="folders that inputs of actions may name, separated by ':'; "
         "empty: any but private ones",
     )
     advisories: Path | None = Field(

@@ -27,7 +27,7 @@ from agents.registry import AgentRegistry
 from agents.runtime import AgentRuntime
 from agents.secrets import WorkerSecrets
 from infra import telemetry
-from infra.agent_sandbox import sandboxed_actions
+from infra.agent_sandbox import readable_paths, sandboxed_actions
 from infra.group_session import session_seconds
 from infra.metrics_port import metrics_served
 from infra.readiness import announce_ready
@@ -113,6 +113,7 @@ async def run_worker(
             secrets=WorkerSecrets(os.environ, settings.secrets),
             blobs=blobs,
             sandboxed=await sandboxed_actions(settings, registry, stack),
+            paths=readable_paths(settings),
         )
         stack.callback(execution.close)
 

@@ -124,7 +124,11 @@ def _other(file: str, text: str, limit: int) -> Measured:
         is_whole = True
 
     analyzer = lizard.FileAnalyzer([*lizard.get_extensions([]), watched])
-    found = analyzer.analyze_source_code(file, text)
+    try:
+        found = analyzer.analyze_source_code(file, text)
+    except Exception as error:
+        # Of code that is not whole its readers raise what they come upon.
+        raise UnreadableCodeError(f"lizard cannot read it ({type(error).__name__})") from error
     if not is_whole:  # lizard keeps that to itself
         raise UnreadableCodeError("it is nested too deep")
     remarks = []

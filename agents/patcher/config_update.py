@@ -6,6 +6,7 @@ changed, or the file is left alone.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -132,11 +133,11 @@ def _toml(text: str, change: ConfigChange) -> str:
             put(holder, last, change.value)
     except (TOMLKitError, ValueError, TypeError) as error:
         raise PermanentError(f"TOML cannot hold this at {list(change.path)!r}: {error}") from error
-    changed = tomlkit.dumps(document)
-    try:
+    changed, is_so = "", False
+    # Where a value takes the place of tables, tomlkit trips over it.
+    with suppress(AttributeError, tomllib.TOMLDecodeError):
+        changed = tomlkit.dumps(document)
         is_so = _same(tomllib.loads(changed), wanted)
-    except tomllib.TOMLDecodeError:
-        is_so = False
     _check(is_so, change)
     return changed
 

@@ -56,22 +56,47 @@ def _absent() -> PermanentError:
 def _requirements(text: str, change: DependencyChange) -> str:
     lines = re.split(r"(?<=\n)", text)
     is_found = False
-    for number, line in enumerate(lines):
+    for number, rest in _begun(lines):
+        line = lines[number]
         code = _COMMENT.sub("", line.rstrip("\r\n"))
-        changed = _requirement(code.removesuffix("\\").split(" --")[0], change)
-        if changed is None:
+        stated = code.removesuffix("\\").split(" --")[0]
+        # Behind a comment that goes on there is only more of the comment.
+        rest = _COMMENT.sub("", rest) if code.endswith("\\") else ""
+        more = rest.split(" --")[0]
+        if _requirement(stated + more, change) is None:
             continue
         is_found = True
-        following = "".join(lines[number : number + 2])
-        if "--hash" in code or (code.endswith("\\") and "--hash" in following):
+        if "--hash" in code + rest:
             raise PermanentError(
                 "it is pinned with hashes, which only the package's files can tell; "
                 "compile the file anew with the tool that made it"
             )
-        lines[number] = line.replace(code.removesuffix("\\").split(" --")[0], changed, 1)
+        changed = _requirement(stated, change)
+        if changed is None or more.lstrip()[:1] not in ("", ";"):
+            raise PermanentError(f"it stands on several lines, from {number + 1}; edit it by hand")
+        lines[number] = line.replace(stated, changed, 1)
     if not is_found:
         raise _absent()
     return "".join(lines)
+
+
+def _begun(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Where something begins, and what it goes on with after a backslash, as pip reads it.
+
+    A line that is a comment does not go on, whatever it ends in.
+    """
+    start, rest, goes_on = 0, "", False
+    for number, line in enumerate(lines):
+        plain = line.rstrip("\r\n")
+        if goes_on:
+            rest += " " + plain.removesuffix("\\")
+        else:
+            start, rest = number, ""
+        goes_on = plain.endswith("\\") and not plain.lstrip().startswith("#")
+        if not goes_on:
+            yield start, rest
+    if goes_on:
+        yield start, rest
 
 
 def _requirement(text: str, change: DependencyChange) -> str | None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, RootModel
 
 from agents.model import Model
+from agents.readable import Readable
 from agents.repository.history import Action
 
 _MAX_DIFF: Final = 10_000_000
@@ -36,7 +37,7 @@ RepositoryFile = Annotated[str, Field(min_length=1, max_length=4096), AfterValid
 class Target(Model):
     """The repository to patch."""
 
-    repository_path: Annotated[str, AfterValidator(_absolute)] = Field(
+    repository_path: Annotated[str, Readable(), AfterValidator(_absolute)] = Field(
         min_length=1,
         pattern=r"^[^\x00-\x1f]+$",
         description="an absolute path: the top folder of a git repository on the worker's machine",

@@ -11,9 +11,8 @@ from itertools import product
 from typing import Any, Final
 
 from agents.errors import PermanentError
+from agents.yaml_aliases import MOST, size
 
-# What a file may grow to when its aliases are written out.
-_MAX_NODES: Final = 200_000
 _INDENTS: Final = tuple(
     (mapping, sequence, offset)
     for mapping, (sequence, offset) in product((2, 4), ((2, 0), (4, 2), (4, 0), (6, 4)))
@@ -30,7 +29,7 @@ class YamlText:
         self._text = text
         try:
             self._node = YAML(typ="safe", pure=True).compose(text)
-            if _size(self._node, {}) > _MAX_NODES:
+            if size(self._node) > MOST:
                 raise PermanentError("its aliases make it too large")
             self.data: Any = YAML(typ="safe", pure=True).load(text)
         except (YAMLError, ValueError) as error:
@@ -87,20 +86,6 @@ class YamlText:
             else:
                 return None
         return node
-
-
-def _size(node: Any, known: dict[int, int]) -> int:
-    """How many nodes there are with each alias written out."""
-    if node is None or id(node) in known:
-        return known.get(id(node), 1)
-    known[id(node)] = _MAX_NODES + 1  # an alias within its own anchor has no end
-    children = node.value if isinstance(node.value, list) else []
-    total = 1
-    for child in children:
-        parts = child if isinstance(child, tuple) else (child,)
-        total += sum(_size(part, known) for part in parts)
-    known[id(node)] = total
-    return total
 
 
 def _scalar(value: Any, style: str | None) -> str:

@@ -177,7 +177,7 @@ def _weakness(name: str, value: str) -> str:
     match name:
         case "strict-transport-security":
             age = next((it for it in plain.split(";") if "max-age" in it), "").rpartition("=")[2]
-            seconds = int(age.strip()) if age.strip().isdecimal() else 0
+            seconds = int(age.strip()[:18]) if age.strip().isdecimal() else 0
             return "" if seconds >= _HALF_A_YEAR_S else "its max-age is under half a year"
         case "x-content-type-options":
             return "" if plain == "nosniff" else "its only value is nosniff"

@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 from agents.finding import Confidence, Severity
 from agents.repository.source_tree import SourceTree
 from agents.scanning.found import Found, secret_identity
+from agents.yaml_aliases import make_too_large
 
 MAX_CODE_LENGTH: Final = 160
 MASK: Final = "****"
@@ -31,6 +33,7 @@ _CODE: Final = frozenset({
     ".py", ".pyi", ".js", ".jsx", ".mjs", ".ts", ".tsx", ".java", ".go", ".c", ".h", ".cc",
     ".cpp", ".hpp", ".cs", ".rs", ".rb", ".php", ".swift",
 })  # fmt: skip
+_YAML: Final = (".yaml", ".yml", ".eyaml")
 # Made of nothing but versions and checksums; its lines are short and many.
 _CHECKSUMS_ALONE: Final = frozenset({"go.sum"})
 
@@ -54,9 +57,26 @@ class Secrets:
         """All that is known of a file."""
         if file not in self._known:
             lines = self._tree.lines(file)
-            found = [] if lines is None else list(_detected(file, lines))
+            found = [] if lines is None else self._detected(file, lines)
             self._known[file] = found
         return self._known[file]
+
+    def _detected(self, file: str, lines: list[str]) -> list[Secret]:
+        if not _may_hold_secrets(file, lines):
+            return []
+        text = "\n".join(lines)
+        if file.endswith(_YAML) and make_too_large(text):
+            reason = "its aliases make it too large"
+        else:
+            try:
+                return list(_detected(file, lines))
+            except Exception as error:  # noqa: BLE001 -- its parsers raise what they like
+                reason = type(error).__name__  # its text may quote the file
+        self._tree.warnings.append(f"{file}: secrets are looked for by line alone: {reason}")
+        with TemporaryDirectory() as folder:
+            plain = Path(folder) / "plain"  # of no suffix that is parsed
+            plain.write_text(text, encoding="utf-8")
+            return list(_detected(str(plain), lines))
 
     def shown(self, file: str, line: int) -> str:
         """Line `line` (from 1) as it may be told: cut where the first secret begins."""
@@ -109,8 +129,6 @@ def prepared() -> Iterator[None]:
 def _detected(file: str, lines: list[str]) -> Iterator[Secret]:
     from detect_secrets.core.scan import scan_file
 
-    if not _may_hold_secrets(file, lines):
-        return
     for found in scan_file(file):
         if found.secret_value and not _is_checksum(lines, found.line_number, found.type):
             yield Secret(found.line_number, found.type, found.secret_value)

@@ -12,6 +12,8 @@ from agents.scanning.package import Package, Places, UnreadableManifestError, Un
 
 _PROPERTY: Final = re.compile(r"\$\{([^}]+)\}")
 _LEVELS: Final = 5
+_LONGEST: Final = 500
+"""Characters of a name or version: properties may stand for each other many times over."""
 
 
 def pom(file: str, text: str) -> Iterator[Package | UnreadLine]:
@@ -55,14 +57,16 @@ def _properties(project: Element) -> dict[str, str]:
         value = project.findtext(name) or project.findtext(f"parent/{name}")
         if value:
             found[f"project.{name}"] = value.strip()
-    return found
+    return {name: text for name, text in found.items() if len(text) <= _LONGEST}
 
 
 def _said(element: Element, tag: str, properties: dict[str, str]) -> str:
     text = element.findtext(tag, "").strip()
     for _ in range(_LEVELS):
+        if len(text) > _LONGEST:
+            return ""
         text = _PROPERTY.sub(lambda it: properties.get(it[1], it[0]), text)
-    return text
+    return text[:_LONGEST]
 
 
 def _name(dependency: Element, properties: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ from agents.scanning.package import (
     held,
     whole,
 )
+from agents.yaml_aliases import make_too_large
 
 _EXACT: Final = re.compile(r"[v=]?\d+\.\d+\.\d+(-[\w.-]+)?(\+[\w.-]+)?")
 _GROUPS: Final = ("dependencies", "devDependencies", "optionalDependencies")
@@ -79,6 +80,8 @@ def _first_format(
 
 def pnpm_lock(file: str, text: str) -> Iterator[Package | UnreadLine]:
     """pnpm-lock.yaml; its keys are name@version, of older ones /name/version."""
+    if make_too_large(text):
+        raise UnreadableManifestError("its aliases make it too large")
     try:
         content = whole(yaml.load(text, Loader=_LOADER))  # noqa: S506 -- a safe loader, in C
     except yaml.YAMLError as error:

@@ -157,6 +157,7 @@ async def test_what_cannot_be_read_is_counted_or_told(tmp_path: Path) -> None:
             "latin.py": b"# \xe4\n",
             "large.js": "x;\n" * 400_000,
             "deep.js": "x = " + "[" * 20_000 + "]" * 20_000,
+            "broken.ts": "([:])(",
             "fine.py": PLAIN,
             "mark.py": "\ufeff" + PLAIN,
             "empty.py": "",
@@ -168,9 +169,9 @@ async def test_what_cannot_be_read_is_counted_or_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.py")
     output = await reviewed(tmp_path)
     assert output.skipped_files == 4
-    assert output.reviewed_files == 6
+    assert output.reviewed_files == 7
     told = {it.partition(":")[0] for it in output.warnings}
-    assert told == {"broken.py", "deep.js", "deep.py"}
+    assert told == {"broken.py", "broken.ts", "deep.js", "deep.py"}
     # It brings ruff down, but not the review of the others.
     assert any("deep.py: ruff cannot judge it" in it for it in output.warnings)
     assert {(it.file, it.rule) for it in output.issues} == {("broken.py", "syntax")}

@@ -1,6 +1,7 @@
 """Which packages manifests and lock files name, and which versions advisories concern."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +330,19 @@ require (
 replace d.example/d =>
 exclude a.example/a v0.9.0
 """
+
+
+def test_properties_that_multiply_are_no_version(tmp_path: Path) -> None:
+    names = "abcdefg"
+    pairs = pairwise(names)
+    properties = "".join(f"<{one}>{f'${{{other}}}' * 20}</{one}>" for one, other in pairs)
+    dependency = "<groupId>g</groupId><artifactId>a</artifactId><version>${a}</version>"
+    (tmp_path / "pom.xml").write_text(
+        f"<project><properties>{properties}<g>1</g></properties>"
+        f"<dependencies><dependency>{dependency}</dependency></dependencies></project>"
+    )
+    (only,) = packages(SourceTree(tmp_path))
+    assert (only.name, only.version) == ("g:a", "")
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,22 @@ import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
+from genai_prices.types import ModelPrice, Tier, TieredPrices
 from pydantic import BaseModel, ValidationError
+from pydantic_ai.messages import ModelResponse
+from pydantic_ai.usage import RequestUsage
 from structlog.testing import capture_logs
 
 from agents import Agent, AgentError, AgentRegistry, Context, PermanentError, Secrets
 from agents.colleagues import WorkerColleagues
 from agents.llm import UNKNOWN, CompleteInput, complete
 from agents.llm_models import MODELS, URLS, default_models, urls
+from agents.llm_price import record
 from agents.secrets import WorkerSecrets
 from streams.errors import OperatorError
 
@@ -168,6 +173,25 @@ async def test_a_model_without_a_price_says_so(provider: Provider, context: Cont
     assert [(it.unit, it.amount) for it in context.cost.entries] == [
         ("input_token", 0), ("cached_input_token", 0), ("output_token", 0),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tokens", "dollars"), [(1_000, "1"), (1_500, "2"), (2_500, "3")])
+def test_the_tier_of_a_price_is_the_one_that_is_charged(
+    tokens: int, dollars: str, context: Context
+) -> None:
+    prices = ModelPrice(
+        input_mtok=TieredPrices(
+            base=Decimal(1), tiers=[Tier(1_000, Decimal(2)), Tier(2_000, Decimal(3))]
+        )
+    )
+    usage = RequestUsage(input_tokens=tokens)
+    total = prices.calc_price(usage)["total_price"]
+    priced = SimpleNamespace(model_price=prices, total_price=total)
+    answer = SimpleNamespace(usage=usage, provider_name="p", model_name="m", cost=lambda: priced)
+    assert record(cast("ModelResponse", answer), context) == total
+    (only,) = context.cost.entries
+    assert (only.unit, only.quantity) == ("input_token", tokens)
+    assert only.unit_price == Decimal(dollars) / 1_000_000
 
 
 async def test_json_is_as_the_schema_says_or_mended(provider: Provider, context: Context) -> None:

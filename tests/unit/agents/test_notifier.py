@@ -12,10 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from agents import AgentError, Context, PermanentError, Secrets
 from agents import patient_requests as patience
+from agents.chat_webhook import payload
 from agents.notifier import SendOutput, send
 from agents.outbound import SETTING, BlockedError
 
@@ -348,6 +349,19 @@ async def test_discord_gets_its_json_and_mentions_nobody(webhook: Webhook) -> No
     (embed,) = body["embeds"]
     assert (embed["title"], embed["description"]) == ("T", "@everyone")
     assert embed["fields"] == [{"name": "n", "value": "[1]", "inline": True}]
+
+
+def test_discord_is_sent_no_more_than_it_takes() -> None:
+    fields: dict[str, JsonValue] = {f"{number:0>300}": "v" * 300 for number in range(12)}
+    for more in ({}, fields):
+        sent = payload("discord", "m" * 9_000, "t" * 300, "info", more)
+        (embed,) = json.loads(json.dumps(sent))["embeds"]
+        texts = [it[name] for it in embed["fields"] for name in ("name", "value")]
+        assert max(map(len, texts), default=0) <= 200
+        assert (len(embed["title"]), len(embed["fields"])) == (256, min(10, len(more)))
+        assert len(embed["description"]) <= 4_096
+        all_ = len(embed["title"]) + len(embed["description"]) + sum(map(len, texts))
+        assert 4_000 < all_ <= 6_000
 
 
 @pytest.mark.parametrize("status", [200, 400])

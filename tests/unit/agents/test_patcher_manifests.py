@@ -177,7 +177,21 @@ def test_versions_of_maven(version: str) -> None:
     assert f"<version>{version}</version>" in updated("pom.xml", POM, "org.example:one", version)
 
 
-HASHED = "a==1 \\\n    --hash=sha256:00\nb==1 --hash=sha256:00\nc==1\n"
+HASHED = (
+    "a==1 \\\n    --hash=sha256:00\nb==1 --hash=sha256:00\nc==1\n"
+    "d==1 \\\n  ; python_version > '3' \\\n  --hash=sha256:00\n"
+)
+LINES = """\
+# these are read by a robot \\
+a==1  # it breaks with 2 \\
+b==1
+c==1 \\
+  ; python_version > "3"
+d \\
+  ==1
+e>=1, \\
+  <2
+"""
 
 
 @pytest.mark.parametrize(
@@ -189,6 +203,10 @@ HASHED = "a==1 \\\n    --hash=sha256:00\nb==1 --hash=sha256:00\nc==1\n"
         ("requirements.txt", "a==1\n", "a", "not a version", "no version and no specifier"),
         ("requirements.txt", HASHED, "a", "2", "pinned with hashes"),
         ("requirements.txt", HASHED, "b", "2", "pinned with hashes"),
+        ("requirements.txt", HASHED, "d", "2", "pinned with hashes"),
+        ("requirements.txt", LINES, "b", "2", "does not name"),
+        ("requirements.txt", LINES, "d", "2", "several lines, from 6"),
+        ("requirements.txt", LINES, "e", ">=2,<3", "several lines, from 8"),
         ("requirements.txt", "a==1\n", "a", "2\nevil", "control|pattern"),
         ("pyproject.toml", "a = [", "a", "1", "not TOML"),
         ("pyproject.toml", PYPROJECT, "nothing", "1", "does not name"),
@@ -225,6 +243,12 @@ def test_what_cannot_be_updated_is_told(
 
 def test_an_unchanged_neighbour_of_a_hash_is_updated() -> None:
     assert updated("requirements.txt", HASHED, "c", "2") == HASHED.replace("c==1", "c==2")
+
+
+def test_a_line_of_requirements_goes_on_as_pip_reads_it() -> None:
+    """Behind a comment a backslash takes the next line into the comment; one alone ends there."""
+    assert updated("requirements.txt", LINES, "a", "2") == LINES.replace("a==1", "a==2")
+    assert updated("requirements.txt", LINES, "c", "2") == LINES.replace("c==1", "c==2")
 
 
 def test_bytes_that_are_no_text_are_told() -> None:

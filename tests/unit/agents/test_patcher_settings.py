@@ -169,6 +169,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("x.yaml", "[" * 5000, ["a"], 1, "nested too deep|not YAML"),
         ("x.toml", "a = ", ["a"], 1, "not TOML"),
         ("x.toml", "a = 1", ["a"], None, "TOML cannot hold|without changing more"),
+        ("x.toml", "[a]\n[[e]]\nf = 1\n", ["e"], "x", "without changing more"),
         ("x.ini", "[a]", ["a"], 1, "only .json, .yaml, .yml, .toml"),
     ],
 )

@@ -198,6 +198,21 @@ def test_inputs_cannot_name_anything(tree: Path, text: str, why: str) -> None:
         paths.of(Scan(repository=text.format(tree=tree)))
 
 
+def test_an_operator_may_name_a_folder_in_a_private_place(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a build server keeps its repositories in /var/lib."""
+    monkeypatch.setattr(Path, "home", lambda: tree)
+    named, own = tree / ".config" / "repositories", tree / ".config" / "repositories" / "data"
+    for folder in (own, named / "code", tree / ".config" / "more"):
+        folder.mkdir(parents=True)
+    paths = ReadablePaths([named], [own])
+    assert paths.of(Scan(repository=f"{named}/code")) == (named / "code",)
+    for folder in (tree / ".config", tree / ".config" / "more", own, named):
+        with pytest.raises(UnreadableError, match="private"):
+            paths.of(Scan(repository=str(folder)))
+
+
 @pytest.mark.parametrize("text", ["https://example.org/x.git", ""])
 def test_a_url_is_no_path(tree: Path, text: str) -> None:
     assert ReadablePaths().of(Scan(repository=text)) == ()

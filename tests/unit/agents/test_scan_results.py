@@ -383,6 +383,41 @@ async def test_odd_files_are_skipped_and_counted(tmp_path: Path) -> None:
     assert "root:" not in output.model_dump_json()
 
 
+BOMB = "a: &a [x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+    for before, name in zip("abcdefghijk", "bcdefghijkl", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("bomb.yml", BOMB, "its aliases make it too large"),
+        ("pnpm-lock.yaml", BOMB, "its aliases make it too large"),
+        ("circle.yaml", "a: &a [*a]\n", "its aliases make it too large"),
+        ("date.yaml", "released: 2024-02-30\n", "ValueError"),
+        ("deep.yaml", "a: " + "[" * 900 + "]" * 900 + "\n", "RecursionError"),
+    ],
+)
+async def test_odd_yaml_is_looked_at_line_by_line(
+    tmp_path: Path, name: str, text: str, reason: str
+) -> None:
+    text += 'password: "made-' + 'up-secret"\n'
+    write(tmp_path / name, text)
+    output = await scanned(tmp_path, "secrets")
+    assert [(it.file, it.line) for it in output.findings] == [(name, text.count("\n"))]
+    assert output.warnings == [f"{name}: secrets are looked for by line alone: {reason}"]
+    output = await scanned(tmp_path, "dependencies")
+    is_manifest = name == "pnpm-lock.yaml"
+    assert output.warnings == [f"{name}: not read as a manifest: {reason}"] * is_manifest
+
+
+async def test_yaml_with_honest_aliases_is_read_as_yaml(tmp_path: Path) -> None:
+    write(tmp_path / "a.yaml", "a: &a {password: made-" + "up-secret}\nb: *a\n")
+    output = await scanned(tmp_path, "secrets")
+    assert ([it.line for it in output.findings], output.warnings) == ([1], [])
+
+
 async def test_a_folder_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -1,18 +1,33 @@
 """Which sandbox a worker opens, and what its actions may be given."""
 
+import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import sandboxed
+from msgspec import Raw
 
 from agents import Agent, AgentRegistry, Context
+from agents.colleagues import WorkerColleagues
+from agents.execution import Execution
+from agents.patcher import patcher
+from agents.payloads import Payloads
 from agents.sandbox import Job, SandboxError
 from agents.sandbox.actions import SandboxedActions, SandboxedError
 from agents.sandbox.docker import DockerSandbox
 from agents.sandbox.job import Call, Limits
-from infra.agent_sandbox import sandboxed_actions
+from infra.agent_sandbox import readable_paths, sandboxed_actions
 from infra.settings import Settings
+from streams.blob_store import BlobStore
+from streams.messages import Task
+
+light = Agent("light", description="")
+
+
+@light.action
+async def look(inputs: sandboxed.Place) -> sandboxed.Said:
+    return sandboxed.Said(said=inputs.path)
 
 
 async def opened(stack: AsyncExitStack, agent: Agent, **flags: object) -> SandboxedActions | None:
@@ -29,12 +44,6 @@ async def test_the_sandbox_of_the_settings_is_opened(kind: str, tmp_path: Path) 
 
 
 async def test_none_is_opened_where_nobody_asks_for_it(tmp_path: Path) -> None:
-    light = Agent("light", description="")
-
-    @light.action
-    async def nothing(inputs: sandboxed.Text) -> sandboxed.Said:
-        return sandboxed.Said(said="")
-
     async with AsyncExitStack() as stack:
         assert await opened(stack, light, data=tmp_path) is None
 
@@ -68,6 +77,46 @@ async def test_only_folders_of_the_setting_are_given(tmp_path: Path) -> None:
         other = sandboxed.Place(path=str(tmp_path / "other"))
         with pytest.raises(SandboxedError, match="may be read"):
             await actions.call(sandboxed.look, Context(), other, 30)
+
+
+def test_the_operators_advisories_may_be_read_wherever_they_are(tmp_path: Path) -> None:
+    database = tmp_path / "osv"
+    for name in ("allowed", "osv"):
+        (tmp_path / name).mkdir()
+    paths = readable_paths(
+        Settings.load(
+            data=tmp_path / "data", sandbox_readable=str(tmp_path / "allowed"), advisories=database
+        )
+    )
+    assert paths.of(sandboxed.Place(path=str(database))) == (database,)
+
+
+async def test_what_is_not_sandboxed_is_given_no_other_folders(tmp_path: Path) -> None:
+    """A step's task, and a call by another action, of the light actions that mark their inputs."""
+    target = {"repositoryPath": str(tmp_path / "other"), "file": "a.json"}
+    order = {"patchType": "config-update", "target": target, "changes": [{"path": ["a"]}]}
+    for name in ("allowed", "other"):
+        (tmp_path / name).mkdir()
+    paths = readable_paths(
+        Settings.load(data=tmp_path / "data", sandbox_readable=str(tmp_path / "allowed"))
+    )
+    payloads = Payloads(BlobStore(str(tmp_path / "blobs"), 1_000))
+    execution = Execution(AgentRegistry([patcher]), payloads, now_ms=lambda: 0, paths=paths)
+    task = Task(
+        id="t", run="r", project="p", workflow="w", node="n", attempt=1, agent="patcher",
+        action="apply", inputs=Raw(json.dumps(order).encode()), timeout_ms=30_000,
+        reply_partition=0, approved=True,
+    )  # fmt: skip
+    refused = (await execution.execute(task)).failure
+    assert refused is not None
+    assert (refused.kind, refused.retryable) == ("invalid_input", False)
+    assert refused.message.startswith(f"target.repositoryPath: '{tmp_path}/other' leads to")
+
+    colleagues = WorkerColleagues(AgentRegistry([light]), paths=paths)
+    for name, kind in (("allowed", None), ("other", "invalid_input")):
+        place = json.dumps({"path": str(tmp_path / name)}).encode()
+        given = await colleagues.call(Context(), "light", "look", place)
+        assert getattr(given, "kind", None) == kind
 
 
 async def test_docker_without_an_engine_says_so(
