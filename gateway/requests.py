@@ -142,6 +142,8 @@ async def _read(request: web.Request, limit: int, named: str) -> bytes:
         content = await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise too_large from error
+    except web.RequestPayloadError as error:
+        raise CallerError("the body cannot be read: it is not as its headers say") from error
     if len(content) > limit:
         raise too_large
     return content
