@@ -10,8 +10,11 @@ action says so better. Of a git worktree the repository that it belongs to may b
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from functools import cache
 from pathlib import Path
-from typing import Final
+from types import NoneType
+from typing import Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, RootModel
 
@@ -20,6 +23,7 @@ from streams.errors import AgentError
 # Where machines and people keep what is nobody's source code.
 _PRIVATE: Final = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/var/lib", "/var/log")
 _LONGEST_LINK: Final = 8_192
+_PLAIN: Final = (str, int, float, bool, bytes, NoneType, Decimal, Path, ...)
 _PRIVATE_AT_HOME: Final = (".aws", ".config", ".docker", ".gnupg", ".kube", ".netrc", ".ssh")
 
 
@@ -108,9 +112,8 @@ class ReadablePaths:
 
 def _marked(inputs: BaseModel, at: str = "") -> Iterator[tuple[str, str]]:
     """What is marked in the inputs and in the models within them, by its place."""
-    for name, field in type(inputs).model_fields.items():
-        place = at if isinstance(inputs, RootModel) else f"{at}.{field.alias or name}"
-        mark = next((it for it in field.metadata if isinstance(it, Readable)), None)
+    for name, alias, mark in _candidates(type(inputs)):
+        place = at if isinstance(inputs, RootModel) else f"{at}.{alias}"
         for each in _each(getattr(inputs, name)):
             if isinstance(each, BaseModel):
                 yield from _marked(each, place)
@@ -120,6 +123,31 @@ def _marked(inputs: BaseModel, at: str = "") -> Iterator[tuple[str, str]]:
                 and (Path(each).is_absolute() or not mark.or_within)
             ):
                 yield place.removeprefix("."), os.fspath(each)
+
+
+@cache
+def _candidates(model: type[BaseModel]) -> tuple[tuple[str, str, Readable | None], ...]:
+    """Which fields are marked or may hold models, each with its alias and mark.
+
+    Every task is looked at, and most inputs are plain: that is found out once.
+    """
+    marks = {
+        name: next((it for it in field.metadata if isinstance(it, Readable)), None)
+        for name, field in model.model_fields.items()
+    }
+    return tuple(
+        (name, field.alias or name, marks[name])
+        for name, field in model.model_fields.items()
+        if marks[name] or not _is_plain(field.annotation)
+    )
+
+
+def _is_plain(annotation: object) -> bool:
+    """Whether no value of such a field can be a model or hold one."""
+    if get_origin(annotation) is Literal:
+        return True
+    parts = get_args(annotation)
+    return all(map(_is_plain, parts)) if parts else annotation in _PLAIN
 
 
 def _each(value: object) -> Iterable[object]:
