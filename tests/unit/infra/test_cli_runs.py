@@ -419,6 +419,12 @@ def test_every_event_is_told_in_a_sentence() -> None:
     assert sentence({"type": "node.teleported", "node": "n", "item": 2}) == "node.teleported n[2]"
 
 
+def test_a_failure_handler_is_no_step_of_the_progress() -> None:
+    steps = [{"id": "a", "status": "FAILED"}, {"id": "b", "status": "SUCCESS", "handler": True}]
+    row = row_of({"id": "r", "workflow": "w", "status": "FAILED", "nodes": 1, "steps": steps})
+    assert row.progress == "1/1"
+
+
 def test_progress_counts_nodes_and_not_their_items() -> None:
     story = a_long_story()[0]
     row = RunRow(story.run)
