@@ -13,7 +13,7 @@ from msgspec import Raw
 from story import Story, order
 
 from gateway.run_detail import tell_all
-from infra.commands.following import RunRow, lines_of
+from infra.commands.following import RunRow, lines_of, row_of
 from infra.commands.sentences import sentence
 from streams import codec
 from streams.cost import Cost
