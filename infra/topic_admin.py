@@ -6,7 +6,8 @@ segments are cut is the operator's to change; these are only set at creation.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -58,11 +59,7 @@ async def ensure_topics(
         OperatorError: Kafka does not answer or refuses, or existing topics differ; the text names
             every difference.
     """
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=bootstrap, request_timeout_ms=_ANSWER_WITHIN_MS, client_id="commandcenter"
-    )
-    try:
-        await admin.start()
+    async with _asking(bootstrap) as admin:
         present = await _partition_counts(admin)
         missing = [topic for topic in topics if topic.name not in present]
         existing = [topic for topic in topics if topic.name in present]
@@ -71,6 +68,25 @@ async def ensure_topics(
         lost_races = [topic for topic in missing if topic.name not in created]
         await _await_leaders(admin, topics)
         await _check(admin, lost_races, await _partition_counts(admin), partitions)
+    return created
+
+
+async def check_topics(bootstrap: str, topics: Sequence[Topic], *, partitions: int) -> None:
+    """Check those of `topics` that exist, and create none; errors as for `ensure_topics`."""
+    async with _asking(bootstrap) as admin:
+        present = await _partition_counts(admin)
+        existing = [topic for topic in topics if topic.name in present]
+        await _check(admin, existing, present, partitions)
+
+
+@asynccontextmanager
+async def _asking(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=bootstrap, request_timeout_ms=_ANSWER_WITHIN_MS, client_id="commandcenter"
+    )
+    try:
+        await admin.start()
+        yield admin
     except (KafkaError, TimeoutError) as error:
         raise OperatorError(
             f"Kafka at {bootstrap} does not answer as it should: {error}. "
@@ -78,7 +94,6 @@ async def ensure_topics(
         ) from error
     finally:
         await admin.close()
-    return created
 
 
 async def cluster_id(bootstrap: str) -> str:

@@ -91,6 +91,8 @@ def show(
     value = letter.pop("value")
     if letter["valueText"] is None and value is not None:
         letter["value"] = value  # no text: in base64
+    if len(letter.get("allHeaders", ())) == len(letter["headers"]):
+        letter.pop("allHeaders", None)  # the same once more, in base64
     width = max(map(len, letter))
     for name, shown in letter.items():
         if name in _TIMES:

@@ -104,6 +104,8 @@ async def _data(folder: Path) -> Finding:
 
 async def _kafka(chosen: "Settings") -> Finding:
     from infra.local_kafka import read_bootstrap
+    from infra.topic_admin import check_topics
+    from streams import topics
 
     bootstrap = chosen.kafka or read_bootstrap(chosen.data)
     if bootstrap is None:
@@ -118,6 +120,10 @@ async def _kafka(chosen: "Settings") -> Finding:
     fault = await _kafka_fault(bootstrap)
     if fault:
         return Finding("Kafka", "fault", f"{bootstrap} does not answer: {fault}")
+    try:
+        await check_topics(bootstrap, topics.TOPICS, partitions=chosen.partitions)
+    except CommandCenterError as error:
+        return Finding("Kafka", "fault", f"{bootstrap} answers. {error}")
     return Finding("Kafka", "ok", f"{bootstrap} answers")
 
 

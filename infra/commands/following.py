@@ -87,7 +87,9 @@ def row_of(run: Mapping[str, Any]) -> RunRow:
     """A run of a snapshot."""
     error = run.get("error") or {}
     steps = None if run.get("next") else run.get("steps")  # of some it is not told how many ended
-    ended = None if steps is None else sum(s["status"] in {*ENDED, "SKIPPED"} for s in steps)
+    done = {*ENDED, "SKIPPED"}
+    own = [] if steps is None else [step for step in steps if not step.get("handler")]
+    ended = None if steps is None else sum(step["status"] in done for step in own)
     return RunRow(
         id=run["id"],
         workflow=run["workflow"],

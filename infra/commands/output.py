@@ -71,7 +71,7 @@ def print_list(columns: Sequence[str], rows: Iterable[Sequence[object]], none: s
     console = Console(highlight=False)
     shown = _that_fit(columns, cells, console.width)
     console.width = max(console.width, _widest(columns, cells, 0))
-    console.print(_one_line_each(columns[:shown], cells))
+    console.print(one_line_each(columns[:shown], cells))
     if columns[shown:]:
         print(f"No room for {', '.join(columns[shown:])}: widen the terminal, or ask for --json.")
 
@@ -86,7 +86,7 @@ def _that_fit(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int)
     return len(columns)
 
 
-def _one_line_each(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+def one_line_each(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
     """A rich table; of the first column and of single words nothing is cut."""
     from rich.table import Table
     from rich.text import Text
@@ -107,7 +107,7 @@ def _one_line_each(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any
 
 def _widest(columns: Sequence[str], rows: Sequence[Sequence[str]], number: int) -> int:
     """Characters of the longest cell of a column, its name included."""
-    return max(len(columns[number]), *(len(row[number]) for row in rows))
+    return max([len(columns[number]), *(len(row[number]) for row in rows)])
 
 
 def print_diff(diff: str) -> None:

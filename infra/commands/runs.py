@@ -240,10 +240,17 @@ class _LiveTable(_Viewer):
     """The newest runs as they stand."""
 
     def __init__(self) -> None:
+        from rich.console import Console
         from rich.live import Live
 
         self._rows: dict[str, Any] = {}
-        self._live = Live(get_renderable=self._table, refresh_per_second=_REFRESHES_PER_S)
+        self._console = Console()
+        # It asks for the table at once: all that the table needs has to be there before.
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._table,
+            refresh_per_second=_REFRESHES_PER_S,
+        )
 
     def __enter__(self) -> None:
         self._live.start()
@@ -269,14 +276,15 @@ class _LiveTable(_Viewer):
         from time import time
 
         now = round(time() * 1_000)
-        wide = self._live.console.width >= _WIDE
+        wide = self._console.width >= _WIDE
         rows = []
         for row in reversed(self._rows.values()):
             spent = (row.finished_at or now) - row.started_at if row.started_at else None
             run = row.id if wide else row.id[:_SHORT_ID]
             last = output.text(row.doing)[:_LAST_CHARACTERS]
             rows.append((run, row.workflow, row.status, row.progress, output.duration(spent), last))
-        return output.table(("RUN", "WORKFLOW", "STATUS", "STEPS", "DURATION", "LAST"), rows)
+        columns = ("RUN", "WORKFLOW", "STATUS", "STEPS", "DURATION", "LAST")
+        return output.one_line_each(columns, rows)
 
 
 def _runs_of(frame: Mapping[str, Any]) -> list[Any]:

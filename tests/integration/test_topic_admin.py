@@ -1,12 +1,15 @@
 import asyncio
 import uuid
+from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from command_line import commandcenter
 
 from infra.kafka_broker import free_port
 from infra.topic_admin import MAX_RECORD_BYTES, differences, ensure_topics, topic_config
+from streams import topics
 from streams.errors import OperatorError
 from streams.topics import STATE, TOPICS, Topic
 
@@ -68,6 +71,22 @@ async def test_every_difference_is_named_and_nothing_is_created(kafka: str) -> N
         "COMMANDCENTER_PARTITIONS",
     ):
         assert text in str(caught.value)
+    assert await ensure_topics(kafka, [absent], partitions=1, replication=1) == [absent.name]
+
+
+async def test_doctor_finds_a_topic_that_differs(
+    kafka: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    there, absent = fresh(), fresh()
+    await ensure_topics(kafka, [there], partitions=2, replication=1)
+    monkeypatch.setattr(topics, "TOPICS", (there, absent))
+    monkeypatch.setenv("COMMANDCENTER_KAFKA", kafka)
+    for partitions, code in ((2, 0), (3, 1)):
+        monkeypatch.setenv("COMMANDCENTER_PARTITIONS", str(partitions))
+        command = ("doctor", "--data-dir", tmp_path, "--url", f"http://127.0.0.1:{free_port()}")
+        assert await commandcenter(*command) == code
+        told = f"{there.name} has 2 partitions instead of 3"
+        assert (told in capsys.readouterr().out) is (code == 1)
     assert await ensure_topics(kafka, [absent], partitions=1, replication=1) == [absent.name]
 
 

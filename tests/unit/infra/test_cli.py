@@ -405,6 +405,26 @@ async def test_watching_goes_on_where_the_connection_broke(
     assert [frame.get("cursor") for frame in gateway.subscribed] == [None, "b"]
 
 
+async def test_watching_on_a_terminal_is_a_table(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tell(socket: Socket, _: Any) -> None:
+        await socket.send_json({"type": "snapshot", "id": 0, "run": None, "cursor": "a"})
+        began = {"type": "run.started", "nodes": 2, "trigger": RUN["trigger"]}
+        why = {"kind": "node_failed", "message": "node 'scan' failed"}
+        told = [decision("r1", "FAILED", began, {"type": "run.failed", "failure": why})]
+        await socket.send_json({"type": "events", "id": 0, "cursor": "b", "decisions": told})
+        await socket.receive()
+
+    gateway.sockets.append(tell)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert await commandcenter("runs", "watch", "r1") == 1
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
+    assert plain.split()[:6] == ["RUN", "WORKFLOW", "STATUS", "STEPS", "DURATION", "LAST"]
+    assert plain.rstrip().endswith("node 'scan' failed")
+
+
 async def test_watching_a_run_that_failed_before_is_a_failure(gateway: FakeGateway) -> None:
     async def tell(socket: Socket, _: Any) -> None:
         failed = {**RUN, "status": "FAILED"}
@@ -490,12 +510,20 @@ async def test_a_purge_needs_a_reason(
 async def test_a_long_dead_letter_is_shown_in_part(
     gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    letter = {**LETTER, "value": "eA==", "valueText": "x" * 5_000_000, "headers": {}}
+    letter = {
+        **LETTER,
+        "value": "eA==",
+        "valueText": "x" * 5_000_000,
+        "headers": {"ce_id": "7"},
+        "allHeaders": [{"name": "ce_id", "value": "Nw=="}],
+    }
     gateway.says("/api/dead-letters/2-17", letter)
     assert await commandcenter("dead-letters", "show", "2-17") == 0
     out = capsys.readouterr().out
     assert len(out) < 2_000
     assert "xxx… (--json shows it all)" in out
+    assert '{"ce_id": "7"}' in out
+    assert "Nw==" not in out
     assert await commandcenter("dead-letters", "show", "2-17", "--json") == 0
     assert json.loads(capsys.readouterr().out) == letter
 

@@ -13,7 +13,7 @@ from msgspec import Raw
 from story import Story, order
 
 from gateway.run_detail import tell_all
-from infra.commands.following import RunRow, lines_of
+from infra.commands.following import RunRow, lines_of, row_of
 from infra.commands.sentences import sentence
 from streams import codec
 from streams.cost import Cost
@@ -417,6 +417,12 @@ def test_every_event_is_told_in_a_sentence() -> None:
     assert told["node.fannedOut"] == "pack has 3 items"
     assert told["run.timedOut"].startswith("run timed out: timeout: ")
     assert sentence({"type": "node.teleported", "node": "n", "item": 2}) == "node.teleported n[2]"
+
+
+def test_a_failure_handler_is_no_step_of_the_progress() -> None:
+    steps = [{"id": "a", "status": "FAILED"}, {"id": "b", "status": "SUCCESS", "handler": True}]
+    row = row_of({"id": "r", "workflow": "w", "status": "FAILED", "nodes": 1, "steps": steps})
+    assert row.progress == "1/1"
 
 
 def test_progress_counts_nodes_and_not_their_items() -> None:
