@@ -173,6 +173,16 @@ class Action(Generic[InputT, OutputT]):
         return f"Action({self.agent} {self.name})"
 
 
+def wrong_inputs(error: ValidationError) -> str:
+    """What is wrong with the inputs of an action: they come from the workflow."""
+    return f"the inputs are not what the action takes: {explain(error)}"
+
+
+def wrong_output(error: ValidationError) -> str:
+    """What is wrong with what an action gave: that is the agent's fault."""
+    return f"the output is not what the action declares: {explain(error)}"
+
+
 def explain(error: ValidationError) -> str:
     """Every fault as `path: text`, without the values: they may be secrets."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from agents.action import Action, explain
+from agents.action import Action, wrong_inputs, wrong_output
 from agents.context import Context
 from agents.errors import PermanentError
 from agents.readable import ReadablePaths, UnreadableError
@@ -59,7 +59,7 @@ def understood(
         if paths is not None:
             paths.of(inputs)
     except ValidationError as error:
-        return final("invalid_input", explain(error))
+        return final("invalid_input", wrong_inputs(error))
     except UnreadableError as error:
         return final("invalid_input", str(error))
     except Exception as error:  # noqa: BLE001 -- a validator of the agent's own may raise anything
@@ -72,7 +72,7 @@ def written(action: Action[Any, Any], produced: object, context: Context | None)
     try:
         output = action.write(produced)
     except ValidationError as error:
-        return final("invalid_output", explain(error))
+        return final("invalid_output", wrong_output(error))
     except PydanticSerializationError as error:
         return final("invalid_output", _shortened(_hidden(str(error), context)))
     except Exception as error:  # noqa: BLE001 -- a serializer of the agent's own may raise anything

@@ -157,10 +157,18 @@ class AgentsView:
                 found += [Problem((*path, *fault.path), fault.message) for fault in faults]
         return found
 
+    def output_of(self, agent: str, action: str) -> Mapping[str, Any] | None:
+        """The JSON Schema of what the action gives; None where that is not known."""
+        known = self._action(agent, action)
+        return None if known is None else known.output
+
+    def _action(self, agent: str, action: str) -> KnownAction | None:
+        record = self._agents.get(agent)
+        return None if record is None else (_actions(record) or {}).get(action)
+
     def refused(self, agent: str, action: str, inputs: Mapping[str, Any]) -> list[Problem]:
         """Why the action cannot take these inputs; empty where it may, or is not known."""
-        record = self._agents.get(agent)
-        known = None if record is None else (_actions(record) or {}).get(action)
+        known = self._action(agent, action)
         if known is None:
             return []
         return list(input_problems(agent, action, inputs, known.inputs or {}))

@@ -5,8 +5,8 @@ client says about sessions and limits is taken and has no effect; a setting that
 query means is refused, as a read-only server does. JDBC knows no path, so POST to `/` is the same.
 """
 
+import asyncio
 import base64
-import binascii
 import hmac
 import json
 import re
@@ -145,19 +145,23 @@ async def ping(_request: web.Request) -> web.Response:
 
 async def answer(request: web.Request) -> web.StreamResponse:
     """The rows that a client asks for, or ClickHouse's kind of error."""
-    query_id = request.query.get("query_id") or request.headers.get(_QUERY_ID) or str(uuid4())
-    headers = {
-        _QUERY_ID: query_id,
-        "X-ClickHouse-Server-Display-Name": "CommandCenter",
-    }
+    headers = {"X-ClickHouse-Server-Display-Name": "CommandCenter"}
     try:
+        headers[_QUERY_ID] = _query_id(request)
         given = {**request.query, **await _form(request)}
-        if not given and not await request.read():
+        if not given and not await body(request):
             return web.Response(text="Ok.\n")
         _hold_key(request, given)
         return await _rows(request, await _asked(request, given), headers)
     except CommandCenterError as error:
         return _refusal(error, headers)
+
+
+def _query_id(request: web.Request) -> str:
+    found = request.query.get("query_id") or request.headers.get(_QUERY_ID) or str(uuid4())
+    if not found.isprintable():  # it goes into a header of the answer
+        raise QueryError("The query_id has characters that cannot be printed.", _EMPTY)
+    return found
 
 
 async def _rows(
@@ -245,7 +249,10 @@ async def _form(request: web.Request) -> dict[str, str]:
     """The fields of a multipart body; other bodies are a query, whatever their type says."""
     if request.content_type != "multipart/form-data":
         return {}
-    fields = await request.post()
+    try:
+        fields = await request.post()
+    except (web.RequestPayloadError, ValueError) as error:
+        raise QueryError("The body is no multipart form as its headers say.", _EMPTY) from error
     if files := [name for name, value in fields.items() if not isinstance(value, str)]:
         raise QueryError(f"A file cannot be sent with a query ({files[0]}).", _NOT_IMPLEMENTED)
     return {name: str(value) for name, value in fields.items()}
@@ -262,8 +269,7 @@ async def _asked(request: web.Request, given: Mapping[str, str]) -> _Asked:
         raise QueryError("There is no query: send it as the body, or as ?query=.", _EMPTY)
     _refuse_settings(given)
     await _hold_database(request, given)
-    sql, output_format = split_format(sql)
-    sql = without_settings(guest_filters.applied(sql), _WITHOUT_EFFECT)
+    sql, output_format = await asyncio.to_thread(_parts, sql)
     output_format = (
         output_format
         or given.get("default_format")
@@ -287,6 +293,12 @@ async def _asked(request: web.Request, given: Mapping[str, str]) -> _Asked:
         _encoding(request, given),
         given.get(watermark.AT_LEAST),
     )
+
+
+def _parts(sql: str) -> tuple[str, str]:
+    """The query, and the format that it asks for; a long one takes a while."""
+    asked, output_format = split_format(sql)
+    return without_settings(guest_filters.applied(asked), _WITHOUT_EFFECT), output_format
 
 
 async def _text(request: web.Request, given: Mapping[str, str]) -> bytes:
@@ -343,7 +355,7 @@ async def _hold_database(request: web.Request, given: Mapping[str, str]) -> None
 def _hold_key(request: web.Request, given: Mapping[str, str]) -> None:
     key = request.app[SERVICES].sql_key
     if key and not any(
-        hmac.compare_digest(candidate.encode(), key.encode()) for candidate in _keys(request, given)
+        hmac.compare_digest(_bytes(candidate), _bytes(key)) for candidate in _keys(request, given)
     ):
         raise QueryError(
             "Authentication failed: the password has to be the key of COMMANDCENTER_SQL_KEY.",
@@ -358,9 +370,14 @@ def _keys(request: web.Request, given: Mapping[str, str]) -> list[str]:
     if scheme.lower() == "bearer":
         found.append(value.strip())
     elif scheme.lower() == "basic":
-        with suppress(binascii.Error, UnicodeDecodeError):  # as good as no key
+        with suppress(ValueError):  # as good as no key
             found.append(base64.b64decode(value, validate=True).decode().partition(":")[2])
     return found
+
+
+def _bytes(text: str) -> bytes:
+    """The text as it was sent; a header may have bytes that are no UTF-8."""
+    return text.encode(errors="surrogateescape")
 
 
 def _refusal(error: CommandCenterError, headers: Mapping[str, str]) -> web.Response:

@@ -6,6 +6,7 @@
 """
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, Self
@@ -300,6 +301,8 @@ def _unreachable(url: str, error: Exception) -> GatewayUnreachableError:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)  # asyncio says "Connect call failed (…)" of all of them
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 

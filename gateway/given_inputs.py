@@ -8,10 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.problem import path_text
 from gateway.services import AGENTS, SERVICES
 from streams.definition_limits import items_problem
-from streams.errors import CallerError
+from streams.errors import CallerError, path_text
 from streams.workflow import NodeSpec
 
 

@@ -4,7 +4,6 @@ Who has to act decides the status: the caller (4xx), the operator (503). Everyth
 defect of ours (500), which is logged; its text stays inside.
 """
 
-from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from streams.errors import (
     NotFoundError,
     OperatorError,
     TooLargeError,
+    path_text,
 )
 from streams.trigger import ContentTypeError
 
@@ -63,14 +63,6 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
     detail: str = ""
     errors: list[FieldProblem] | None = None
     request_id: str = ""
-
-
-def path_text(path: Iterable[str | int]) -> str:
-    """A field's path as authors write it: `nodes[0].inputs`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
 
 
 def of_error(error: Exception) -> Problem:

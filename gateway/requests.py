@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
-import yaml
 from aiohttp import hdrs, web
 
 from gateway.services import SERVICES
 from streams.errors import CallerError, TooLargeError
 from streams.trigger import ContentTypeError, json_data
+from streams.workflow_file import WorkflowFileError, read_text
 
 JSON: Final = "application/json"
 _JSON_TYPES: Final = re.compile(r"(?:application|text)/(?:[\w.\-]+\+)?json")
@@ -142,25 +142,25 @@ async def _read(request: web.Request, limit: int, named: str) -> bytes:
         content = await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise too_large from error
+    except web.RequestPayloadError as error:
+        raise CallerError("the body cannot be read: it is not as its headers say") from error
     if len(content) > limit:
         raise too_large
     return content
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: a few lines of them expand to gigabytes."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not accepted")
-        return super().compose_node(parent, index)
-
-
 def _yaml(content: bytes) -> Any:
     try:
-        value = yaml.load(content, _PlainLoader)  # noqa: S506  # it is a SafeLoader
-        return msgspec.json.decode(json_data(msgspec.json.encode(value), "the YAML"))
-    except yaml.YAMLError as error:
-        raise CallerError(f"not valid YAML: {error}") from error
+        # Without aliases: a few lines of them expand to gigabytes.
+        found = read_text(content.decode("utf-8-sig"), "the body", aliases=False)
+        if len(found) > 1:
+            raise CallerError(f"the body has {len(found)} definitions; send one at a time")
+        encoded = msgspec.json.encode(found[0].definition)
+        return msgspec.json.decode(json_data(encoded, "the YAML"))
+    except WorkflowFileError as error:
+        first, *others = error.faults
+        raise CallerError(f"{first}{f' (and {len(others)} more)' if others else ''}") from error
+    except UnicodeDecodeError as error:
+        raise CallerError(f"the YAML is not UTF-8: {error}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise CallerError(f"the YAML has values that JSON has not: {error}") from error

@@ -50,7 +50,7 @@ async def ask(request: web.Request) -> web.StreamResponse:
     if not isinstance(parameters, dict):
         raise CallerError("'parameters' must be an object")
     wanted = given.get("format", "JSON")
-    if wanted != "JSON" and wanted not in _FORMATS:
+    if not isinstance(wanted, str) or (wanted != "JSON" and wanted not in _FORMATS):
         raise CallerError(f"format {wanted!r} is not one of JSON, {', '.join(_FORMATS)}")
     seen = await watermark.reached(request, request.query.get(watermark.AT_LEAST))
     headers = {watermark.HEADER: watermark.text(seen)}

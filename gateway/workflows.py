@@ -24,7 +24,7 @@ from gateway.views import (
 )
 from streams import catalog, codec, publishing
 from streams.definition_limits import DefinitionLimits
-from streams.errors import CallerError, DefinitionError, NotFoundError
+from streams.errors import CallerError, DefinitionError, NotFoundError, Problem
 from streams.foresight import foreseen
 from streams.ids import run_id
 from streams.messages import Start
@@ -194,9 +194,13 @@ async def check_definition(request: web.Request, definition: dict[str, Any]) -> 
     )
     limits.check_size(plan.spec)
     agents = request.app[AGENTS]
-    if agents.problems(plan.spec):  # perhaps it registered a moment ago
+
+    def of_agents() -> list[Problem]:
+        return [*foreseen(plan, agents.output_of), *agents.problems(plan.spec)]
+
+    if of_agents():  # perhaps it registered a moment ago
         await agents.caught_up()
-    found = [*limits.problems(plan.spec), *foreseen(plan), *agents.problems(plan.spec)]
+    found = [*limits.problems(plan.spec), *of_agents()]
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise DefinitionError(

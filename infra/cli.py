@@ -13,7 +13,8 @@ Commands import what they need when they run, so that the quick ones are quick.
 
 import sys
 from collections.abc import Sequence
-from typing import Final
+from importlib.metadata import version
+from typing import Annotated, Final
 
 import typer
 
@@ -33,6 +34,7 @@ from infra.commands import (
     verify,
     workflow,
 )
+from infra.commands.group import Group
 from streams.errors import (
     AgentError,
     CallerError,
@@ -47,12 +49,30 @@ OUT_OF_REACH: Final = 3
 
 app = typer.Typer(
     name="commandcenter",
+    cls=Group,
     help="An event-driven orchestrator for software and AI agents, on a log.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help comes in half the time
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"CommandCenter {version('commandcenter')}")  # noqa: T201  # the command line prints
+        raise typer.Exit
+
+
+@app.callback()
+def commandcenter(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """An event-driven orchestrator for software and AI agents, on a log."""
+
 
 app.command()(processes.up)
 app.command()(demo.demo)

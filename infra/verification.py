@@ -84,6 +84,7 @@ async def verify(
     since: int = 0,
     settled: bool = False,
     within: float = 0.0,
+    kept_from: int = 0,
     limits: Limits = DEFAULT_LIMITS,
     group: str = "commandcenter",
     say: Say = lambda _what, _done, _total: None,
@@ -97,6 +98,8 @@ async def verify(
         settled: All work must be done: whatever is open is a difference.
         within: Where `settled`, seconds to wait for what is open to be done. All is read once more
             after that: what was open while it was read before may be done by then.
+        kept_from: Milliseconds; of runs that began before, retention may have removed what the
+            store had.
         limits: What an event may have, as the workers have it.
         group: The workers' consumer group.
         say: Told of the progress.
@@ -107,7 +110,7 @@ async def verify(
     until = time.monotonic() + within
     while True:
         began = time.monotonic()
-        verdict = await _verify(bootstrap, ask, since, settled, limits, group, say)
+        verdict = await _verify(bootstrap, ask, since, settled, kept_from, limits, group, say)
         if not (settled and verdict.open_counts) or began >= until:
             return _settled(verdict) if settled else verdict
         await asyncio.sleep(_AGAIN_S)
@@ -128,6 +131,7 @@ async def _verify(
     ask: Ask | None,
     since: int,
     settled: bool,
+    kept_from: int,
     limits: Limits,
     group: str,
     say: Say,
@@ -151,13 +155,14 @@ async def _verify(
             counts.update(triggers.counts)
             for partition in partitions:
                 last = recorded.get(partition, -1)
-                counts.update(await _partition(log, ask, partition, last, triggers, findings))
+                store = StoreAudit(topics.EVENTS, partition, last, findings, kept_from=kept_from)
+                counts.update(await _partition(log, ask, partition, store, triggers, findings))
                 del triggers.expected[partition], triggers.told_ends[partition]
             excused = [place async for place in _letters(log)]
             counts["dead letters"] += len(excused)
             findings.excuse(excused)
             if ask is not None and settled:
-                await ask_strangers(ask, findings)
+                await ask_strangers(ask, findings, kept_from)
     except (KafkaError, TimeoutError) as error:
         why = str(error) or type(error).__name__
         raise OperatorError(f"Kafka at {bootstrap} cannot be read: {why}") from error
@@ -174,7 +179,7 @@ async def _partition(
     log: "_Log",
     ask: Ask | None,
     partition: int,
-    recorded_to: int,
+    store: StoreAudit,
     triggers: TriggerAudit,
     findings: Findings,
 ) -> Counter[str]:
@@ -187,9 +192,8 @@ async def _partition(
         whole=not begins[1],
         all_starts=not begins[0],
         since=log.since,
-        recorded_to=recorded_to,
+        recorded_to=store.recorded_to,
     )
-    store = StoreAudit(topics.EVENTS, partition, recorded_to, findings)
     async for record in log.read(topics.STATE, partition, whole=True):
         audit.take_state(record)
     events_end = await log.end(topics.EVENTS, partition)
@@ -212,13 +216,14 @@ async def ask_store(
     """Compare one partition, whose decisions from offset `begin` on the audit has taken."""
     whole = Range(begin, store.recorded_to)
     where = {"topic": topics.EVENTS, "partition": partition}
+    kept = {**where, "kept_from": store.kept_from}
     differing: list[Range] = []
     for first in range(whole.first, whole.last + 1, _SPAN):
         span = Range(first, min(first + _SPAN - 1, whole.last))
-        rows = await ask(query("ledger_sums"), {**where, "width": WIDTH, **span._asdict()})
+        rows = await ask(query("ledger_sums"), {**kept, "width": WIDTH, **span._asdict()})
         differing += store.differing(rows, span)
     for one in differing[:_LOOKED_INTO]:
-        store.compare_events(one, [row async for row in _events(ask, where, one)])
+        store.compare_events(one, [row async for row in _events(ask, kept, one)])
     for one in differing[_LOOKED_INTO:]:
         findings.differ(
             "store.eventsDiffer",
@@ -253,9 +258,9 @@ async def _watermark(ask: Ask) -> dict[int, int]:
     return {int(row["partition"]): int(row["offset"]) for row in rows}
 
 
-async def ask_strangers(ask: Ask, findings: Findings) -> None:
+async def ask_strangers(ask: Ask, findings: Findings, kept_from: int = 0) -> None:
     """Look for what the store has of runs that have no events there."""
-    for row in await ask(query("ledger_strangers"), {}):
+    for row in await ask(query("ledger_strangers"), {"kept_from": kept_from}):
         text = f"{row['table_name']} of the store has it, and there are no events of it"
         findings.differ("store.noEvents", row["run_id"], text)
 

@@ -24,6 +24,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from sinks import guest_sql
 from sinks.guest_sql import QueryError
+from sinks.queries import query
 from sinks.store import DEFAULT_LIMITS, Columns, Limits, Parameters, Rows, Store
 from streams.errors import CallerError, OperatorError
 
@@ -37,6 +38,7 @@ READERS: Final = 3
 GUESTS: Final = 2
 
 _STOP_AGAIN_S: Final = 0.1
+_STOP_AGAIN_LONGEST_S: Final = 2.0
 _TOO_LONG: Final = 159
 _TOO_MANY_ROWS: Final = frozenset({158, 396})
 _TOO_MUCH_MEMORY: Final = 241
@@ -313,15 +315,14 @@ class ClickHouse:
 
     async def query_readonly(self, sql: str, parameters: Parameters | None = None) -> Rows:
         """Ask a guest's query."""
-        checked = guest_sql.check(sql, self._database)
-        given = guest_sql.bound(checked, parameters or {})
+        checked, given = await self._checked(sql, parameters)
         limits = self._limits
         most = (
             f"{limits.rows:,} rows or {limits.answer_bytes // _MIB:,} MiB: add LIMIT, aggregate, "
             f"or ask for CSVWithNames, say, which may have {limits.export_rows:,} rows."
         )
         return await self._ask_as_guest(
-            checked, lambda guest, marked: _rows(guest.rows, marked, given), most
+            checked, lambda guest, marked: _named_rows(guest.rows, marked, given), most
         )
 
     async def export_readonly(
@@ -334,8 +335,7 @@ class ClickHouse:
         rows: int = 0,
     ) -> None:
         """Ask a guest's query; the answer becomes a file, in one of ClickHouse's output formats."""
-        checked = guest_sql.check(sql, self._database)
-        given = guest_sql.bound(checked, parameters or {})
+        checked, given = await self._checked(sql, parameters)
         if not re.fullmatch(r"[A-Za-z0-9]+", output_format):
             raise CallerError(f"{output_format!r} is not the name of an output format.")
         if rows:
@@ -351,6 +351,15 @@ class ClickHouse:
             most,
         )
 
+    async def _checked(self, sql: str, parameters: Parameters | None) -> tuple[str, dict[str, Any]]:
+        checked = await asyncio.to_thread(guest_sql.check, sql, self._database)
+        given = guest_sql.bound(checked.sql, parameters or {})
+        if checked.tables or checked.functions:
+            names = {"tables": list(checked.tables), "functions": list(checked.functions)}
+            taken = await self.query(query("guest_names"), names)
+            guest_sql.refuse_taken([name for (name,) in taken.rows])
+        return checked.sql, given
+
     async def _ask_as_guest(self, sql: str, ask: Callable[["_Guest", str], T], most: str) -> T:
         """Ask with a mark in the text; if this is cancelled, the engine stops what has the mark."""
         mark = f"-- guest {uuid4().hex}"
@@ -358,10 +367,13 @@ class ClickHouse:
         try:
             return await self._answer(asyncio.wrap_future(work), most)
         except asyncio.CancelledError:
-            stop = f"KILL QUERY WHERE query_kind = 'Select' AND position(query, '{mark}') > 0 SYNC"
+            stop = f"KILL QUERY WHERE query_kind = 'Select' AND position(query, '{mark}') > 0"
+            pause = _STOP_AGAIN_S
             while not work.done():  # it may have begun, and not be known to the engine yet
+                # Whether it has ended is not waited for there: a reader's thread would wait, too.
                 await self._answer(self._readers.run(lambda client: client.command(stop)))
-                await asyncio.wait([asyncio.wrap_future(work)], timeout=_STOP_AGAIN_S)
+                await asyncio.wait([asyncio.wrap_future(work)], timeout=pause)
+                pause = min(2 * pause, _STOP_AGAIN_LONGEST_S)
             raise
 
     async def _answer(self, asked: Awaitable[T], most: str = "") -> T:
@@ -511,6 +523,19 @@ def _download(
 def _rows(client: Client, sql: str, parameters: Parameters | None) -> Rows:
     answer = client.query(sql, parameters=dict(parameters or {}))
     return Rows(tuple(answer.column_names), answer.result_rows)
+
+
+def _named_rows(client: Client, sql: str, parameters: Parameters) -> Rows:
+    """Rows with the names of the columns, which the embedded engine leaves out where no row is."""
+    try:
+        rows = _rows(client, sql, parameters)
+    except TypeError as error:
+        raise QueryError(
+            "The answer has a map by arrays, which rows cannot have: ask for CSVWithNames, say."
+        ) from error
+    if rows.columns:
+        return rows
+    return _rows(client, f"SELECT * FROM (\n{sql}\n) LIMIT 0", parameters)  # noqa: S608  # checked
 
 
 def _plain(error: Exception) -> str:

@@ -8,7 +8,7 @@ tables) is answered from `guest_catalogue`.
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlglot
 from sqlglot import Token, TokenType, exp
@@ -28,6 +28,8 @@ _CLAUSES: Final = {
 }
 _NAME: Final = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
 _SHOW_FORMAT: Final = re.compile(r"\sFORMAT\s+(\w+)[\s;]*$", re.IGNORECASE)
+# The engine's own limit. To understand a longer text would take seconds, to be refused there.
+_LONGEST: Final = 262_144
 _SYNTAX: Final = 62
 _ACCESS: Final = 497
 
@@ -38,6 +40,21 @@ class QueryError(CallerError):
     def __init__(self, message: str, code: int = _ACCESS) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Checked(NamedTuple):
+    """A statement to run.
+
+    Attributes:
+        sql: Its text.
+        tables: Tables that it asks and defines by itself (WITH). Where a definition does not reach,
+            the engine takes its own table of that name: there must be none.
+        functions: Functions likewise, in lower case.
+    """
+
+    sql: str
+    tables: frozenset[str] = frozenset()
+    functions: frozenset[str] = frozenset()
 
 
 class Escaped:
@@ -69,7 +86,7 @@ def bound(sql: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return dict(parameters)
 
 
-def check(sql: str, database: str = "default") -> str:
+def check(sql: str, database: str = "default") -> Checked:
     """The statement to run: the guest's own text, without a closing semicolon.
 
     Where it asks a system table, the subquery that stands for that is put in its place.
@@ -92,6 +109,16 @@ def check(sql: str, database: str = "default") -> str:
         raise QueryError("The query is nested too deeply.", _SYNTAX) from error
     except CallerError as error:
         raise QueryError(str(error)) from error
+
+
+def refuse_taken(names: Sequence[str]) -> None:
+    """Refuse a text that defines names which the engine has.
+
+    Raises:
+        QueryError: There are some.
+    """
+    if names:
+        raise QueryError(f"The name {names[0]} is taken: give what WITH defines another one.")
 
 
 def split_format(sql: str) -> tuple[str, str]:
@@ -142,6 +169,8 @@ def without_settings(sql: str, harmless: Collection[str]) -> str:
 
 
 def _tokens(sql: str) -> list[Token]:
+    if len(sql.encode(errors="replace")) > _LONGEST:
+        raise QueryError(f"The query has more than {_LONGEST:,} bytes.", _SYNTAX)
     try:
         return sqlglot.tokenize(sql, dialect="clickhouse")
     except SqlglotError as error:
@@ -149,25 +178,33 @@ def _tokens(sql: str) -> list[Token]:
         raise QueryError(text, _SYNTAX) from error
 
 
-def _checked(sql: str, database: str) -> str:
+def _checked(sql: str, database: str) -> Checked:
     if _NESTED_COMMENT.search(sql):
         raise QueryError("The query has a comment inside a comment: remove one of them.")
-    tokens = sqlglot.tokenize(sql, dialect="clickhouse")
+    tokens = _tokens(sql)
+    for problem in guest_words.unlike(sql, tokens):
+        raise QueryError(problem)
     if len(tokens) > 1 and tokens[0].token_type is TokenType.SHOW:  # its rest is one piece of text
         tokens = [tokens[0], *sqlglot.tokenize(tokens[1].text, dialect="clickhouse")]
     while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
-        tokens.pop()
+        sql = sql[: tokens.pop().start]  # and without a comment behind it
     if (own := guest_catalogue.statement(tokens, database)) is not None:
-        return own
+        return Checked(own)
     # Looked at first: for other statements the parser logs a warning and goes on.
     if not tokens or tokens[0].text.upper() not in _BEGINNINGS:
         raise QueryError("Only SELECT can be asked here; the query begins with something else.")
     statements = [one for one in sqlglot.parse(sql, dialect="clickhouse") if one is not None]
     if len(statements) != 1:
         raise QueryError(f"Only one statement can be asked at a time, not {len(statements)}.")
-    for problem in _problems(statements[0], tokens, database):
+    statement = statements[0]
+    named = {cte.alias for cte in statement.find_all(exp.CTE)}
+    for problem in _problems(statement, tokens, named, database):
         raise QueryError(problem)
-    return _with_catalogue(sql, statements[0]).strip().rstrip(";").rstrip()
+    return Checked(
+        _with_catalogue(sql, statement).strip(),
+        frozenset(one.name for one in _asked(statement) if one.name in named - PUBLIC_TABLES),
+        guest_words.called(tokens, named),
+    )
 
 
 def _with_catalogue(sql: str, statement: exp.Expr) -> str:
@@ -202,18 +239,21 @@ def _span(first: exp.Expr, last: exp.Expr) -> tuple[int, int]:
     return first.meta["start"], last.meta["end"] + 1
 
 
-def _problems(statement: exp.Expr, tokens: Sequence[Token], database: str) -> Iterator[str]:
+def _problems(
+    statement: exp.Expr, tokens: Sequence[Token], named: set[str], database: str
+) -> Iterator[str]:
     if not isinstance(statement, exp.Query):
         yield "Only SELECT can be asked here."
-    named = {cte.alias for cte in statement.find_all(exp.CTE)}
     for node in statement.walk():
         match node:
             case exp.Table():
                 yield from _table_problems(node, named, database)
-            case exp.In() if isinstance(node.args.get("field"), exp.Column):
-                yield from _set_problems(node.args["field"], named, database)
+            case exp.In() if (asked := _set_of(node)) is not None:
+                yield from _name_problems(asked, named, database)
             case exp.Placeholder() | exp.Parameter() if _is_identifier(node):
                 yield "A parameter cannot stand for a name (Identifier), only for a value."
+            case exp.Select() if not node.expressions:
+                yield "SELECT has nothing to select."
             case exp.Query():
                 yield from (text for clause, text in _CLAUSES.items() if node.args.get(clause))
             case exp.Command() | exp.DDL() | exp.DML():
@@ -231,22 +271,46 @@ def _table_problems(table: exp.Table, named: set[str], database: str) -> Iterato
         if function.lower() not in guest_words.TABLE_FUNCTIONS:
             yield f"{function} cannot be used as a table here. {guest_catalogue.TABLES}"
     elif table.catalog or f"{table.db}.{table.name}".lower() not in SYSTEM_TABLES:
-        yield from _name_problems(table.catalog, table.db, table.name, named, database)
+        yield from _name_problems(_Name(table.catalog, table.db, table.name), named, database)
 
 
-def _set_problems(column: exp.Column, named: set[str], database: str) -> Iterator[str]:
-    """`x IN name` reads a table when the name is no column: the parser cannot tell them apart."""
-    yield from _name_problems(column.db, column.table, column.name, named, database)
+class _Name(NamedTuple):
+    catalog: str
+    db: str
+    name: str
 
 
-def _name_problems(
-    catalog: str, db: str, name: str, named: set[str], database: str
-) -> Iterator[str]:
+def _asked(statement: exp.Expr) -> Iterator[_Name]:
+    """Every name that may be a table's."""
+    for node in statement.walk():
+        if isinstance(node, exp.Table):
+            yield _Name(node.catalog, node.db, node.name)
+        elif isinstance(node, exp.In) and (found := _set_of(node)) is not None:
+            yield found
+
+
+def _set_of(node: exp.In) -> _Name | None:
+    """The name that something is looked for in.
+
+    `x IN name`, or in any parentheses, reads a table when the name is no column: the parser cannot
+    tell them apart.
+    """
+    among = [node.args["field"]] if node.args.get("field") else node.expressions
+    if len(among) != 1:
+        return None
+    found = among[0]
+    while isinstance(found, exp.Paren | exp.Alias):
+        found = found.this
+    return _Name(found.db, found.table, found.name) if isinstance(found, exp.Column) else None
+
+
+def _name_problems(asked: _Name, named: set[str], database: str) -> Iterator[str]:
+    catalog, db, name = asked
     if not catalog and (
         (db in ("", database) and name in PUBLIC_TABLES) or (not db and name in named)
     ):
         return
-    full = ".".join(part for part in (catalog, db, name) if part)
+    full = ".".join(part for part in asked if part)
     yield f"There is no table {full!r} to ask. {guest_catalogue.TABLES}"
 
 

@@ -34,26 +34,51 @@ _COMBINATORS: Final = re.compile(
 _HIGHER: Final = re.compile(
     r"array(map|filter|fill|reversefill|split|reversesplit|exists|all|count|first\w*|last\w*|min|max"
     r"|sum|avg|product|cumsum\w*|sort|reversesort|partialsort|partialreversesort|fold"
-    r"|similarity\w*|reduce\w*)|map(apply|filter|exists|all|sort|reversesort|partial\w*)"
+    r"|reduce\w*)|map(apply|filter|exists|all|sort|reversesort|partial\w*)"
 )
+# Which of their arguments names a type: a text that the engine reads like the query itself.
+_TYPED: Final = {
+    "cast": 1, "accuratecast": 1, "accuratecastornull": 1, "accuratecastordefault": 1,
+    "reinterpret": 1, "kqlparametercast": 1, "defaultvalueoftypename": 0,
+}  # fmt: skip
+_TYPE_WITH_ARGUMENTS: Final = re.compile(r"(\w+)\W*\(")
 # Functions that some place calls by their bare name.
 _NEVER_NAMED: Final = re.compile(
     r"current_?user|session_user|file|sleep|sleepeachrow|hostname|getsetting"
 )
-# ClickHouse takes these for quotes and for a minus; the parser does not.
+# Outside of texts and quotes ClickHouse takes some of these for quotes, for a minus or for a blank,
+# and the parser for a part of a name.
+_STRANGE: Final = re.compile("[^\x01-\x7f]")
 _LOOK_ALIKE: Final = re.compile("[\u2018\u2019\u201c\u201d\u2212\0]")
+# The parser takes it for the beginning of a comment; ClickHouse does not.
+_TEMPLATE: Final = "{#"
+_TEXTS: Final = frozenset({TokenType.STRING, TokenType.HEREDOC_STRING})
+_QUOTED: Final = _TEXTS | {TokenType.IDENTIFIER}
+
+
+def unlike(sql: str, tokens: Sequence[Token]) -> Iterator[str]:
+    """What the engine and the parser would read differently: then the rest says nothing."""
+    ends = 0
+    for token in tokens:
+        if token.token_type in _QUOTED:
+            if _TEMPLATE in sql[ends : token.start]:
+                break
+            ends = token.end + 1
+        strange = _LOOK_ALIKE if token.token_type is TokenType.IDENTIFIER else _STRANGE
+        if token.token_type not in _TEXTS and (found := strange.search(token.text)):
+            yield f"The character {found[0]!r} can only stand in a text, or in a name in quotes."
+    if _TEMPLATE in sql[ends:]:
+        yield f"{_TEMPLATE} can only stand in a text."
 
 
 def problems(tokens: Sequence[Token], named: set[str]) -> Iterator[str]:
     """What is in the way of a text; `named` are the names that it gives by itself (WITH)."""
     for place, token in enumerate(tokens):
-        if token.token_type is TokenType.STRING:
+        if token.token_type in _TEXTS:
             continue
         # Behind these the parser takes the rest of a statement for one text.
         if token.token_type is TokenType.BEGIN and place + 1 < len(tokens):
             yield f"The word {token.text} cannot stand there; as a name put it into backticks."
-        if _LOOK_ALIKE.search(token.text):
-            yield f"The character {_LOOK_ALIKE.findall(token.text)[0]!r} can only stand in a text."
         name = token.text.lower()
         after = _text(tokens, place + 1)
         if name == "apply" and token.token_type is not TokenType.IDENTIFIER:
@@ -65,8 +90,22 @@ def problems(tokens: Sequence[Token], named: set[str]) -> Iterator[str]:
                 yield f"The function {token.text} cannot be used here."
             if _HIGHER.fullmatch(name):
                 yield from _named_function(tokens, place + 1, token.text)
+            if name in _TYPED and not _has_plain_type(tokens, place + 1, _TYPED[name]):
+                yield f"{token.text} needs a type that is written out, such as 'Array(String)'."
         elif _NEVER_NAMED.fullmatch(name) and _text(tokens, place - 1) != ".":
             yield f"The function {token.text} cannot be used here; a name has to be another one."
+
+
+def called(tokens: Sequence[Token], named: set[str]) -> frozenset[str]:
+    """The names that a text defines and calls, in lower case."""
+    return frozenset(
+        token.text.lower()
+        for place, token in enumerate(tokens)
+        if _is_name(token)
+        and token.text in named
+        and _text(tokens, place + 1) == "("
+        and not _may_be_called(token.text.lower(), token, set())
+    )
 
 
 def _may_be_called(name: str, token: Token, named: set[str]) -> bool:
@@ -101,6 +140,26 @@ def _named_function(tokens: Sequence[Token], place: int, caller: str) -> Iterato
             yield f"{caller} cannot be given {name}: write a lambda, such as x -> x + 1."
     elif caller == "APPLY" and name.lower() not in _words("functions"):
         yield f"{caller} cannot be given {name}: write a lambda, such as x -> x + 1."
+
+
+def _has_plain_type(tokens: Sequence[Token], opened: int, number: int) -> bool:
+    """Whether an argument is the text of a type that may be named; with AS the type is no text."""
+    arguments: list[list[Token]] = [[]]
+    depth = 0
+    for token in tokens[opened + 1 : _closing(tokens, opened) - 1]:
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(_text([token], 0), 0)
+        if depth == 0 and _text([token], 0) == ",":
+            arguments.append([])
+        else:
+            arguments[-1].append(token)
+    if number >= len(arguments):
+        return True  # CAST(x AS Type), where the words of the type are looked at like all others
+    match arguments[number]:
+        case [Token(token_type=TokenType.STRING, text=text)]:
+            named = _TYPE_WITH_ARGUMENTS.findall(text.lower())
+            return "\\" not in text and all(name in _words("types") for name in named)
+        case _:
+            return False
 
 
 def _closing(tokens: Sequence[Token], place: int) -> int:

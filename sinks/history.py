@@ -4,7 +4,6 @@ Rows come as dicts by the columns of the public tables `runs`, `agent_runs` and 
 as aware datetimes in UTC. Times are given in milliseconds since the epoch.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -22,11 +21,10 @@ _LAST_SEQ: Final = 2**32 - 1
 _LAST_ITEM: Final = 2**31 - 1
 _LAST_OFFSET: Final = 2**63 - 1
 
-_PLACES: Final = 10_000
-"""Runs of which it is remembered when they began."""
-
-_PARTS: Final = 8
-"""Of a run's parts, which may not be merged yet, so many are read to find the runs of a page."""
+_PARTS: Final = 3
+"""Of a run's parts, which may not be merged yet, so many are read for the runs of a page."""
+_PARTS_LOOKED_AT: Final = 8
+"""As many, where they are read only to find the runs that have a status."""
 _PARTS_AT_MOST: Final = 10_000
 
 _WINDOWS_MS: Final = tuple(1_000 * 16**n for n in range(5))
@@ -98,21 +96,9 @@ class History:
     def __init__(self, store: Store, topic: str = EVENTS) -> None:
         self._store = store
         self._topic = topic
-        self._began: OrderedDict[str, list[str]] = OrderedDict()
 
     async def _rows(self, name: str, **parameters: object) -> list[Row]:
         return (await self._store.query(query(name), parameters)).dicts()
-
-    async def _rows_of(self, run: str, name: str, **parameters: object) -> list[Row]:
-        began = self._began.get(run)
-        if began is None:
-            rows = await self._rows("run_began", run=run)
-            began = [_stored_time(row["started_at"]) for row in rows]
-            if began:  # which never changes
-                self._began[run] = began
-                if len(self._began) > _PLACES:
-                    self._began.popitem(last=False)
-        return await self._rows(name, run=run, began=began, **parameters)
 
     # --- for the gateway ---
 
@@ -125,9 +111,33 @@ class History:
     ) -> list[Row]:
         """A page of runs, newest first; `before` is (started_at, run_id) of the last one seen."""
         before_at, before_run = before or (TIME_LIMIT - 1, "")
-        filters = _lists(wanted._asdict())
+        if wanted.statuses or wanted.trigger_type:
+            return await self._runs_that_were(wanted, limit, before_at, before_run)
         rows: list[Row] = []
         parts = _PARTS * limit
+        filters = {"project": wanted.project, "workflow": wanted.workflow, "since": wanted.since}
+        while True:
+            found = await self._rows(
+                "runs_parts", parts=parts, before_at=before_at, before_run=before_run, **filters
+            )
+            runs = stored_rows.merged(found)
+            if len(found) == parts and (len(runs) > 1 or parts < _PARTS_AT_MOST):
+                runs.pop()  # it may have more parts
+            rows += runs[: limit - len(rows)]
+            if len(rows) == limit or len(found) < parts:
+                return [stored_rows.run(row) for row in rows]
+            parts = min(2 * parts, _PARTS_AT_MOST)
+            if runs:
+                before_at = round(runs[-1]["started_at"].timestamp() * 1000)
+                before_run = runs[-1]["run_id"]
+
+    async def _runs_that_were(
+        self, wanted: RunFilter, limit: int, before_at: int, before_run: str
+    ) -> list[Row]:
+        """As `runs`, where one part of a run may say what is looked for, and the others do not."""
+        filters = _lists(wanted._asdict())
+        rows: list[Row] = []
+        parts = _PARTS_LOOKED_AT * limit
         while True:
             found = await self._rows(
                 "runs_newest", parts=parts, before_at=before_at, before_run=before_run, **filters
@@ -152,12 +162,12 @@ class History:
 
     async def run(self, run: str) -> Row | None:
         """One run, or None."""
-        found = await self._rows_of(run, "run")
+        found = await self._rows("run", run=run)
         return stored_rows.run(found[0]) if found else None
 
     async def trigger(self, run: str) -> str | None:
         """The event that started the run, JSON, or None."""
-        found = await self._rows_of(run, "run_trigger")
+        found = await self._rows("run_trigger", run=run)
         return str(found[0]["trigger"]) if found else None
 
     async def agent_runs(
@@ -168,9 +178,9 @@ class History:
         `after` is (dispatched_at, node, item, attempt) of the last one seen.
         """
         after_at, after_node, after_item, after_attempt = after or (0, "", -1, 0)
-        rows = await self._rows_of(
-            run,
+        rows = await self._rows(
             "run_agent_runs",
+            run=run,
             after_at=after_at,
             after_node=after_node,
             after_item=max(-1, min(after_item, _LAST_ITEM)),
@@ -181,22 +191,22 @@ class History:
 
     async def run_events(self, run: str, *, from_seq: int = 0, limit: int = 1_000) -> list[Row]:
         """What happened in a run, in order, from a sequence number on."""
-        return await self._rows_of(run, "run_events", from_seq=from_seq, limit=limit)
+        return await self._rows("run_events", run=run, from_seq=from_seq, limit=limit)
 
     async def newest_run_events(
         self, run: str, *, before_seq: int | None = None, limit: int = 1_000
     ) -> list[Row]:
         """What happened in a run before a sequence number, the newest first."""
         before = _LAST_SEQ if before_seq is None else before_seq
-        return await self._rows_of(run, "run_events_newest", before_seq=before, limit=limit)
+        return await self._rows("run_events_newest", run=run, before_seq=before, limit=limit)
 
     async def events_naming(self, run: str, digest: str) -> list[Row]:
         """Events of a run that name the payload with this digest, the first of them."""
-        return await self._rows_of(run, "run_events_naming", digest=digest)
+        return await self._rows("run_events_naming", run=run, digest=digest)
 
     async def fan_outs(self, run: str) -> list[Row]:
         """The events by which nodes of a run got their items."""
-        return await self._rows_of(run, "run_fan_outs")
+        return await self._rows("run_fan_outs", run=run)
 
     async def repetitions(self, run: str, since: int) -> list[str]:
         """The runs that repeat a run, which began at `since`, milliseconds since the epoch."""
@@ -205,15 +215,15 @@ class History:
 
     async def run_story(self, run: str, until_seq: int) -> list[Row]:
         """What happened in a run up to a sequence number, in order, but not to items."""
-        return await self._rows_of(run, "run_story", until_seq=until_seq)
+        return await self._rows("run_story", run=run, until_seq=until_seq)
 
     async def item_costs(self, run: str, until_seq: int) -> list[Row]:
         """What the items of each node cost: rows of node, currency, kind, amount."""
-        return await self._rows_of(run, "item_costs", until_seq=until_seq)
+        return await self._rows("item_costs", run=run, until_seq=until_seq)
 
     async def run_cost_sums(self, run: str, until_seq: int) -> list[Row]:
         """What all that a run is charged adds up to: rows of currency, kind, amount."""
-        return await self._rows_of(run, "run_cost_sums", until_seq=until_seq)
+        return await self._rows("run_cost_sums", run=run, until_seq=until_seq)
 
     async def run_costs(
         self, run: str, until_seq: int, *, after: tuple[int, int] | None = None, limit: int = 1_000
@@ -223,9 +233,9 @@ class History:
         `after` is (seq, entry) of the last one seen.
         """
         after_seq, after_entry = after or (-1, 0)
-        return await self._rows_of(
-            run,
+        return await self._rows(
             "run_costs_page",
+            run=run,
             until_seq=until_seq,
             after_seq=after_seq,
             after_entry=after_entry,
@@ -234,14 +244,14 @@ class History:
 
     async def item_outputs(self, run: str, until_seq: int, nodes: Sequence[str]) -> list[Row]:
         """The events that gave the items of these nodes their outputs, in order."""
-        return await self._rows_of(run, "item_outputs", until_seq=until_seq, nodes=list(nodes))
+        return await self._rows("item_outputs", run=run, until_seq=until_seq, nodes=list(nodes))
 
     async def item_counts(self, run: str, until_seq: int, *, node: str = "") -> list[Row]:
         """How many items of one node, or of each, had which last event.
 
         Rows of node, last, reused, items.
         """
-        return await self._rows_of(run, "item_counts", node=node, until_seq=until_seq)
+        return await self._rows("item_counts", run=run, node=node, until_seq=until_seq)
 
     async def items_by_last_event(
         self,
@@ -255,9 +265,9 @@ class History:
         limit: int,
     ) -> list[int]:
         """Of `count` items from `start` on those whose last event is one of `types` ('': none)."""
-        rows = await self._rows_of(
-            run,
+        rows = await self._rows(
             "items_by_last_event",
+            run=run,
             node=node,
             until_seq=until_seq,
             types=list(types),
@@ -271,8 +281,8 @@ class History:
         self, run: str, node: str, until_seq: int, items: Sequence[int]
     ) -> list[Row]:
         """All that happened to these items of a node, in order."""
-        return await self._rows_of(
-            run, "item_events", node=node, until_seq=until_seq, items=list(items)
+        return await self._rows(
+            "item_events", run=run, node=node, until_seq=until_seq, items=list(items)
         )
 
     async def events(

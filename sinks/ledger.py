@@ -10,6 +10,7 @@ Rules:
 - What a run costs is the sum over its events, exact, and so it is in the store. Costs say the same
   of workflow, agent, model, time and all else: so sums by any of these are those of the events.
 - A run that had not ended at the watermark may be further in the store by now.
+- What retention may have removed is neither expected nor looked at.
 """
 
 from array import array
@@ -37,6 +38,7 @@ _EXACT: Final = Context(prec=60)
 RUNS_AT_ONCE: Final = 1_000
 
 _TYPE: Final = EVENT_COLUMNS.index("type")
+_BEGAN: Final = EVENT_COLUMNS.index("run_started_at")
 _KEY: Final = tuple(AGENT_RUN_COLUMNS.index(name) for name in ("node", "item_number", "attempt"))
 _RUN: Final = AGENT_RUN_COLUMNS.index("run_id")
 _DISPATCHED: Final = AGENT_RUN_COLUMNS.index("dispatched_at")
@@ -121,10 +123,20 @@ class StoreAudit:
         partition: Its number.
         recorded_to: The last offset that the store has, -1 for none.
         findings: Takes what is found.
+        kept_from: Milliseconds; the store need not have runs that began before.
     """
 
-    def __init__(self, topic: str, partition: int, recorded_to: int, findings: Findings) -> None:
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        recorded_to: int,
+        findings: Findings,
+        *,
+        kept_from: int = 0,
+    ) -> None:
         self.recorded_to = recorded_to
+        self.kept_from = kept_from
         self.counts: Counter[str] = Counter()
         self._topic = topic
         self._partition = partition
@@ -154,6 +166,8 @@ class StoreAudit:
             self._findings.unless_letter(place, "event.noLetter", place, text, late=False)
             return
         rows = project([decision], self._known, self._topic)
+        if any(row[_BEGAN] < self.kept_from for row in rows.events):
+            return
         for number, row in enumerate(rows.events):
             self._offsets.append(record.offset)
             self._seqs.append(decision.head.seq + number)

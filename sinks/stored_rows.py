@@ -5,6 +5,7 @@ So where the gateway asks for single runs, it asks for the columns as they are s
 is done here: the same, row by row. A test compares the two.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -12,6 +13,29 @@ Row = dict[str, Any]
 
 _UNSET: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+def merged(parts: Sequence[Row]) -> list[Row]:
+    """Runs made of their parts, as FINAL makes them: of each column the greatest value counts.
+
+    Args:
+        parts: Of `runs_log`; those of one run follow each other.
+    """
+    runs: list[Row] = []
+    for part in parts:
+        last = runs[-1] if runs else None
+        if last is None or last["run_id"] != part["run_id"]:
+            runs.append(part)
+            continue
+        for name, value in part.items():
+            if _order(value) > _order(last[name]):
+                last[name] = value
+    return runs
+
+
+def _order(value: Any) -> Any:
+    """A tuple with names comes as a dict."""
+    return tuple(value.values()) if isinstance(value, dict) else value
 
 
 def run(row: Row) -> Row:

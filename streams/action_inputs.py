@@ -24,22 +24,29 @@ Schema = Mapping[str, Any]
 
 
 class KnownAction(NamedTuple):
-    """What is known of an action: its inputs, if it says so, and whether it is risky."""
+    """What is known of an action: inputs and output, if it says so, and whether it is risky."""
 
     inputs: Schema | None = None
     asks_first: bool = False
     """People have to agree before it is done."""
+    output: Schema | None = None
 
 
 def known_actions(described: Iterable[Mapping[str, Any]]) -> dict[str, KnownAction]:
     """The actions of an agent's descriptor, by name."""
     return {
         each["name"]: KnownAction(
-            schema if isinstance(schema := each.get("inputSchema"), dict) else None,
+            _schema(each, "inputSchema"),
             each.get("risk") == "APPROVAL_REQUIRED",
+            _schema(each, "outputSchema"),
         )
         for each in described
     }
+
+
+def _schema(described: Mapping[str, Any], name: str) -> Schema | None:
+    found = described.get(name)
+    return found if isinstance(found, dict) else None
 
 
 _BY_KEYS_ALONE: Final = frozenset({"required", "additionalProperties"})

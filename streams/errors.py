@@ -5,6 +5,8 @@ is either a fault of somebody outside (one of the types below, its text says wha
 and what to do) or a defect of ours (any other type).
 """
 
+from collections.abc import Iterable
+
 
 class CommandCenterError(Exception):
     """Base of every error whose text is meant to be read by a person."""
@@ -44,6 +46,14 @@ class Problem:
 
     def __repr__(self) -> str:
         return f"Problem({'.'.join(map(str, self.path))}: {self.message})"
+
+
+def path_text(path: Iterable[str | int]) -> str:
+    """A field's path as authors write it: `nodes[0].inputs`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
 
 
 class AgentError(CommandCenterError):

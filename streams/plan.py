@@ -8,13 +8,15 @@ Rules:
 """
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 
 from streams.duration import moment
-from streams.errors import DefinitionError, Problem
+from streams.errors import DefinitionError, Problem, path_text
 from streams.expression import Expression, ExpressionError, compiled
 from streams.retry import RetryPolicy
 from streams.template import Reference, Template, TemplateError
@@ -22,8 +24,11 @@ from streams.workflow import (
     EVENT_FIELDS,
     MAX_NODES,
     RUN_FIELDS,
+    ActionSpec,
+    ApprovalSpec,
     NodeSpec,
     TriggerSpec,
+    WaitSpec,
     WorkflowSpec,
 )
 
@@ -325,12 +330,33 @@ def _path(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
     )
 
 
+_MODELS: Final[Mapping[str, type[BaseModel]]] = {
+    "trigger": TriggerSpec,
+    "nodes": NodeSpec,
+    "onFailure": NodeSpec,
+    "retry": RetryPolicy,
+    "compensate": ActionSpec,
+    "waitForEvent": WaitSpec,
+    "approvalRequired": ApprovalSpec,
+}
+"""What is below a field, where that has fields of its own."""
+
+
+def _no_field(place: tuple[int | str, ...]) -> str:
+    """An unknown field, and the one that may have been meant."""
+    above = [to_camel(part) for part in place[:-1] if isinstance(part, str)]
+    model = _MODELS.get(above[-1], WorkflowSpec) if above else WorkflowSpec
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    near = get_close_matches(str(place[-1]), known, n=1)
+    return f"no such field: {place[-1]!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
 def _plain(item: "ErrorDetails") -> str:
     message, kind, last = item["msg"], item["type"], item["loc"][-1]
     if kind in ("model_type", "string_type") and last in _FORMS:
         return f"write {_FORMS[str(last)]}"
     if kind == "extra_forbidden":
-        return "no such field in a workflow definition"
+        return _no_field(_path(item["loc"]))
     if kind == "string_pattern_mismatch":
         return (
             "not a name: letters, digits, '-' and '_', at most 64, a letter first for a node;"
@@ -349,7 +375,7 @@ def _plain(item: "ErrorDetails") -> str:
 
 def _summary(name: str, problems: list[Problem] | tuple[Problem, ...]) -> str:
     first = problems[0]
-    where = ".".join(map(str, first.path))
+    where = path_text(first.path)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"workflow {name!r}: {where + ': ' if where else ''}{first.message}{more}"
 

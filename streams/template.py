@@ -22,6 +22,7 @@ ROOTS: Final = ("context", "event", "nodes", "run", "item", "index", "failure")
 NODE_PARTS: Final = ("output", "status", "error")
 
 _TEMPLATE: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_BEGUN: Final = re.compile(rf"\{{\{{\s*(?:{'|'.join(ROOTS)})\b[^{{}}]*")
 _POSITION: Final = re.compile(r"[0-9]{1,9}")
 _MAX_DEPTH: Final = 100
 _PATH: Final = re.compile(r"[A-Za-z_][\w\-]*(?:\.[\w\-]+)*")
@@ -92,6 +93,18 @@ class Template:
     def reference(self) -> Reference | None:
         """The reference that the value is, where it is one and nothing else."""
         return self._render if isinstance(self._render, Reference) else None
+
+    def unclosed(self) -> Iterator[str]:
+        """What begins as a template does and has no end, so that it stays the text that it is."""
+        waiting = [self._value]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, str):
+                yield from _BEGUN.findall(_TEMPLATE.sub("", value))
+            elif isinstance(value, dict):
+                waiting += value.values()
+            elif isinstance(value, list):
+                waiting += value
 
     def render(self, scope: Scope) -> Any:
         """The value with every reference replaced; `TemplateError` if one points nowhere."""

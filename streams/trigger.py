@@ -173,7 +173,7 @@ def _binary(headers: dict[str, str], prefix: str, body: bytes) -> IncomingEvent:
     except CloudEventValidationError as error:
         raise CallerError(_validation_text(error)) from error
     except (ValueError, OverflowError) as error:
-        raise CallerError(f"not a CloudEvent: {error}") from error
+        raise _malformed(error, headers.get(prefix + "time")) from error
     data = _binary_data(body, headers.get("content-type"))
     return _event(event, headers.get(prefix + "time"), data, headers)
 
@@ -213,7 +213,7 @@ def _structured(fields: dict[str, msgspec.Raw], headers: dict[str, str]) -> Inco
     except CloudEventValidationError as error:
         raise CallerError(_validation_text(error)) from error
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise CallerError(f"not a CloudEvent: {error}") from error
+        raise _malformed(error, _text(fields, "time")) from error
     return _event(event, _text(fields, "time"), data, headers)
 
 
@@ -325,6 +325,12 @@ def trace_context(value: object) -> str | None:
 def _validation_text(error: CloudEventValidationError) -> str:
     faults = dict.fromkeys(str(fault) for found in error.errors.values() for fault in found)
     return f"not a CloudEvent: {'; '.join(faults)}"
+
+
+def _malformed(error: Exception, time: str | None) -> CallerError:
+    """The time is the one attribute that the package reads, and it does not say which it was."""
+    which = "" if time is None else f" (time is {time[:50]!r}; it has to be RFC 3339)"
+    return CallerError(f"not a CloudEvent: {error}{which}")
 
 
 def _depth(value: Any) -> int:

@@ -17,7 +17,7 @@ import yaml
 from streams.action_inputs import KnownAction, use_problems
 from streams.definition_limits import DefinitionLimits
 from streams.errors import CallerError, DefinitionError, Problem, TooLargeError
-from streams.foresight import foreseen
+from streams.foresight import Outputs, foreseen
 from streams.plan import parse
 
 MAX_BYTES: Final = 1_000_000
@@ -81,7 +81,7 @@ class Document(NamedTuple):
         problems: list[Problem] = []
         try:
             plan = parse(self.definition)
-            problems += foreseen(plan)
+            problems += foreseen(plan, _outputs(actions or {}))
             if limits is not None:
                 problems += limits.problems(plan.spec)
                 limits.check_size(plan.spec)
@@ -137,12 +137,17 @@ def read(path: Path) -> list[Document]:
     return read_text(text, str(path), is_json=path.suffix.lower() == ".json")
 
 
-def read_text(text: str, file: str, *, is_json: bool = False) -> list[Document]:
-    """The definitions in a text; `file` is what faults call it. Errors as for `read`."""
+def read_text(
+    text: str, file: str, *, is_json: bool = False, aliases: bool = True
+) -> list[Document]:
+    """The definitions in a text; `file` is what faults call it. Errors as for `read`.
+
+    Where `aliases` is false, YAML's aliases are faults.
+    """
     if is_json:
         text = _checked_json(text, file)
     try:
-        documents = list(_documents(text, file))
+        documents = list(_documents(text, file, aliases))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
@@ -195,12 +200,12 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
-def _documents(text: str, file: str) -> Iterator[Document]:
+def _documents(text: str, file: str, aliases: bool) -> Iterator[Document]:
     loader = _Loader(text)
     try:
         while loader.check_node():
             node = cast("yaml.Node", loader.get_node())
-            if faults := list(_structural_faults(node, file, set(), [])):
+            if faults := list(_structural_faults(node, file, set(), [], aliases)):
                 raise WorkflowFileError(faults)
             if not isinstance(node, yaml.MappingNode):
                 found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
@@ -211,13 +216,15 @@ def _documents(text: str, file: str) -> Iterator[Document]:
 
 
 def _structural_faults(
-    node: yaml.Node, file: str, seen: set[int], inside: list[yaml.Node]
+    node: yaml.Node, file: str, seen: set[int], inside: list[yaml.Node], aliases: bool
 ) -> Iterator[Fault]:
     """What YAML allows and a definition does not: odd or doubled keys, a value inside itself."""
     if any(node is outer for outer in inside):
         yield Fault(file, _place(node), "an alias refers to what it stands in")
         return
     if id(node) in seen:
+        if not aliases:
+            yield Fault(file, _place(node), "aliases (*name) of this are not accepted")
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
@@ -233,10 +240,10 @@ def _structural_faults(
                 yield Fault(file, _place(key), text)
             else:
                 known[key.value] = _place(key)
-            yield from _structural_faults(value, file, seen, [*inside, node])
+            yield from _structural_faults(value, file, seen, [*inside, node], aliases)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from _structural_faults(value, file, seen, [*inside, node])
+            yield from _structural_faults(value, file, seen, [*inside, node], aliases)
 
 
 def _checked_json(text: str, file: str) -> str:
@@ -249,6 +256,14 @@ def _checked_json(text: str, file: str) -> str:
     except RecursionError as error:
         raise _failed(file, Place(1, 1), "nested too deeply") from error
     return text.replace("\t", " ")  # in valid JSON a tab only stands between tokens
+
+
+def _outputs(actions: Actions) -> Outputs:
+    def of(agent: str, action: str) -> Mapping[str, Any] | None:
+        known = actions.get(agent, {}).get(action)
+        return None if known is None else known.output
+
+    return of
 
 
 def _agent_problems(definition: Mapping[str, Any], actions: Actions) -> Iterator[Problem]:

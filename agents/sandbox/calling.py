@@ -21,7 +21,7 @@ import structlog
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from agents.action import Action, explain
+from agents.action import Action, wrong_inputs, wrong_output
 from agents.blob import OCTETS, Blob
 from agents.context import Context
 from agents.cost import Costs
@@ -117,7 +117,7 @@ def _called(call: Call, line: Line, workspace: Path) -> bytes:
     try:
         inputs = target.parse(call.inputs)
     except ValidationError as error:
-        raise _InvalidInputError(explain(error)) from error
+        raise _InvalidInputError(wrong_inputs(error)) from error
     arguments = (inputs, context) if target.takes_context else (inputs,)
     if target.is_async:
         produced = asyncio.run(_awaited(target, arguments, signals, line))
@@ -127,7 +127,7 @@ def _called(call: Call, line: Line, workspace: Path) -> bytes:
     try:
         return target.write(produced)
     except ValidationError as error:
-        raise _InvalidOutputError(explain(error)) from error
+        raise _InvalidOutputError(wrong_output(error)) from error
     except PydanticSerializationError as error:
         raise _InvalidOutputError(str(error)) from error
 

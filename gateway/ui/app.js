@@ -667,13 +667,19 @@ function show(id) {
 
 // --- what people do ------------------------------------------------------------------------------
 
+/** Show a run that was chosen in the list; where the page is narrow it stands above the list. */
+function open(id) {
+  show(id);
+  if (matchMedia("(max-width: 980px)").matches) scrollTo(0, 0);
+}
+
 $("runs").addEventListener("click", (event) => {
   const row = event.target.closest("tr");
-  if (row) show(row.dataset.run);
+  if (row) open(row.dataset.run);
 });
 $("runs").addEventListener("keydown", (event) => {
   const row = event.target.closest("tr");
-  if (row && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); show(row.dataset.run); }
+  if (row && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); open(row.dataset.run); }
 });
 addEventListener("keydown", (event) => { if (event.key === "Escape" && detail) show(null); });
 $("older").firstElementChild.addEventListener("click", loadOlder);

@@ -6,14 +6,20 @@ from typing import Any
 import typer
 
 from infra.commands import output
+from infra.commands.group import Group
 from infra.commands.options import AsJson, Url, ask
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Agents: list.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    cls=Group,
+    help="Agents: who can be asked to do what.",
+)
 
 
 @app.callback()
 def agents() -> None:
-    """Agents: list."""
+    """Agents: who can be asked to do what."""
 
 
 @app.command("list")
@@ -23,7 +29,7 @@ def list_agents(url: Url = "", as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(answer)
         return
-    output.print_table(
+    output.print_list(
         ("AGENT", "VERSION", "WORKERS", "IN HAND", "ACTIONS", "DESCRIPTION"),
         [
             (

@@ -6,10 +6,13 @@ from typing import Annotated
 import typer
 
 from infra.commands import output
+from infra.commands.group import Group
 from infra.commands.options import AsJson, Url, ask
 from infra.commands.sentences import payload_text
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Approvals: list.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, cls=Group, help="Approvals: what people are asked."
+)
 
 
 class State(StrEnum):

@@ -9,15 +9,17 @@ from typing import Annotated, Any, BinaryIO, Final
 import typer
 
 from infra.commands import output
+from infra.commands.group import Group
 from infra.commands.options import AsJson, Project, Url, ask
 from streams.errors import CallerError
 
 app = typer.Typer(
     rich_markup_mode=None,
+    cls=Group,
     help="Costs: sums by workflow, agent, model, day, tag, …; budgets; export.",
 )
 budget = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Budgets: list, set, remove."
+    no_args_is_help=True, rich_markup_mode=None, cls=Group, help="Budgets: list, set, remove."
 )
 app.add_typer(budget, name="budget")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.commands import output
+from infra.commands.group import Group
 from infra.commands.options import AsJson, By, Url, ask, user
 from streams.errors import CallerError, CommandCenterError, OperatorError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
+    cls=Group,
     help="Dead letters: list, show, replay, purge.",
 )
 
@@ -24,7 +26,7 @@ Topic = Annotated[
 Error = Annotated[
     str | None, typer.Option("--error", metavar="CLASS", help="Only this class of errors.")
 ]
-Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="Letters, as `list` names them.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Letters, as `list` names them.")]
 
 _PAGE = 200
 _TIMES = ("at", "closedAt")
@@ -55,12 +57,12 @@ def list_dead_letters(
     if as_json:
         output.print_json(answer)
         return
-    output.print_table(
+    output.print_list(
         ("ID", "WHEN", "STATE", "SOURCE", "ATTEMPTS", "ERROR", "REASON"),
         [
             (
                 letter["id"],
-                output.moment(letter["at"]),
+                output.recently(letter["at"]),
                 letter["state"],
                 f"{letter['topic']}/{letter['partition']}/{letter['offset']}",
                 letter["attempts"],
@@ -100,7 +102,7 @@ def show(
 @app.command()
 def replay(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID…", help="Letters, as `list` names them.")
+        list[str] | None, typer.Argument(metavar="ID", help="Letters, as `list` names them.")
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All open ones, narrowed by --topic and --error.")

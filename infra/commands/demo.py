@@ -17,6 +17,7 @@ from infra.commands.run_text import print_run
 from streams.errors import CallerError
 
 if TYPE_CHECKING:
+    from gateway.client import GatewayClient
     from infra.system import Running
 
 CHECKOUT: Final = Path(__file__).parents[2]
@@ -26,7 +27,8 @@ _RUNS_END_WITHIN_S: Final = 300.0
 _TOP_FINDINGS: Final = 5
 _SQL: Final = """\
 SELECT workflow, node, status, attempt, duration_ms,
-       JSONExtract(output, 'summary', 'total', 'Nullable(UInt32)') AS findings
+       coalesce(JSONExtract(output, 'summary', 'total', 'Nullable(UInt32)'),
+                JSONExtract(output, 'total', 'Nullable(UInt32)')) AS findings
 FROM agent_runs ORDER BY run_started_at, run_id, dispatched_at"""
 
 
@@ -130,9 +132,20 @@ async def _scenario(
                 say(line)
 
         await until_ended(client, runs, begin, timeout_s=_RUNS_END_WITHIN_S, on_decision=tell)
-        details = [await recorded(client, run) for run in runs]
+        details = [await _whole(client, await recorded(client, run)) for run in runs]
         rows = (await client.post("/api/sql", {"query": _SQL})).value["rows"]
     return Report(details, rows)
+
+
+async def _whole(client: "GatewayClient", run: dict[str, Any]) -> dict[str, Any]:
+    """The run with all of its outputs: big ones stand in it as references."""
+    from gateway.client import path
+
+    for step in run["steps"]:
+        output = step.get("output")
+        if isinstance(output, dict) and "$blob" in output:
+            step["output"] = await client.get(path("runs", run["id"], "payloads", output["$blob"]))
+    return run
 
 
 def _push(folder: Path) -> dict[str, Any]:

@@ -17,9 +17,7 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept with the run.")]
 Node = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[NODE]", help="The node that waits (NODE.3: its item 3), if several do."
-    ),
+    typer.Argument(metavar="NODE", help="The node that waits (NODE.3: its item 3), if several do."),
 ]
 Roles = Annotated[
     list[str] | None,

@@ -26,6 +26,7 @@ _DIFF_STYLES: Final = (
     ("-", "red"),
 )
 _WORD: Final = 12
+_GAP: Final = 2
 _LONGEST: Final = 400
 
 
@@ -51,6 +52,62 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], none: 
         Console().print(table(columns, cells))
     else:
         print(none)
+
+
+def print_list(columns: Sequence[str], rows: Iterable[Sequence[object]], none: str) -> None:
+    """As `print_table`, but on a terminal each row is one line: what does not fit is cut.
+
+    For lists of things that can be looked at one by one.
+    """
+    if not sys.stdout.isatty():
+        print_table(columns, rows, none)
+        return
+    from rich.console import Console
+
+    cells = [[text(value) for value in row] for row in rows]
+    if not cells:
+        print(none)
+        return
+    console = Console(highlight=False)
+    shown = _that_fit(columns, cells, console.width)
+    console.width = max(console.width, _widest(columns, cells, 0))
+    console.print(_one_line_each(columns[:shown], cells))
+    if columns[shown:]:
+        print(f"No room for {', '.join(columns[shown:])}: widen the terminal, or ask for --json.")
+
+
+def _that_fit(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
+    """How many columns there is room for, with a word of each at least, and all of the first."""
+    needed = _widest(columns, rows, 0)
+    for number in range(1, len(columns)):
+        needed += _GAP + min(_WORD, _widest(columns, rows, number))
+        if needed > width:
+            return number
+    return len(columns)
+
+
+def _one_line_each(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    """A rich table; of the first column and of single words nothing is cut."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for number, name in enumerate(columns):
+        whole = number == 0 or _widest(columns, rows, number) <= _WORD
+        made.add_column(name, no_wrap=whole)
+    for row in rows:
+        made.add_row(
+            *(
+                Text(cell, style=STYLES.get(cell, ""), no_wrap=True, overflow="ellipsis")
+                for cell in row[: len(columns)]
+            )
+        )
+    return made
+
+
+def _widest(columns: Sequence[str], rows: Sequence[Sequence[str]], number: int) -> int:
+    """Characters of the longest cell of a column, its name included."""
+    return max(len(columns[number]), *(len(row[number]) for row in rows))
 
 
 def print_diff(diff: str) -> None:
@@ -122,6 +179,15 @@ def duration(milliseconds: float | None) -> str:
 def moment(value: str | None) -> str:
     """A time of an answer (RFC 3339) in the local time zone, to the second."""
     return datetime.fromisoformat(value).astimezone().strftime("%F %T") if value else ""
+
+
+def recently(value: str | None) -> str:
+    """As `moment`; on a terminal only what is to be known: of today the time, else the day too."""
+    if not value or not sys.stdout.isatty():
+        return moment(value)
+    local = datetime.fromisoformat(value).astimezone()
+    is_today = local.date() == datetime.now(UTC).astimezone().date()
+    return f"{local:%T}" if is_today else f"{local:%d %b %H:%M}"
 
 
 def date(milliseconds: int) -> str:

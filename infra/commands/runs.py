@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from infra.commands import output
+from infra.commands.group import Group
 from infra.commands.options import AsJson, Url, ask
 
 if TYPE_CHECKING:
     from gateway.client import GatewayClient
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Runs: look at them, and act on them."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    cls=Group,
+    help="Runs: look at them, and act on them.",
 )
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
@@ -51,14 +55,14 @@ def list_runs(
     if as_json:
         output.print_json(answer)
         return
-    output.print_table(
+    output.print_list(
         ("RUN", "WORKFLOW", "STATUS", "STARTED", "DURATION", "TRIGGER", "ERROR"),
         [
             (
                 run["id"],
                 f"{run['workflow']} v{run['version']}",
                 run["status"] + (" (paused)" if run.get("paused") else ""),
-                output.moment(run.get("startedAt")),
+                output.recently(run.get("startedAt")),
                 output.duration(run.get("durationMs")),
                 run["trigger"]["type"],
                 (run.get("error") or {}).get("message"),
@@ -86,7 +90,7 @@ def show(run: RunId, url: Url = "", as_json: AsJson = False) -> None:
 @app.command()
 def watch(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="One run, until it has ended.")
+        str | None, typer.Argument(metavar="RUN", help="One run, until it has ended.")
     ] = None,
     workflow: Workflow = None,
     status: Status = None,

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -16,6 +16,9 @@ from streams.errors import CallerError
 if TYPE_CHECKING:
     from infra.settings import Settings
     from infra.verification import Ask, Say, Verdict
+
+_DAY_S: Final = 86_400
+_MARGIN_S: Final = 3_600
 
 
 def verify(
@@ -63,7 +66,14 @@ async def _verify(
     limits = Limits(payload=chosen.payload_limit, trigger=chosen.trigger_limit)
     async with _store(chosen, url) as ask:
         return await audit(
-            bootstrap, ask, since=since, settled=settled, within=within, limits=limits, say=say
+            bootstrap,
+            ask,
+            since=since,
+            settled=settled,
+            within=within,
+            kept_from=_kept_from(chosen.retention),
+            limits=limits,
+            say=say,
         )
 
 
@@ -96,6 +106,11 @@ async def _store(chosen: "Settings", url: str) -> AsyncIterator["Ask"]:
         yield of_store(store)
     finally:
         await store.close()
+
+
+def _kept_from(days: int) -> int:
+    """From when on runs are in the store for certain, in milliseconds, while this is read too."""
+    return int((time.time() - days * _DAY_S + _MARGIN_S) * 1_000) if days else 0
 
 
 def _moment(text: str) -> int:

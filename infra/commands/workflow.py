@@ -8,6 +8,7 @@ from uuid import uuid4
 import typer
 
 from infra.commands import output
+from infra.commands.group import Group
 from infra.commands.options import (
     AsJson,
     Data,
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
+    cls=Group,
     help="Workflows: apply, diff, list, show, trigger, validate.",
 )
 
 Files = Annotated[
-    list[Path], typer.Argument(metavar="FILE…", help="YAML or JSON, or folders of such files.")
+    list[Path], typer.Argument(metavar="FILE", help="YAML or JSON, or folders of such files.")
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")]
 
@@ -113,7 +115,7 @@ def list_workflows(
     if as_json:
         output.print_json(answer)
         return
-    output.print_table(
+    output.print_list(
         ("WORKFLOW", "VERSION", "TRIGGER", "FILTER", "NODES", "PUBLISHED", "DESCRIPTION"),
         [
             (
@@ -122,7 +124,7 @@ def list_workflows(
                 workflow["event"] or "by name only",
                 workflow["filter"],
                 workflow["nodes"],
-                output.moment(workflow["publishedAt"]),
+                output.recently(workflow["publishedAt"]),
                 workflow.get("problem") or workflow["description"],
             )
             for workflow in answer["workflows"]

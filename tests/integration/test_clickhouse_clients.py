@@ -110,7 +110,13 @@ async def test_the_key_may_come_in_headers(served: Served, headers: dict[str, st
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"Authorization": "Basic !"}, {"Authorization": "Basic /w=="}]
+    "headers",
+    [
+        {},
+        {"Authorization": "Basic !"},
+        {"Authorization": "Basic /w=="},
+        {"Authorization": "Basic é"},
+    ],
 )
 async def test_no_key_is_a_refusal(served: Served, headers: dict[str, str]) -> None:
     async with served.http.get(
@@ -152,6 +158,7 @@ async def test_plain_requests_are_answered_as_clickhouse_does(served: Served) ->
         ("SELECT 1", {"database": "other"}, "81"),
         ("SELECT 1 FORMAT PostgreSQLWire", {}, "73"),
         ("SELECT 1", {"readonly_": "0"}, "164"),
+        ("SELECT 1", {"query_id": "a\r\nX-Other: b"}, "62"),
         ("SELECT 1", {"format_schema": "/etc/passwd"}, "164"),
         ("SELECT {a:UInt8}", {"param_a": "x"}, "457"),
     ],
@@ -163,6 +170,24 @@ async def test_a_refusal_has_clickhouses_form(
     assert status in (400, 403, 404)
     assert headers["X-ClickHouse-Exception-Code"] == code
     assert text.startswith(f"Code: {code}. DB::Exception: ")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Encoding": "gzip"},
+        {"Content-Type": "multipart/form-data"},
+        {"Content-Type": "multipart/form-data; boundary=x"},
+    ],
+)
+async def test_a_body_that_is_not_what_its_headers_say_is_refused(
+    served: Served, headers: dict[str, str]
+) -> None:
+    async with served.http.post(
+        "/clickhouse", params={"password": KEY}, data=b"SELECT 1", headers=headers
+    ) as response:
+        assert response.status == 400
+        assert response.headers["X-ClickHouse-Exception-Code"] == "62"
 
 
 async def test_an_answer_tells_how_far_it_has_read(served: Served) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,11 @@ UP = (sys.executable, "-m", "infra", "up", "--json")
 
 @pytest.mark.kafka
 def test_the_demo_finds_what_is_planted_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    command = ("demo", "--json", "--repo", str(APP), "--data-dir", str(data))
+    data, big = tmp_path / "data", tmp_path / "big"
+    shutil.copytree(APP, big)
+    # Findings of more than 64 KiB, which travel by reference.
+    (big / "shop" / "loads.py").write_text("import pickle\n" + "pickle.loads(b'')\n" * 400)
+    command = ("demo", "--json", "--repo", str(big), "--data-dir", str(data))
     done = subprocess.run(
         (sys.executable, "-m", "infra", *command), capture_output=True, text=True, check=False
     )
@@ -28,10 +32,11 @@ def test_the_demo_finds_what_is_planted_and_leaves_nothing_behind(tmp_path: Path
     reviews = [run for run in report["runs"] if run["workflow"] == "security-review"]
     assert [run["status"] for run in report["runs"]] == ["SUCCESS"] * 3
     assert len(reviews) == 2
-    for run in reviews:
-        found = {step["id"]: (step["output"] or {}).get("summary") for step in run["steps"]}
-        assert found["scan-secrets"]["total"] == 5
-        assert found["scan-python"]["total"] == 10
+    for run, insecure in zip(reviews, (10, 10 + 400 + 1), strict=True):
+        found = {step["id"]: step["output"] for step in run["steps"]}
+        assert found["scan-secrets"]["summary"]["total"] == 5
+        assert found["scan-python"]["summary"]["total"] == insecure
+        assert len(found["scan-python"]["findings"]) == insecure
     steps = sorted(
         (run["workflow"], step["id"], step["status"], step["durationMs"])
         for run in report["runs"]

@@ -65,6 +65,10 @@ ATTACKS = [
     "SELECT 1 AS “'”, file('{f}') AS “'”",
     "SELECT 1 /* /* */, file('{f}') -- */ */",
     "SELECT $$'$$, file('{f}'), $$'$$",
+    "SELECT file\ufeff('{f}')",
+    "SELECT `file`\u200b('{f}')",
+    "WITH (x -> file\u2060(x)) AS f SELECT f('{f}')",
+    "SELECT {{# \n'{f}': 1}}, file('{f}'), -- #}}\n 2",
     "SELECT '\\\\', file('{f}')",
     "SELECT '\\'', file('{f}'), '\\''",
     "SELECT `a\\``, file('{f}'), `b`",
@@ -130,6 +134,16 @@ ATTACKS = [
     "SELECT * FROM INFORMATION_SCHEMA.TABLES",
     "SELECT 1 IN system.one_",
     "SELECT 1 IN runs_log",
+    "SELECT 1 IN (runs_log)",
+    "SELECT (1, 2) NOT IN ((schema_versions))",
+    "SELECT 0 GLOBAL IN (system.one)",
+    "SELECT `in`(0, system.one)",
+    "SELECT globalIn(0, system.one)",
+    "WITH 1 AS runs_log SELECT count() FROM runs_log",
+    "WITH runs_log AS (SELECT * FROM runs_log) SELECT * FROM runs_log",
+    "SELECT (WITH runs_log AS (SELECT 1) SELECT 1), (SELECT count() FROM runs_log)",
+    "WITH 1 AS getServerSetting SELECT getServerSetting('path')",
+    "SELECT (WITH (x -> x) AS getServerSetting SELECT 1), getServerSetting('path')",
     "SELECT hasColumnInTable('system', 'users', 'name')",
     "SELECT getSetting('max_threads')",
     "SELECT getServerSetting('path')",
@@ -175,6 +189,10 @@ ATTACKS = [
     "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t",
     "SELECT finalizeAggregation(unhex('ffff')::AggregateFunction(groupArray, String))",
     "SELECT unhex('ffff')::AggregateFunction(uniq, String)",
+    "SELECT CAST(unhex('ffff'), 'AggregateFunction(uniq, String)')",
+    "SELECT accurateCast(unhex('ffff'), 'Array(A\\x67gregateFunction(uniq, String))')",
+    "SELECT reinterpret(unhex('ffff'), concat('Aggregate', 'Function(uniq, String)'))",
+    "SELECT sum(levenshteinDistance(repeat('a', 60000), toString(number))) FROM numbers(99999)",
     "SELECT " + "(" * 3000 + "1" + ")" * 3000,
 ]
 
@@ -195,6 +213,14 @@ async def test_a_parameter_cannot_bring_sql_into_the_text(store: Store, secret: 
             await store.query_readonly(sql, {"a": inside, **({"b": "x"} if "b:" in sql else {})})
     rows = await store.query_readonly("SELECT {a:String} AS a", {"a": inside})
     assert rows.rows == [(inside,)]
+
+
+async def test_names_that_nobody_has_are_free(store: Store) -> None:
+    rows = await store.query_readonly(
+        "WITH mine AS (SELECT 1 AS n), (x -> x + 1) AS inc"
+        " SELECT inc(n) FROM mine WHERE n IN (mine)"
+    )
+    assert rows.rows == [(2,)]
 
 
 async def test_the_system_tables_show_the_public_tables_alone(store: Store) -> None:

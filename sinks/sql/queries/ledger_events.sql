@@ -1,4 +1,5 @@
 -- Asked by the ledger where the sums differ: every event of a range of offsets, page by page.
+-- As in ledger_sums.sql without those of runs that began before `kept_from`.
 SELECT
     offset,
     seq,
@@ -8,5 +9,6 @@ SELECT
 FROM events
 WHERE topic = {topic:String} AND partition = {partition:UInt32}
     AND offset BETWEEN {first:UInt64} AND {last:UInt64}
+    AND run_started_at >= fromUnixTimestamp64Milli({kept_from:Int64}, 'UTC')
 ORDER BY offset, seq, digest
 LIMIT {limit:UInt32} OFFSET {skip:UInt64}

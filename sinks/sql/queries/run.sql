@@ -5,4 +5,4 @@ SELECT
     trigger_id, trigger_subject, depth, parent_run, origin_run, origin_kind, deadline, trace_id,
     latest, pause
 FROM runs_log FINAL
-WHERE run_id = {run:String} AND started_at IN {began:Array(DateTime64(3, 'UTC'))}
+WHERE run_id = {run:String} AND started_at IN (SELECT started_at FROM run_places WHERE run_hash = cityHash64({run:String}))

@@ -6,7 +6,8 @@ SELECT
     child_run, outcome, dispatched_at, started_at, finished_at, cancelled_at, retry_at, error_kind,
     error_message, worker, agent_version, inputs, output, deadline, run_started_at
 FROM agent_runs_log FINAL
-WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))}
+WHERE run_id = {run:String}
+    AND run_started_at IN (SELECT started_at FROM run_places WHERE run_hash = cityHash64({run:String}))
     AND dispatched_at != toDateTime64(0, 3, 'UTC')
     AND (dispatched_at, node, toInt32(item_number) - 1, attempt) > (
         fromUnixTimestamp64Milli({after_at:Int64}, 'UTC'),

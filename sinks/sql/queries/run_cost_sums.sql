@@ -2,6 +2,7 @@
 -- of the run.
 SELECT currency, kind, sum(c.amount) AS amount
 FROM costs_log AS c FINAL
-WHERE run_id = {run:String} AND run_started_at IN {began:Array(DateTime64(3, 'UTC'))}
+WHERE run_id = {run:String}
+    AND run_started_at IN (SELECT started_at FROM run_places WHERE run_hash = cityHash64({run:String}))
     AND seq <= {until_seq:UInt32}
 GROUP BY currency, kind

@@ -327,7 +327,13 @@ async def test_an_action_can_know_its_task(execution: Execution) -> None:
 @pytest.mark.parametrize(
     ("action", "inputs", "kind", "message", "retryable"),
     [
-        ("echo", {"text": 1}, "invalid_input", "text: Input should be a valid string", False),
+        (
+            "echo",
+            {"text": 1},
+            "invalid_input",
+            "takes: text: Input should be a valid string",
+            False,
+        ),
         ("echo", [], "invalid_input", "Input should be an object", False),
         ("echo", {"text": "break the validator"}, "agent_error", "KeyError: ", True),
         ("nothing", {}, "unknown_action", "agent 'oracle' has no action 'nothing'", False),
@@ -345,7 +351,7 @@ async def test_an_action_can_know_its_task(execution: Execution) -> None:
         ("hang_and_complain", {}, "timeout", "it did not finish within 20ms", True),
         ("hang_whatever_happens", {}, "timeout", "it did not finish within 20ms", True),
         ("hang_in_thread", {}, "timeout", "it did not finish within 20ms", True),
-        ("answer_wrongly", {}, "invalid_output", "text: Field required", False),
+        ("answer_wrongly", {}, "invalid_output", "declares: text: Field required", False),
         ("answer_a_broken_model", {}, "invalid_output", "str", False),
         ("answer_nothing", {}, "invalid_output", "Answer", False),
         ("answer_what_is_no_text", {}, "invalid_output", "surrogates", False),

@@ -196,7 +196,7 @@ async def test_json_of_a_schema_after_a_call(use: Callable[[Model], None]) -> No
     ("action", "given", "more", "text"),
     [
         ("break_down", {"item": "pears"}, {}, "agent_error: ValueError: no pears is left"),
-        ("buy", {"count": "many"}, {}, "invalid_input: item: Field required; count: "),
+        ("buy", {"count": "many"}, {}, "takes: item: Field required; count: "),
         ("pay", {"item": "x"}, {}, "there is no secret PASSWORD"),
         ("leak", {"item": "x"}, {"secrets": ["PASSWORD"]}, "the secret PASSWORD stands in"),
     ],

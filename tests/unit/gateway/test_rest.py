@@ -60,13 +60,14 @@ async def problem(response: Any, status: int) -> dict[str, Any]:
     return found
 
 
-async def test_inputs_that_the_action_does_not_take_are_refused(gateway: Any) -> None:
+async def test_inputs_and_outputs_that_an_action_has_not_are_refused(gateway: Any) -> None:
     schema = {
         "type": "object",
         "properties": {"path": {"type": "string"}, "depth": {"type": "integer"}},
         "required": ["path"],
     }
-    gateway.serve_agent("scanner", "scan", inputSchema=schema)
+    gives = {"type": "object", "properties": {"total": {}}, "additionalProperties": False}
+    gateway.serve_agent("scanner", "scan", inputSchema=schema, outputSchema=gives)
     node = {"id": "scan", "agent": "scanner", "action": "scan"}
 
     async def published(*nodes: dict[str, Any], **fields: Any) -> Any:
@@ -83,7 +84,15 @@ async def test_inputs_that_the_action_does_not_take_are_refused(gateway: Any) ->
         ("nodes[0].compensate.inputs.path", said + "1 is not of type 'string'"),
         ("onFailure[0].inputs", said + "'path' is a required property"),
     ]
-    assert (await published(fine)).status == 201
+    wrong = await published(fine, output="{{ nodes.scan.output.totl }}")
+    assert (await problem(wrong, 422))["errors"] == [
+        {
+            "path": "output",
+            "message": "'{{ nodes.scan.output.totl }}' points nowhere:"
+            " nodes.scan.output has total, not 'totl'",
+        }
+    ]
+    assert (await published(fine, output="{{ nodes.scan.output.total }}")).status == 201
 
 
 async def test_what_people_have_to_agree_to_undoes_nothing(gateway: Any) -> None:
@@ -321,9 +330,40 @@ async def test_a_big_context_travels_by_reference_and_has_a_limit(gateway: Any) 
         ("POST", "/api/workflows", {"Content-Type": "application/json"}, b"{", 400, "not valid"),
         ("POST", "/api/workflows", {"Content-Type": "application/json"}, b"[]", 400, "object"),
         ("POST", "/api/workflows", {"Content-Type": "text/html"}, b"{}", 415, "application/yaml"),
-        ("POST", "/api/workflows", {"Content-Type": "application/yaml"}, b"a: [", 400, "YAML"),
+        (
+            "POST",
+            "/api/workflows",
+            {"Content-Type": "application/yaml"},
+            b"a: [",
+            400,
+            "body:1:5: not valid YAML",
+        ),
         ("POST", "/api/workflows", {"Content-Type": "text/yaml"}, b"a: &x 1\nb: *x", 400, "alias"),
-        ("POST", "/api/workflows", {"Content-Type": "text/yaml"}, b"? [1]\n: 2", 400, "YAML"),
+        ("POST", "/api/workflows", {"Content-Type": "text/yaml"}, b"? [1]\n: 2", 400, "1:3: a key"),
+        (
+            "POST",
+            "/api/workflows",
+            {"Content-Type": "text/yaml"},
+            b"a: 1\na: 2",
+            400,
+            "given twice",
+        ),
+        (
+            "POST",
+            "/api/workflows",
+            {"Content-Type": "text/yaml"},
+            b"a: 1\n---\na: 2",
+            400,
+            "one at",
+        ),
+        (
+            "POST",
+            "/api/workflows",
+            {"Content-Type": "text/yaml"},
+            b"name: on",
+            422,
+            "workflow 'on'",
+        ),
         ("PUT", "/api/workflows/x", {"Content-Type": "text/yaml"}, b"name: y", 400, "named 'y'"),
         ("GET", "/api/workflows/none", {}, b"", 404, "no workflow 'none'"),
         ("GET", "/api/workflows?colour=1", {}, b"", 400, "unknown parameter 'colour'"),

@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -54,6 +55,17 @@ RUN = {
 
 def decision(run: str, status: str, *events: dict[str, Any]) -> dict[str, Any]:
     return {"run": run, "workflow": "review", "status": status, "at": 1_000, "events": events}
+
+
+async def test_help_says_whole_sentences_and_the_version_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert await commandcenter("--help") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "worker Run one more worker: router, orchestrator, and agents, the built-in" in said
+    assert "..." not in said.partition("Commands:")[2]
+    assert await commandcenter("--version") == 0
+    assert re.fullmatch(r"CommandCenter \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
 async def test_a_list_is_tab_separated_in_a_pipe_and_json_on_request(
@@ -112,7 +124,8 @@ async def test_nobody_there_is_out_of_reach(capsys: pytest.CaptureFixture[str]) 
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         for command in (("runs", "list"), ("runs", "watch"), ("trigger", "a.b", "--wait")):
             assert await commandcenter(*command, "--url", url) == 3
-            assert f"does not answer at {url}" in capsys.readouterr().err
+            said = capsys.readouterr().err
+            assert f"does not answer at {url}: Connection refused. Start it with" in said
 
 
 @pytest.mark.parametrize(

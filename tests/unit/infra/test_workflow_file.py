@@ -42,6 +42,38 @@ def test_a_good_file_has_no_faults() -> None:
     assert faults(GOOD) == []
 
 
+def test_what_an_action_cannot_give_is_seen() -> None:
+    closed = {"type": "object", "additionalProperties": False}
+    summary = closed | {"properties": {"total": {"type": "integer"}, "more": {"$ref": "#/$defs/A"}}}
+    found = {"type": "array", "items": {}}
+    schema = closed | {
+        "$defs": {"A": {"$ref": "#/$defs/A"}},
+        "properties": {
+            "summary": {"$ref": "#/$defs/S"},
+            "findings": found,
+            "extra": {"type": "object", "properties": {}},
+            "maybe": {"anyOf": [{"type": "null"}, summary]},
+        },
+    }
+    schema["$defs"]["S"] = summary
+    known = {**ACTIONS, "security-scanner": {"scan": KnownAction(output=schema)}}
+
+    def found_in(path: str) -> list[str]:
+        text = GOOD.replace("summary.total", path)
+        return [fault.message for fault in one(text).check(known)]
+
+    for path in ("summary", "findings.0.file", "extra.x", "maybe.x", "summary.more.x"):
+        assert found_in(path) == []
+    for path, why in (
+        ("sumary", "nodes.scan.output has summary, findings, extra, maybe, not 'sumary'"),
+        ("summary.totl", "nodes.scan.output.summary has total, more, not 'totl'"),
+        ("summary.total.x", "nodes.scan.output.summary.total has no parts"),
+        ("findings.file", "nodes.scan.output.findings is a list, which has places, not 'file'"),
+    ):
+        [fault] = found_in(path)
+        assert fault.endswith(f"points nowhere: {why}")
+
+
 def test_what_people_have_to_agree_to_undoes_nothing() -> None:
     risky = {"agent": "notifier", "action": "delete"}
     assert faults(GOOD.replace("action: send", "action: delete")) == []
@@ -56,7 +88,8 @@ def test_what_people_have_to_agree_to_undoes_nothing() -> None:
         ("agent: notifier", "agent: pager", "w.yaml:10:12: no agent is called 'pager'"),
         ("action: send", "action: sent", "w.yaml:11:13: agent 'notifier' has no action 'sent'"),
         ("[scan]", "[scan, scam]", "w.yaml:12:23: node 'notify' depends on 'scam'"),
-        ("[scan]", "[scan]\n    depends_off: [x]", "w.yaml:13:5: no such field"),
+        ("[scan]", "[scan]\n    depends_off: [x]", "w.yaml:13:5: no such field: 'depends_off'"),
+        ("dependsOn: [scan]", "depends: [scan]", "w.yaml:12:5: no such field: 'depends' (did you"),
         ("dependsOn: [scan]", "depends_on: [scam]", "w.yaml:12:18: node 'notify' depends on"),
         ("id: notify", "id: scan", "w.yaml:9:9: node id 'scan' is already used"),
         ("== 'main'", "==", "w.yaml:2:37: not a CEL expression"),

@@ -24,15 +24,24 @@ from streams.errors import CallerError
         "SELECT toDecimal64(1, 2)::Decimal(9, 2), CAST(1 AS Nullable(UInt8)) FROM events",
         "SELECT sum(attempt) OVER (PARTITION BY node ORDER BY attempt) FROM default.agent_runs",
         "SELECT * EXCEPT (payload), COLUMNS('at') APPLY(max) FROM events GROUP BY ALL",
+        "SELECT '\u2018{#\ufeff', $$\u2018{#$$ AS `é`",
         "SELECT 'system.tables; DROP TABLE runs -- file(1)' AS text",
     ],
 )
 def test_a_question_to_the_public_tables_passes_unchanged(sql: str) -> None:
-    assert guest_sql.check(sql) == sql
+    assert guest_sql.check(sql).sql == sql
+
+
+def test_names_that_the_text_defines_are_told() -> None:
+    sql = "WITH a AS (SELECT 1 AS n), b AS (SELECT 1), (x -> x) AS F SELECT F(n), lower('') FROM a"
+    assert guest_sql.check(sql) == (sql, {"a"}, {"f"})
+    assert guest_sql.check("WITH runs AS (SELECT 1) SELECT * FROM runs").tables == frozenset()
+    with pytest.raises(CallerError, match="The name a is taken"):
+        guest_sql.refuse_taken(["a"])
 
 
 def test_a_closing_semicolon_is_not_part_of_the_question() -> None:
-    assert guest_sql.check(" SELECT 1 ;\n") == "SELECT 1"
+    assert guest_sql.check(" SELECT 1 ;\n").sql == "SELECT 1"
 
 
 @pytest.mark.parametrize(
@@ -53,6 +62,8 @@ def test_a_closing_semicolon_is_not_part_of_the_question() -> None:
         ("SELECT * FROM runs_log", "runs_log"),
         ("SELECT 1 IN system.one", "system.one"),
         ("SELECT 1 IN secrets", "secrets"),
+        ("SELECT 1 IN ((secrets))", "secrets"),
+        ("SELECT `in`(1, secrets)", "function in"),
         ("SELECT (SELECT count() FROM other)", "other"),
         ("WITH a AS (SELECT * FROM other) SELECT 1", "other"),
         ("SELECT * FROM file('/etc/passwd', 'LineAsString')", "file cannot"),
@@ -71,6 +82,10 @@ def test_a_closing_semicolon_is_not_part_of_the_question() -> None:
         ("SELECT newlyMade('x')", "newlyMade"),
         ("SELECT begin show, file('/etc/passwd')", "understood|begin"),
         ("SELECT 1 AS \u201c'\u201d, file('/etc/passwd') AS \u201c'\u201d", "character|understood"),
+        ("SELECT file\ufeff('/etc/passwd')", "character"),
+        ("SELECT '\ufeff{#', {# \na:String}, file('/etc/passwd'), -- #}\n {a:String}", "{#"),
+        ("SELECT", "nothing to select"),
+        ("SELECT '" + "x" * 262_144 + "'", "262,144 bytes"),
         ("SELECT dictGet('d', 'a', 1)", "dictGet"),
         ("SELECT joinGet('t', 'a', 1)", "joinGet"),
         ("SELECT sleepEachRow(1) FROM events", "sleepEachRow"),

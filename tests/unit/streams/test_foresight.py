@@ -26,6 +26,15 @@ def looking(reference: str, *before: dict[str, Any]) -> list[str]:
     return [text for _, text in found]
 
 
+def test_a_template_without_an_end_would_stay_text() -> None:
+    why = "is a template without an end: close it with '}}'"
+    odd = task("a", inputs={"x": ["{{ context.a }} {{context.b }", "{{ {", "{{ contextual", "}}"]})
+    assert faults(odd, output={"y": "{{ run.id"}) == [
+        ("nodes.0.inputs", f"'{{{{context.b' {why}"),
+        ("output", f"'{{{{ run.id' {why}"),
+    ]
+
+
 ITEMS = task("many", forEach="{{ context.l }}")
 PAID = {"id": "paid", "waitForEvent": {"event": "payment.*"}}
 NAP = {"id": "nap", "delay": "1s"}

@@ -51,7 +51,6 @@ KINDS = "a node is one of agent, workflow, waitForEvent, delay, delayUntil; this
 ROOTS_HERE = " context, event, nodes, run"
 NO_ENV = f"'{{{{ env.x }}}}' begins with 'env'; use one of {', '.join(ROOTS)}"
 REQUIRED = "Field required"
-NO_FIELD = "no such field in a workflow definition"
 NOT_AN_ID = NOT_A_NAME = "not a name: letters, digits, "
 
 FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
@@ -158,7 +157,7 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
                 "nodes.0.approvalRequired.deadline",
                 "'x' is not a duration: write 500ms, 30s, 5m, 24h or 7d",
             ),
-            ("nodes.0.approvalRequired.who", NO_FIELD),
+            ("nodes.0.approvalRequired.who", "no such field: 'who'"),
         ],
     ),
     "items that are no list": (
@@ -170,11 +169,17 @@ FAULTY: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     ),
     "unknown field": (
         workflow(node("a", dependson=["b"]), nodez=[]),
-        [("nodes.0.dependson", NO_FIELD), ("nodez", NO_FIELD)],
+        [
+            ("nodes.0.dependson", "no such field: 'dependson' (did you mean 'dependsOn'?)"),
+            ("nodez", "no such field: 'nodez' (did you mean 'nodes'?)"),
+        ],
     ),
     "unknown field deep inside": (
         workflow(node("a", retry={"attempts": 2, "backoff": "1s"}), trigger={"evnt": "x"}),
-        [("trigger.evnt", NO_FIELD), ("nodes.0.retry.backoff", NO_FIELD)],
+        [
+            ("trigger.evnt", "no such field: 'evnt' (did you mean 'event'?)"),
+            ("nodes.0.retry.backoff", "no such field: 'backoff'"),
+        ],
     ),
     "missing fields": (
         {"nodes": [{}]},
@@ -397,14 +402,14 @@ def test_every_fault_has_its_path_and_its_text(fault: str) -> None:
         (
             workflow(node("a", timeout="soon"), name="deploy"),
             (
-                "workflow 'deploy': nodes.0.timeout: 'soon' is not a duration:"
+                "workflow 'deploy': nodes[0].timeout: 'soon' is not a duration:"
                 " write 500ms, 30s, 5m, 24h or 7d"
             ),
         ),
         (
             workflow(node("a"), node("a"), node("b", "c"), name="deploy"),
             (
-                "workflow 'deploy': nodes.1.id: node id 'a' is already used by node 1 of the list"
+                "workflow 'deploy': nodes[1].id: node id 'a' is already used by node 1 of the list"
                 " (and 1 more)"
             ),
         ),
@@ -722,7 +727,7 @@ def test_what_only_looks_like_a_reference_is_none(when: str) -> None:
     ("tags", "text"),
     [
         (["nightly", "nightly"], "twice"),
-        (["two words"], "tags.0: not a name"),
+        (["two words"], "tags[0]: not a name"),
         (["x" * 65], "for a tag letters"),
         ([f"t{n}" for n in range(21)], "20"),
     ],
