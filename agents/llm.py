@@ -10,6 +10,7 @@ Rules:
 - Tools are the worker's own actions, if the step names them (`llm_tools`).
 """
 
+import asyncio
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
@@ -117,8 +118,17 @@ async def complete(inputs: CompleteInput, context: Context) -> CompleteOutput:
             f"no model is named; give `model`, as in openai:gpt-5, or the worker {MODELS}"
         )
     async with AsyncExitStack() as clients:
-        model = open_models(names, context, clients)
+        # In a thread: what is imported for the first of all questions takes seconds.
+        model = await asyncio.to_thread(_opened, names, context, clients)
         return await _asked(inputs, context, model)
+
+
+def _opened(names: list[str], context: Context, clients: AsyncExitStack) -> Any:
+    model = open_models(names, context, clients)
+    import genai_prices  # noqa: F401 -- asked for prices in the loop
+    import jsonschema  # noqa: F401 -- as above, for schemas
+
+    return model
 
 
 async def _asked(inputs: CompleteInput, context: Context, model: Any) -> CompleteOutput:

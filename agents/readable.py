@@ -10,11 +10,9 @@ action says so better. Of a git worktree the repository that it belongs to may b
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from types import NoneType
-from typing import Final, Literal, get_args, get_origin
+from typing import Final, NamedTuple, get_args
 
 from pydantic import BaseModel, RootModel
 
@@ -23,7 +21,6 @@ from streams.errors import AgentError
 # Where machines and people keep what is nobody's source code.
 _PRIVATE: Final = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/var/lib", "/var/log")
 _LONGEST_LINK: Final = 8_192
-_PLAIN: Final = (str, int, float, bool, bytes, NoneType, Decimal, Path, ...)
 _PRIVATE_AT_HOME: Final = (".aws", ".config", ".docker", ".gnupg", ".kube", ".netrc", ".ssh")
 
 
@@ -110,50 +107,55 @@ class ReadablePaths:
         return any(found.is_relative_to(each) or each.is_relative_to(found) for each in private)
 
 
+class _Field(NamedTuple):
+    """A field that paths may be in: where it stands, and its mark, if it has one."""
+
+    name: str
+    place: str
+    mark: Readable | None
+
+
+@cache
+def _fields(model: type[BaseModel]) -> tuple[_Field, ...]:
+    """The fields that are marked, wherever in their type, or that hold models."""
+    found = []
+    for name, field in model.model_fields.items():
+        parts = [*field.metadata, *_parts(field.annotation)]
+        mark = next((it for it in parts if isinstance(it, Readable)), None)
+        if mark or any(isinstance(it, type) and issubclass(it, BaseModel) for it in parts):
+            place = "" if issubclass(model, RootModel) else f".{field.alias or name}"
+            found.append(_Field(name, place, mark))
+    return tuple(found)
+
+
+def _parts(annotation: object) -> Iterator[object]:
+    yield annotation
+    for each in get_args(annotation):
+        yield from _parts(each)
+
+
 def _marked(inputs: BaseModel, at: str = "") -> Iterator[tuple[str, str]]:
     """What is marked in the inputs and in the models within them, by its place."""
-    for name, alias, mark in _candidates(type(inputs)):
-        place = at if isinstance(inputs, RootModel) else f"{at}.{alias}"
+    for name, place, mark in _fields(type(inputs)):
         for each in _each(getattr(inputs, name)):
             if isinstance(each, BaseModel):
-                yield from _marked(each, place)
+                yield from _marked(each, at + place)
             elif (
                 mark is not None
                 and isinstance(each, str | os.PathLike)
                 and (Path(each).is_absolute() or not mark.or_within)
             ):
-                yield place.removeprefix("."), os.fspath(each)
+                yield (at + place).removeprefix("."), os.fspath(each)
 
 
-@cache
-def _candidates(model: type[BaseModel]) -> tuple[tuple[str, str, Readable | None], ...]:
-    """Which fields are marked or may hold models, each with its alias and mark.
-
-    Every task is looked at, and most inputs are plain: that is found out once.
-    """
-    marks = {
-        name: next((it for it in field.metadata if isinstance(it, Readable)), None)
-        for name, field in model.model_fields.items()
-    }
-    return tuple(
-        (name, field.alias or name, marks[name])
-        for name, field in model.model_fields.items()
-        if marks[name] or not _is_plain(field.annotation)
-    )
-
-
-def _is_plain(annotation: object) -> bool:
-    """Whether no value of such a field can be a model or hold one."""
-    if get_origin(annotation) is Literal:
-        return True
-    parts = get_args(annotation)
-    return all(map(_is_plain, parts)) if parts else annotation in _PLAIN
-
-
-def _each(value: object) -> Iterable[object]:
+def _each(value: object) -> Iterator[object]:
     if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, list | tuple) else (value,)
+        value = tuple(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        for each in value:
+            yield from _each(each)
+    else:
+        yield value
 
 
 def _repository_of_worktree(folder: Path) -> str | None:

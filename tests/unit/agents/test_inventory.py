@@ -333,12 +333,12 @@ exclude a.example/a v0.9.0
 
 
 def test_properties_that_multiply_are_no_version(tmp_path: Path) -> None:
-    names = "abcdefg"
+    names = "abcd"
     pairs = pairwise(names)
     properties = "".join(f"<{one}>{f'${{{other}}}' * 20}</{one}>" for one, other in pairs)
     dependency = "<groupId>g</groupId><artifactId>a</artifactId><version>${a}</version>"
     (tmp_path / "pom.xml").write_text(
-        f"<project><properties>{properties}<g>1</g></properties>"
+        f"<project><properties>{properties}<d>1</d></properties>"
         f"<dependencies><dependency>{dependency}</dependency></dependencies></project>"
     )
     (only,) = packages(SourceTree(tmp_path))

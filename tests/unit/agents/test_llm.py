@@ -1,7 +1,9 @@
 """`llm complete` against a server that speaks as OpenAI does, and with the test model."""
 
 import json
+import threading
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +18,10 @@ from pydantic_ai.usage import RequestUsage
 from structlog.testing import capture_logs
 
 from agents import Agent, AgentError, AgentRegistry, Context, PermanentError, Secrets
+from agents import llm as under_test
 from agents.colleagues import WorkerColleagues
 from agents.llm import UNKNOWN, CompleteInput, complete
-from agents.llm_models import MODELS, URLS, default_models, urls
+from agents.llm_models import MODELS, URLS, default_models, open_models, urls
 from agents.llm_price import record
 from agents.secrets import WorkerSecrets
 from streams.errors import OperatorError
@@ -137,6 +140,21 @@ async def test_text_and_what_it_costs(provider: Provider, context: Context) -> N
     assert output.cost == sum(it.amount for it in context.cost.entries) == Decimal("0.00018")
     assert {it.price_version for it in context.cost.entries} == {output.price_version}
     assert output.price_version.startswith("genai-prices ")
+
+
+async def test_what_takes_its_time_to_be_imported_holds_up_no_other_task(
+    monkeypatch: pytest.MonkeyPatch, context: Context
+) -> None:
+    places: list[threading.Thread] = []
+
+    def opened(names: list[str], context: Context, clients: AsyncExitStack) -> Any:
+        places.append(threading.current_thread())
+        return open_models(names, context, clients)
+
+    monkeypatch.setattr(under_test, "open_models", opened)
+    assert (await complete.test({"prompt": "x", "model": "test"}, context)).model == "test"
+    (place,) = places
+    assert place is not threading.current_thread()
 
 
 async def test_a_tool_over_the_wire(provider: Provider) -> None:

@@ -227,6 +227,27 @@ def test_a_path_may_lead_into_something_else(tree: Path) -> None:
     assert ReadablePaths().of(Judge(policy=f"{tree}/code")) == (tree / "code",)
 
 
+class Files(BaseModel):
+    one: Annotated[str, Readable()] | None = None
+    some: list[Annotated[str, Readable()]] = []
+    by_name: dict[str, tuple[Scan, ...]] = {}
+    plain: str = "/etc"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "place"),
+    [
+        ({"one": "/etc"}, "one"),
+        ({"some": ["/srv", "/etc"]}, "some"),
+        ({"by_name": {"a": [{"repository": "/etc"}]}}, "by_name.repository"),
+    ],
+)
+def test_a_mark_counts_wherever_it_stands(inputs: dict[str, Any], place: str) -> None:
+    with pytest.raises(UnreadableError, match=f"^{place}: '/etc' leads to /etc"):
+        ReadablePaths().of(Files.model_validate(inputs))
+    assert ReadablePaths().of(Files()) == ()
+
+
 def git(folder: Path, *arguments: str) -> None:
     settings = ("-c", "user.name=t", "-c", "user.email=t@localhost")
     subprocess.run(["git", *settings, *arguments], cwd=folder, check=True, capture_output=True)
