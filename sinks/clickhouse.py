@@ -20,7 +20,11 @@ from uuid import uuid4
 import clickhouse_connect
 from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver import options
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
+from clickhouse_connect.driver.exceptions import (
+    ClickHouseError,
+    DatabaseError,
+    NotSupportedError,
+)
 
 from sinks import guest_sql
 from sinks.guest_sql import QueryError
@@ -529,9 +533,9 @@ def _named_rows(client: Client, sql: str, parameters: Parameters) -> Rows:
     """Rows with the names of the columns, which the embedded engine leaves out where no row is."""
     try:
         rows = _rows(client, sql, parameters)
-    except TypeError as error:
+    except (NotSupportedError, TypeError) as error:  # a state of an aggregate; a map by arrays
         raise QueryError(
-            "The answer has a map by arrays, which rows cannot have: ask for CSVWithNames, say."
+            "The answer has a value that rows cannot have: ask for CSVWithNames, say."
         ) from error
     if rows.columns:
         return rows

@@ -14,7 +14,8 @@ from sqlglot import Token, TokenType
 
 TABLE_FUNCTIONS: Final = frozenset({"numbers", "generateseries", "generate_series"})
 
-# What may stand before a parenthesis without being called.
+# What may stand before a parenthesis without being called. VALUES is not there: as a table it gets
+# a text with columns, whose defaults may be any expressions.
 _KEYWORDS: Final = frozenset(
     {
         "all", "and", "any", "anti", "apply", "array", "as", "asc", "asof", "between", "by",
@@ -23,7 +24,7 @@ _KEYWORDS: Final = frozenset(
         "intersect", "interval", "into", "is", "join", "left", "like", "limit", "not", "offset",
         "on", "or", "order", "outer", "over", "partition", "prewhere", "qualify", "recursive",
         "replace", "right", "rollup", "sample", "select", "semi", "sets", "settings", "step",
-        "then", "ties", "to", "totals", "union", "using", "values", "when", "where", "window",
+        "then", "ties", "to", "totals", "union", "using", "when", "where", "window",
         "with", "within", "xor", "interpolate", "regexp", "null", "true", "false",
     }
 )  # fmt: skip
@@ -44,7 +45,8 @@ _TYPED: Final = {
 _TYPE_WITH_ARGUMENTS: Final = re.compile(r"(\w+)\W*\(")
 # Functions that some place calls by their bare name.
 _NEVER_NAMED: Final = re.compile(
-    r"current_?user|session_user|file|sleep|sleepeachrow|hostname|getsetting"
+    r"current_?user|current(handler|requesturl)|session_user|file|sleep|sleepeachrow|hostname"
+    r"|getsetting"
 )
 # Outside of texts and quotes ClickHouse takes some of these for quotes, for a minus or for a blank,
 # and the parser for a part of a name.

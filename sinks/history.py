@@ -160,16 +160,6 @@ class History:
             before_at = round(at.timestamp() * 1000)
         return [stored_rows.run(row) for row in rows]
 
-    async def run(self, run: str) -> Row | None:
-        """One run, or None."""
-        found = await self._rows("run", run=run)
-        return stored_rows.run(found[0]) if found else None
-
-    async def trigger(self, run: str) -> str | None:
-        """The event that started the run, JSON, or None."""
-        found = await self._rows("run_trigger", run=run)
-        return str(found[0]["trigger"]) if found else None
-
     async def agent_runs(
         self, run: str, *, after: tuple[int, str, int, int] | None = None, limit: int = 1_000
     ) -> list[Row]:

@@ -42,7 +42,7 @@ def run(row: Row) -> Row:
     """A row of the view `runs`.
 
     Args:
-        row: Of `runs_log`, merged: the columns that `run.sql` names.
+        row: Of `runs_log`, merged: the columns that `runs_parts.sql` names.
     """
     latest = row["latest"]
     finished_at = _set(latest["finished_at"])

@@ -1,5 +1,5 @@
 -- Asked by GET /api/runs/{id}/agent-runs: attempts of a run, in the order of their dispatch, the page
--- after the key (after_at, after_node, after_item, after_attempt). As with run.sql the columns are
+-- after the key (after_at, after_node, after_item, after_attempt). As with runs_parts.sql the columns are
 -- those of the parts, for `sinks.history`; without a dispatch it was no attempt: see the view.
 SELECT
     task_id, run_id, node, item_number, attempt, project, workflow, version, agent, action,

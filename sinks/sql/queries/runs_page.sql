@@ -1,5 +1,5 @@
 -- Asked by GET /api/runs, GET /api/workflows/{name}/runs and the live page, where a status is named: these
--- runs, newest first, as far as they have one of the statuses. As with run.sql the columns are those of the
+-- runs, newest first, as far as they have one of the statuses. As with runs_parts.sql the columns are those of the
 -- parts; materialize: see the view runs.
 SELECT
     run_id, project, workflow, version, started_at, nodes, tags, trigger_type, trigger_source,

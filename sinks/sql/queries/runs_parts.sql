@@ -1,7 +1,8 @@
 -- Asked by GET /api/runs, GET /api/workflows/{name}/runs and the live page, where no status is named: parts
 -- of runs, newest first, from the key (before_at, before_run) on. Those of one run follow each other:
--- `sinks.stored_rows` makes a run of them. Two questions, for the runs and then for their rows, take half as
--- long again, and FINAL or max make all runs before the first. Empty filters let everything through.
+-- `sinks.stored_rows` makes of them what the view runs has, which takes three times as long to plan. Two
+-- questions, for the runs and then for their rows, take half as long again, and FINAL or max make all runs
+-- before the first. Empty filters let everything through.
 SELECT
     run_id, project, workflow, version, started_at, nodes, tags, trigger_type, trigger_source,
     trigger_id, trigger_subject, depth, parent_run, origin_run, origin_kind, deadline, trace_id,
