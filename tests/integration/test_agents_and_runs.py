@@ -114,11 +114,16 @@ class Events:
 
     async def end(self, run: str) -> Event:
         kinds = (RunSucceeded, RunFailed, RunCancelled)
+
+        def ends() -> list[Event]:  # what a late attempt is charged may follow
+            return [event for event in self.of[run] if isinstance(event, kinds)]
+
         try:
-            await self.until(lambda: isinstance((self.of[run] or [None])[-1], kinds))
+            await self.until(ends)
         except TimeoutError as error:
             raise AssertionError(f"run {run} does not end: {self.of[run]}") from error
-        return self.of[run][-1]
+        (end,) = ends()
+        return end
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

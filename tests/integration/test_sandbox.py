@@ -145,7 +145,7 @@ async def test_an_action_validates_what_it_takes_and_gives(sandbox: Sandbox) -> 
     assert await output(sandbox, "repeat", text="so") == {"said": "so"}
     assert await failure(sandbox, "repeat", text=5) == (
         "invalid_input",
-        "text: Input should be a valid string",
+        "the inputs are not what the action takes: text: Input should be a valid string",
     )
     assert (await failure(sandbox, "wrong_output"))[0] == "invalid_output"
 
