@@ -66,6 +66,7 @@ TIMES = {
     "costs_log": ("run_started_at", "at"),
 }
 REPEATS = 100
+CALM = 6  # looks in a row at which nothing is merged
 DASHBOARD = {
     "runs per minute": "SELECT minute, sum(runs), sum(failed) FROM runs_per_minute"
     " WHERE minute > (SELECT max(minute) FROM runs_per_minute) - INTERVAL 6 HOUR GROUP BY minute",
@@ -167,6 +168,7 @@ async def main() -> None:
                 await copies.until(size)
                 print(f"{size:,} events after {time.monotonic() - started:.1f} s", file=sys.stderr)
                 memory.take_most()
+                print(f"merged after {await merged(store):.1f} s more", file=sys.stderr)
                 figures[f"at {size} events"] = await ask(store)
                 figures["memory_mb"][f"most_while_asking_at_{size}"] = memory.take_most()
                 print(json.dumps(figures[f"at {size} events"]), file=sys.stderr)
@@ -295,6 +297,17 @@ def make_sure_of_room(folder: Path, events: int) -> None:
             f"{events:,} events may take {needed // 2**30} GiB in {folder}, where {free // 2**30}"
             " GiB are free: choose smaller --events, or another TMPDIR."
         )
+
+
+async def merged(store: Store) -> float:
+    """Wait until the engine merges nothing any more, as it is long after so much was taken in."""
+    began = time.monotonic()
+    calm = 0
+    while calm < CALM:
+        await asyncio.sleep(0.5)
+        [(merges,)] = (await store.query("SELECT count() FROM system.merges")).rows
+        calm = 0 if merges else calm + 1
+    return time.monotonic() - began
 
 
 async def ask(store: Store) -> dict[str, Any]:
