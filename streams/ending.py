@@ -14,6 +14,7 @@ Rules:
   is open is cancelled and the run ends.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -203,9 +204,10 @@ def _enter(
     )
 
 
-def compensate_only(draft: Draft) -> None:
-    """Do nothing but undo what is said to have been done."""
-    undo = _to_undo(draft)
+def compensate_only(draft: Draft, undone: Iterable[str]) -> None:
+    """Do nothing but undo what is said to have been done, and is not among the `undone`."""
+    known = frozenset(undone)
+    undo = tuple(node for node in _to_undo(draft) if node not in known)
     draft.emit(
         RunEnding(
             stage="compensating",
@@ -299,6 +301,8 @@ def _is_worth_another_run(draft: Draft, failure: Failure | None) -> bool:
     Not where it was cancelled, nor where the node that failed it would fail again: with every level
     of runs above it the attempts would multiply.
     """
+    if draft.fold.status is RunStatus.CANCELLED:  # a node may have failed before that
+        return False
     cause = _cause(draft, failure)
     return cause is not None and (cause.retryable or cause.kind in _CURABLE)
 

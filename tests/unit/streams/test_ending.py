@@ -106,6 +106,21 @@ def test_a_run_that_repeats_the_undoing_alone() -> None:
     assert json.loads(bytes(told.data))["compensation"] is True
 
 
+def test_what_is_undone_may_refer_to_what_was_undone_before_it() -> None:
+    """As it could in the run whose undoing is repeated; and that is not undone twice."""
+    undo = {"agent": "x", "action": "undo", "inputs": {"seat": "{{ nodes.b.output.seat }}"}}
+    life = Life(task("a", compensate=undo), booking("b", "a"))
+    told = life.start(
+        reuse=(Reused(node="a", output=Raw(b"1")),),
+        undone=(Reused(node="b", output=Raw(b'{"seat":7}')),),
+        origin=Origin(run="r0", kind="compensation"),
+        compensate=True,
+    )
+    assert told[-2:] == ["run.ending", "node.dispatched a.compensate"]
+    assert life.inputs("a.compensate/1") == {"seat": 7}
+    assert life.done("a.compensate") == ["node.succeeded a.compensate", "run.succeeded"]
+
+
 def test_a_success_undoes_nothing() -> None:
     life = Life(booking("a"))
     life.start()
@@ -289,9 +304,12 @@ def test_an_output_that_cannot_be_made_fails_the_run() -> None:
     assert "output: '{{ nodes.a.output.x }}' points nowhere" in life.failure
 
 
-def test_a_cancelled_step_s_run_is_not_tried_again() -> None:
-    life = Life(task("a"))
+@pytest.mark.parametrize("fails_before", [False, True])
+def test_a_cancelled_step_s_run_is_not_tried_again(fails_before: bool) -> None:
+    life = Life(task("a"), task("b", retry={"attempts": 1}))
     life.start(parent=Parent(run="r0", node="sub", attempt=1))
+    if fails_before:
+        life.failed("b", retryable=True)
     life.cancel(force=True)
     (told,) = life.last.messages
     assert isinstance(told, Result)
