@@ -177,7 +177,9 @@ class Results:
         if output is not None:
             return output
         items = self._items.get(node, {})
-        return tuple(items.get(index, _NULL) for index in range(self._counts.get(node, 0)))
+        # A node that took items over may not have come to fan out.
+        count = self._counts.get(node) or max(items, default=-1) + 1
+        return tuple(items.get(index, _NULL) for index in range(count))
 
 
 class Kin(NamedTuple):

@@ -226,10 +226,16 @@ def _to_undo(draft: Draft) -> tuple[str, ...]:
         state = draft.state(name)
         if plan.compensation is None or state is None:
             continue
-        some_items = state.items is not None and state.done > state.failed
-        if state.status is NodeStatus.SUCCESS or some_items:
+        if state.status is NodeStatus.SUCCESS or _has_done_items(draft, plan, state):
             done.append((state.order, name))
     return tuple(name for _, name in sorted(done, reverse=True))
+
+
+def _has_done_items(draft: Draft, plan: NodePlan, state: NodeState) -> bool:
+    """Whether some items of a node that is no success were done, here or in an earlier run."""
+    if state.items is not None:
+        return state.done > state.failed
+    return steps.items_taken_over(draft, plan) > 0
 
 
 def _undo_next(draft: Draft) -> bool:

@@ -221,6 +221,9 @@ def dispatch(draft: Draft, node: str, item: int | None, attempt: int, work: Work
         raise AssertionError(f"no node {node}")
     spec = plan.spec
     undoing = node.endswith(COMPENSATION)
+    whole = draft.state(spec.id) if undoing else None
+    if whole is not None and whole.items is None and whole.output is msgspec.UNSET:
+        draft.scope.taken_over[spec.id] = items_taken_over(draft, plan)
     try:
         content = _encoded(work.inputs, draft.scope) if undoing else inputs_of(draft, plan, item)
     except TemplateError as error:
@@ -408,6 +411,15 @@ def has_items_taken_over(draft: Draft, node: str) -> bool:
     except TemplateError:
         return False
     return isinstance(value, list) and _are_taken_over(draft, node, value)
+
+
+def items_taken_over(draft: Draft, plan: NodePlan) -> int:
+    """How many items a node has that has not fanned out, up to the last one taken over."""
+    if plan.for_each is None:
+        return 0
+    places = range(draft.limits.items - 1, -1, -1)
+    found = (n + 1 for n in places if draft.state(node_key(plan.spec.id, n)) is not None)
+    return next(found, 0)
 
 
 def _are_taken_over(draft: Draft, node: str, items: list[Any]) -> bool:

@@ -358,6 +358,18 @@ async def test_what_is_only_referred_to_is_not_undone_again(gateway: Any) -> Non
     assert at_work(await undone(gateway, second, definition)) == {"a.compensate"}
 
 
+async def test_items_that_no_repetition_came_to_are_undone_all_the_same(gateway: Any) -> None:
+    asked = {**EACH["nodes"][0], **UNDO, "approvalRequired": True}
+    definition = {"name": "w", "nodes": [asked]}
+    story = Story(definition).start(["a", "b", "c"]).approve("n").answer("n", "B", item=1)
+    await known(gateway, definition, story.hear(Cancel(run=story.run, reason="no", force=True)))
+    await again(gateway, story.run, "retry")
+    new = replayed(gateway, definition)
+    record(gateway, new.hear(Cancel(run=new.run, reason="no", force=True)))
+    assert at_work(await undone(gateway, new, definition)) == {"n.compensate"}
+    assert reused(gateway) == {"n": b'[null,"B"]'}
+
+
 async def repeat(gateway: Any, story: Story, definition: dict[str, Any], key: str) -> Story:
     """A rerun of the story from c on, as it begins."""
     assert (await again(gateway, story.run, "rerun", key, **{"from": "c"}))[0] == 202

@@ -394,6 +394,32 @@ def test_results_of_an_earlier_run_are_taken_over() -> None:
     assert life.inputs("d/1") == {"all": [0, 2, 4]}
 
 
+@pytest.mark.parametrize("how", ["cancel", "skip", "reject"])
+def test_items_that_were_taken_over_are_undone_where_their_node_never_began(how: str) -> None:
+    life = Life(
+        task("a"),
+        task(
+            "c",
+            "a",
+            forEach=[10, 20, 30],
+            approvalRequired=True,
+            compensate={"agent": "x", "action": "undo", "inputs": {"ids": "{{ nodes.c.output }}"}},
+        ),
+    )
+    reuse = (Reused(node="c", item=2, output=Raw(b"3")),)
+    life.start(reuse=reuse, origin=Origin(run="r0", kind="retry"))
+    if how == "reject":
+        life.done("a")
+        told = life.reject("c", "no")
+    elif how == "skip":
+        told = life.failed("a")
+    else:
+        life.cancel()
+        told = life.done("a")
+    assert told[-2:] == ["run.ending", "node.dispatched c.compensate"]
+    assert life.inputs("c.compensate/1") == {"ids": [None, None, 3]}
+
+
 def test_inputs_can_be_edited_for_a_run_from_the_middle() -> None:
     life = Life(task("a"), task("b", "a", inputs={"x": "{{ nodes.a.output }}"}), task("c", "b"))
     told = life.start(
