@@ -17,10 +17,10 @@ from streams.trigger import IncomingEvent
 def test_a_wildcard_in_the_first_place_does_not_mean_the_ends_of_runs(
     wanted: str, starts: bool
 ) -> None:
-    definition = {"name": "any", "trigger": {"event": wanted}, "nodes": [{"id": "n", "delay": "1s"}]}
+    nodes = [{"id": "n", "delay": "1s"}]
+    plan = parse({"name": "any", "trigger": {"event": wanted}, "nodes": nodes})
     end = Trigger(id="r", source=finished_source("order"), type=FINISHED_TYPE)
     push = Trigger(id="r", source="/ci", type="repo.run.push")
-    plan = parse(definition)
     assert judge("any", plan, IncomingEvent(end)).starts is starts
     assert judge("any", plan, IncomingEvent(push)).starts
 
