@@ -24,6 +24,7 @@ from streams import codec
 from streams.errors import CallerError, NotFoundError
 from streams.events import NodeReused
 from streams.messages import Approval
+from streams.payload import same
 from streams.topics import INBOX
 
 STATES: Final = ("pending", "decided")
@@ -74,6 +75,8 @@ async def decide_approval(request: web.Request) -> web.Response:
     approval = told.nodes.approval(asked.node, asked.item)
     if approval is None:
         raise NotFoundError(f"there is no approval {name!r}: nobody was asked about it")
+    if said.inputs is not None and same(approval.inputs, Raw(msgspec.json.encode(said.inputs))):
+        said = said._replace(inputs=None)  # what was asked about, sent back: no edit
     _check(approval, said)
     if said.inputs is not None:
         spec = told_plan(told).nodes[asked.node].spec

@@ -48,7 +48,7 @@ from streams.messages import (
     Start,
     Timer,
 )
-from streams.payload import Blobs, as_reference, no_blobs
+from streams.payload import Blobs, as_reference, no_blobs, same
 from streams.plan import Plan
 from streams.records import Failure, NodeStatus, RunStatus
 from streams.run_state import NodeState, RunHead
@@ -469,7 +469,8 @@ def _hear_approval(draft: Draft, message: Approval) -> str:
         failure = Failure(kind="rejected", message=text, retryable=False)
         steps.fail(draft, message.node, message.item, state.attempt, failure)
         return ""
-    edits = isinstance(message.inputs, msgspec.Raw)
+    inputs = _edited(state, message)
+    edits = inputs is not msgspec.UNSET
     if edits and message.item is None and steps.has_items_taken_over(draft, message.node):
         return "items_taken_over"  # their results would stand for other items
     # Who edits the inputs begins the count anew: nobody has agreed to these yet.
@@ -484,12 +485,20 @@ def _hear_approval(draft: Draft, message: Approval) -> str:
             by=message.by,
             missing=missing,
             notes=message.notes,
-            inputs=message.inputs,
+            inputs=inputs,
         )
     )
     if not missing:
         _go_ahead(draft, message.node, message.item)
     return ""
+
+
+def _edited(state: NodeState, message: Approval) -> msgspec.Raw | msgspec.UnsetType:
+    """The inputs that a person gave; unset also where they are those that were shown."""
+    shown, given = state.inputs, message.inputs
+    if isinstance(shown, msgspec.Raw) and isinstance(given, msgspec.Raw) and same(shown, given):
+        return msgspec.UNSET
+    return given
 
 
 def _go_ahead(draft: Draft, node: str, item: int | None) -> None:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from msgspec import Raw
+from msgspec import UNSET, Raw
 from run_life import T0, Life, task
 
 from streams.events import (
@@ -291,6 +291,23 @@ def asking(**approval: Any) -> Life:
     return Life(
         task("a", inputs={"n": "{{ context.n }}"}, approvalRequired=approval or True), timeout="9d"
     )
+
+
+def test_inputs_that_are_sent_back_as_they_were_shown_are_no_edit() -> None:
+    life = asking(count=2)
+    life.start({"n": {"a": 1, "b": 1}})
+    shown = Raw(b'{"n": {"b": 1, "a": 1}}')
+    assert life.approve("a", inputs=shown) == ["node.approved a"]
+    assert life.approve("a", inputs=shown) == []
+    assert life.ignored == "approved_already"
+    assert life.approve("a", "bob", inputs=shown) == ["node.approved a", "node.dispatched a"]
+    assert life.event_of(NodeApproved).inputs is UNSET
+
+    life = asking(count=2)
+    life.start({"n": 1})
+    life.approve("a", inputs=Raw(b'{"n":true}'))
+    assert life.approve("a", "bob") == ["node.approved a", "node.dispatched a"]
+    assert life.inputs("a/1") == {"n": True}
 
 
 def test_an_approved_node_is_done_with_what_was_shown() -> None:
