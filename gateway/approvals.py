@@ -16,12 +16,15 @@ from gateway.paging import place, place_text
 from gateway.problem import ConflictError, ForbiddenError
 from gateway.reads import ApprovalQuery, milliseconds
 from gateway.requests import answer, fields, json_object, page_size, short_text
-from gateway.run_views import ApprovalList, ApprovalView, DecisionAccepted
+from gateway.run_detail import decoded
+from gateway.run_views import ApprovalList, ApprovalView, DecisionAccepted, RunDetail
 from gateway.runs import all_told_is_recorded, told_plan, told_so_far
 from gateway.services import READS, SERVICES, WRITER
 from streams import codec
 from streams.errors import CallerError, NotFoundError
+from streams.events import NodeReused
 from streams.messages import Approval
+from streams.payload import same
 from streams.topics import INBOX
 
 STATES: Final = ("pending", "decided")
@@ -72,10 +75,14 @@ async def decide_approval(request: web.Request) -> web.Response:
     approval = told.nodes.approval(asked.node, asked.item)
     if approval is None:
         raise NotFoundError(f"there is no approval {name!r}: nobody was asked about it")
+    if said.inputs is not None and same(approval.inputs, Raw(msgspec.json.encode(said.inputs))):
+        said = said._replace(inputs=None)  # what was asked about, sent back: no edit
     _check(approval, said)
     if said.inputs is not None:
         spec = told_plan(told).nodes[asked.node].spec
         check_given_inputs(request.app, spec, said.inputs, item=asked.item is not None)
+        if spec.for_each is not None and asked.item is None:
+            await _check_is_the_same_list(request, told.detail, asked.node)
     inputs: Raw | UnsetType = UNSET
     if said.inputs is not None:
         given = Raw(msgspec.json.encode(said.inputs))
@@ -144,6 +151,18 @@ def _said(given: Mapping[str, Any]) -> _Said:
     ):
         raise CallerError(f"'roles' must be a list of at most {_ROLES} texts")
     return _Said(decision == "approve", by, notes, tuple(roles), given.get("inputs"))
+
+
+async def _check_is_the_same_list(request: web.Request, run: RunDetail, node: str) -> None:
+    """Results that a run took over are of certain items: of others they would be wrong."""
+    if run.origin is None:
+        return
+    for _, event in decoded(await request.app[READS].run_events(run.id)):
+        if isinstance(event, NodeReused) and event.node == node and event.item is not None:
+            raise ConflictError(
+                f"items of {node!r} are taken over from run {run.origin.run}: their list cannot be"
+                f" another one; reject this, and rerun that run from {node!r} with other inputs"
+            )
 
 
 def _asked(name: str) -> _Asked:

@@ -213,7 +213,8 @@ async def _repeat(
         trigger=started.trigger,
         depth=started.depth,
         origin=Origin(run=old.id, kind=kind, requested_by=requested_by),
-        reuse=await _reuse(blobs, old.project, taken),
+        reuse=await _reuse(blobs, old.project, taken.nodes, taken.items),
+        undone=await _reuse(blobs, old.project, taken.undone),
         edits=taken.edits,
         compensate=kind == _UNDOING,
         traceparent=trace_context(request.headers.get("traceparent")),
@@ -224,12 +225,17 @@ async def _repeat(
     return answer(accepted, 202, location)
 
 
-async def _reuse(blobs: BlobStore, project: str, taken: Repetition) -> tuple[Reused, ...]:
+async def _reuse(
+    blobs: BlobStore,
+    project: str,
+    nodes: Sequence[tuple[str, Raw | Outputs]],
+    items: Sequence[tuple[str, int, Raw]] = (),
+) -> tuple[Reused, ...]:
     reuse: list[Reused] = []
-    for node, output in taken.nodes:
+    for node, output in nodes:
         whole = output if isinstance(output, Raw) else await _one_list(blobs, project, output)
         reuse.append(Reused(node=node, output=whole))
-    reuse += [Reused(node=node, item=item, output=output) for node, item, output in taken.items]
+    reuse += [Reused(node=node, item=item, output=output) for node, item, output in items]
     return tuple(reuse)
 
 
@@ -268,14 +274,13 @@ async def _packed(blobs: BlobStore, start: Start, limit: int) -> Start:
     async def packed(payload: Raw) -> Raw:
         return await blobs.packed(start.project, payload, limit)
 
+    async def all_packed(results: Sequence[Reused]) -> tuple[Reused, ...]:
+        return tuple([replace(each, output=await packed(each.output)) for each in results])
+
     return replace(
         start,
         trigger=replace(start.trigger, data=await packed(start.trigger.data)),
-        reuse=tuple(
-            [
-                Reused(node=each.node, item=each.item, output=await packed(each.output))
-                for each in start.reuse
-            ]
-        ),
+        reuse=await all_packed(start.reuse),
+        undone=await all_packed(start.undone),
         edits=tuple([Edit(node=e.node, inputs=await packed(e.inputs)) for e in start.edits]),
     )

@@ -4,8 +4,10 @@ Rules:
 - Done again is what failed, was cancelled, never began, or was undone, and (`rerun`) what a person
   chose; and all that depends on it, since it may come to something else now.
 - Taken over is every other result. Of a fan-out that failed in part, the items that succeeded.
-- Inputs that a person gave to a node stay, unless others are given now.
-- A run that only undoes takes over what it needs for that: results that are not undone yet.
+- Inputs that a person gave to a node stay, unless others are given now. Those that were given with
+  an approval stay only where all that comes before is taken over: they were made from that.
+- Items are taken over only where the list is the same.
+- A run that only undoes takes over results that are not undone yet, and the others to refer to.
 - A run undoes what it took over as well, where it does not succeed. So a result may be undone by a
   run that repeats the one that made it, and is then there for neither.
 """
@@ -17,20 +19,23 @@ from msgspec import Raw
 
 from streams.events import (
     Event,
+    NodeApproved,
     NodeCancelled,
     NodeEdited,
     NodeFailed,
     NodeFannedOut,
+    NodeRejected,
     NodeReused,
     NodeSkipped,
     NodeSucceeded,
     RunCancelled,
+    RunEnding,
     RunFailed,
     RunTimedOut,
 )
 from streams.ids import COMPENSATION
 from streams.plan import Plan
-from streams.records import Edit
+from streams.records import Edit, RunStatus
 
 _NULL: Final = Raw(b"null")
 
@@ -42,11 +47,13 @@ class Repetition(NamedTuple):
     """What is taken over, in the order in which it was done.
 
     `nodes` have one output, or those of their items; `items` are of nodes that are done again.
+    `undone` are there to be referred to, by a run that only undoes.
     """
 
     nodes: tuple[tuple[str, Raw | Outputs], ...]
     items: tuple[tuple[str, int, Raw], ...]
     edits: tuple[Edit, ...]
+    undone: tuple[tuple[str, Raw | Outputs], ...] = ()
 
     @property
     def results(self) -> int:
@@ -64,6 +71,10 @@ class Results:
         self._skipped: set[str] = set()
         self.undone_nodes: set[str] = set()
         self._edits: dict[str, Raw] = {}
+        self._approved: dict[str, Raw] = {}
+        """Inputs that people gave to nodes as they approved them."""
+        self._only_told: frozenset[str] = frozenset()
+        """Of a run that only undoes: results that were undone before it."""
         self.made: set[str] = set()
         """Nodes that were done here, or some of their items."""
         self.taken_over: set[str] = set()
@@ -82,7 +93,8 @@ class Results:
     ) -> Repetition:
         """What is taken over where `again` is done again, with `inputs` for some of that."""
         again = self.again(plan, chosen)
-        anew = chosen | self.undone_nodes | _below(plan, again)
+        below = _below(plan, again)
+        anew = chosen | self.undone_nodes | below | set(inputs)
         items = tuple(
             (node, index, output)
             for node, outputs in self._items.items()
@@ -94,7 +106,8 @@ class Results:
             for node in self._outputs
             if node not in again and _is_step(plan, node)
         )
-        edits = {node: raw for node, raw in self._edits.items() if node in again} | dict(inputs)
+        kept = self._edits | {n: i for n, i in self._approved.items() if n not in chosen | below}
+        edits = {node: raw for node, raw in kept.items() if node in again} | dict(inputs)
         return Repetition(nodes, items, tuple(Edit(node=n, inputs=i) for n, i in edits.items()))
 
     def undone_since(self, nodes: Iterable[str]) -> None:
@@ -112,11 +125,18 @@ class Results:
         return Repetition((), (), edits)
 
     def undone(self, plan: Plan) -> Repetition:
-        """What a run needs that only undoes: results that are not undone yet."""
+        """What a run needs that only undoes: results that are not undone yet, and all others."""
         partly = [node for node in self.uncompensated if node not in self._outputs]
-        nodes = [*self._outputs, *partly]
-        kept = [node for node in nodes if node not in self.undone_nodes and _is_step(plan, node)]
-        return Repetition(tuple((node, self._output(node)) for node in kept), (), ())
+        before = self.undone_nodes | self._only_told
+        kept = [n for n in (*self._outputs, *partly) if n not in before and _is_step(plan, n)]
+        rest = dict.fromkeys([*self._outputs, *self._items])
+        told = [n for n in rest if n not in kept and _is_step(plan, n)]
+        return Repetition(
+            tuple((node, self._output(node)) for node in kept),
+            (),
+            (),
+            tuple((node, self._output(node)) for node in told),
+        )
 
     def _apply(self, event: Event) -> None:
         match event:
@@ -130,6 +150,12 @@ class Results:
                 self._skipped.discard(event.node)
             case NodeEdited():
                 self._edits[event.node] = event.inputs
+            case NodeApproved() if event.item is None and isinstance(event.inputs, Raw):
+                self._approved[event.node] = event.inputs
+            case NodeRejected():
+                self._approved.pop(event.node, None)
+            case RunEnding() if event.outcome is RunStatus.SUCCESS:
+                self._only_told = frozenset(self._outputs) - set(event.undo)
             case RunFailed() | RunTimedOut() | RunCancelled():
                 self.uncompensated = event.uncompensated
             case _:
@@ -151,7 +177,9 @@ class Results:
         if output is not None:
             return output
         items = self._items.get(node, {})
-        return tuple(items.get(index, _NULL) for index in range(self._counts.get(node, 0)))
+        # A node that took items over may not have come to fan out.
+        count = self._counts.get(node) or max(items, default=-1) + 1
+        return tuple(items.get(index, _NULL) for index in range(count))
 
 
 class Kin(NamedTuple):

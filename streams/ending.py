@@ -14,6 +14,7 @@ Rules:
   is open is cancelled and the run ends.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -203,9 +204,10 @@ def _enter(
     )
 
 
-def compensate_only(draft: Draft) -> None:
-    """Do nothing but undo what is said to have been done."""
-    undo = _to_undo(draft)
+def compensate_only(draft: Draft, undone: Iterable[str]) -> None:
+    """Do nothing but undo what is said to have been done, and is not among the `undone`."""
+    known = frozenset(undone)
+    undo = tuple(node for node in _to_undo(draft) if node not in known)
     draft.emit(
         RunEnding(
             stage="compensating",
@@ -224,10 +226,16 @@ def _to_undo(draft: Draft) -> tuple[str, ...]:
         state = draft.state(name)
         if plan.compensation is None or state is None:
             continue
-        some_items = state.items is not None and state.done > state.failed
-        if state.status is NodeStatus.SUCCESS or some_items:
+        if state.status is NodeStatus.SUCCESS or _has_done_items(draft, plan, state):
             done.append((state.order, name))
     return tuple(name for _, name in sorted(done, reverse=True))
+
+
+def _has_done_items(draft: Draft, plan: NodePlan, state: NodeState) -> bool:
+    """Whether some items of a node that is no success were done, here or in an earlier run."""
+    if state.items is not None:
+        return state.done > state.failed
+    return steps.items_taken_over(draft, plan) > 0
 
 
 def _undo_next(draft: Draft) -> bool:
@@ -299,6 +307,8 @@ def _is_worth_another_run(draft: Draft, failure: Failure | None) -> bool:
     Not where it was cancelled, nor where the node that failed it would fail again: with every level
     of runs above it the attempts would multiply.
     """
+    if draft.fold.status is RunStatus.CANCELLED:  # a node may have failed before that
+        return False
     cause = _cause(draft, failure)
     return cause is not None and (cause.retryable or cause.kind in _CURABLE)
 

@@ -12,7 +12,8 @@ class Start(Value, tag_field="type", tag="start", frozen=True, kw_only=True):
     """Start run `run` of a workflow version. A second one for the same run is ignored.
 
     `depth` counts the runs above it: those that started it as a step, or by their end. With
-    `compensate` the run does nothing but undo what `reuse` says was done.
+    `compensate` the run does nothing but undo what `reuse` says was done; `undone` are results that
+    are only there to be referred to.
     """
 
     run: str
@@ -26,6 +27,7 @@ class Start(Value, tag_field="type", tag="start", frozen=True, kw_only=True):
     reuse: tuple[Reused, ...] = ()
     edits: tuple[Edit, ...] = ()
     compensate: bool = False
+    undone: tuple[Reused, ...] = ()
     traceparent: str | None = None
     v: Literal[1] = FORMAT
 

@@ -425,7 +425,8 @@ class Orchestrator:
     def _told(self, outcome: Outcome, head: RunHead) -> list[_Told]:
         """What goes to others than agents: other runs, workers, and whoever reads triggers."""
         told: list[_Told] = []
-        asked: list[IncomingEvent] = []
+        # Before the cancels: a run may be asked for and called off by one decision.
+        asked = [_requested(request) for request in outcome.requests]
         for message in outcome.messages:
             if isinstance(message, Cancel):
                 asked.append(_called_off(message, head))
@@ -436,7 +437,6 @@ class Orchestrator:
             (topics.CONTROL, 0, order.task.encode(), codec.encode(order), ())
             for order in outcome.cancellations
         ]
-        asked += [_requested(request) for request in outcome.requests]
         if outcome.announcement is not None:
             asked.append(IncomingEvent(outcome.announcement, head.project, None, head.depth + 1))
         for event in asked:

@@ -83,6 +83,15 @@ def reference_in(value: Any) -> Reference | None:
     return Reference(digest, size) if _DIGEST.fullmatch(digest) else None
 
 
+def same(one: msgspec.Raw, other: msgspec.Raw) -> bool:
+    """Whether two payloads are the same value, however it is written."""
+    return _in_order(one) == _in_order(other)
+
+
+def _in_order(payload: msgspec.Raw) -> bytes:
+    return msgspec.json.encode(msgspec.json.decode(payload), order="sorted")
+
+
 def has_references(payload: msgspec.Raw | bytes) -> bool:
     """Whether there may be references anywhere inside: quick, and sometimes wrong in saying yes."""
     content = bytes(payload)

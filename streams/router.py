@@ -126,15 +126,15 @@ class Router:
             if _is_started(match, event)
         ]
         awaited = self._catalog.is_awaited(event.project, event.trigger.type)
-        if (matches or awaited) and event.depth > self._limits.depth:
-            raise CallerError(
-                f"{event.depth} runs led to this event one after the other; {self._limits.depth}"
-                " may (COMMANDCENTER_RUN_DEPTH_LIMIT): do workflows start each other in a circle?"
-            )
         if matches or awaited:
             event = event._replace(trigger=self._light(event, made.big))
         if awaited:
             self._spread(event, made.parcel)
+        if matches and event.depth > self._limits.depth:  # who waits for it starts nothing by it
+            raise CallerError(
+                f"{event.depth} runs led to this event one after the other; {self._limits.depth}"
+                " may (COMMANDCENTER_RUN_DEPTH_LIMIT): do workflows start each other in a circle?"
+            )
         for match in matches:
             self._start(match, event, made.parcel)
         if matches:

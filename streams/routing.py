@@ -27,9 +27,13 @@ class Verdict(NamedTuple):
 def judge(workflow: str, plan: Plan, event: IncomingEvent) -> Verdict:
     """Whether the event, whose type fits, starts the workflow.
 
-    A workflow is not started by the end of its own runs: that would never end.
+    A workflow is not started by the end of its own runs: that would never end. Nor is it by that of
+    others, where its pattern begins with a wildcard and so does not mean the system's own events:
+    two workflows that take any event would start each other until that is too deep.
     """
     trigger = event.trigger
+    if trigger.type.startswith(OWN_TYPES) and (plan.spec.trigger.event or "")[:1] in ("*", ">"):
+        return Verdict(False)
     if trigger.type == FINISHED_TYPE and trigger.source == finished_source(workflow):
         return Verdict(False)
     if plan.filter is None:

@@ -48,12 +48,13 @@ from streams.messages import (
     Start,
     Timer,
 )
-from streams.payload import Blobs, as_reference, no_blobs
+from streams.payload import Blobs, as_reference, no_blobs, same
 from streams.plan import Plan
 from streams.records import Failure, NodeStatus, RunStatus
 from streams.run_state import NodeState, RunHead
 from streams.scope import RunScope
 from streams.template import TemplateError
+from streams.workflow import NodeSpec
 
 __all__ = ["DEFAULT_LIMITS", "PAYLOAD_LIMIT", "Limits", "Outcome", "decide"]
 
@@ -178,7 +179,7 @@ def _start(
             if draft.state(node.id) is None:
                 steps.skip(draft, node.id, "this run only undoes another one's work")
         draft.queue.clear()
-        ending.compensate_only(draft)
+        ending.compensate_only(draft, [each.node for each in message.undone])
     else:
         draft.queue.extend(plan.roots)
         draft.queue.extend(n for r in message.reuse for n in _dependents(plan, r.node))
@@ -194,7 +195,7 @@ def _dependents(plan: Plan, node: str) -> tuple[str, ...]:
 def _take_over(draft: Draft, message: Start) -> None:
     """Results and inputs that the run is given with its start; what does not fit is left out."""
     origin = "" if message.origin is None else message.origin.run
-    for reused in message.reuse:
+    for reused in (*message.reuse, *(message.undone if message.compensate else ())):
         plan = draft.plan.nodes.get(reused.node)
         key = node_key(reused.node, reused.item)
         if plan is None or plan.handler or draft.state(key) is not None:
@@ -381,7 +382,10 @@ def _begin_again(draft: Draft, state: NodeState) -> None:
     plan = draft.node_plan(state.node)
     if plan is None:
         raise AssertionError(f"no node {state.node}")
-    if state.node in draft.plan.nodes:
+    if state.give_up_at is not None and state.give_up_at <= draft.at:
+        # The back-off ends before that, but a pause may not have.
+        steps.fail(draft, state.node, state.item, state.attempt, _no_time_left(plan.spec))
+    elif state.node in draft.plan.nodes:
         steps.execute(draft, plan, state.item, state.attempt + 1)
     elif plan.compensation is not None:
         steps.dispatch(draft, state.node, None, state.attempt + 1, plan.compensation)
@@ -421,8 +425,7 @@ def _is_over_time(draft: Draft, state: NodeState, now: int) -> None:
         return
     limit = spec.attempt_timeout if in_graph else _undo_timeout(draft, state.node)
     if state.give_up_at is not None and state.give_up_at <= now:
-        text = f"no result within {duration.text(spec.total_timeout or 0)}, over all attempts"
-        failure = Failure(kind="timeout", message=text, retryable=False)
+        failure = _no_time_left(spec)
     elif state.beat_by is not None and state.beat_by <= now:
         text = f"no heartbeat for {duration.text(spec.heartbeat_timeout or 0)}"
         failure = Failure(kind="heartbeat", message=f"{text} in attempt {state.attempt}")
@@ -434,6 +437,11 @@ def _is_over_time(draft: Draft, state: NodeState, now: int) -> None:
         failure = Failure(kind="timeout", message=text)
     steps.call_off(draft, state, 0, failure.message)
     steps.attempt_failed(draft, state, failure)
+
+
+def _no_time_left(spec: NodeSpec) -> Failure:
+    text = f"no result within {duration.text(spec.total_timeout or 0)}, over all attempts"
+    return Failure(kind="timeout", message=text, retryable=False)
 
 
 def _undo_timeout(draft: Draft, node: str) -> int:
@@ -461,8 +469,12 @@ def _hear_approval(draft: Draft, message: Approval) -> str:
         failure = Failure(kind="rejected", message=text, retryable=False)
         steps.fail(draft, message.node, message.item, state.attempt, failure)
         return ""
+    inputs = _edited(state, message)
+    edits = inputs is not msgspec.UNSET
+    if edits and message.item is None and steps.has_items_taken_over(draft, message.node):
+        return "items_taken_over"  # their results would stand for other items
     # Who edits the inputs begins the count anew: nobody has agreed to these yet.
-    agreed = () if isinstance(message.inputs, msgspec.Raw) else state.approvers
+    agreed = () if edits else state.approvers
     if message.by in agreed:
         return "approved_already"
     missing = max(0, spec.count - len(agreed) - 1)
@@ -473,12 +485,20 @@ def _hear_approval(draft: Draft, message: Approval) -> str:
             by=message.by,
             missing=missing,
             notes=message.notes,
-            inputs=message.inputs,
+            inputs=inputs,
         )
     )
     if not missing:
         _go_ahead(draft, message.node, message.item)
     return ""
+
+
+def _edited(state: NodeState, message: Approval) -> msgspec.Raw | msgspec.UnsetType:
+    """The inputs that a person gave; unset also where they are those that were shown."""
+    shown, given = state.inputs, message.inputs
+    if isinstance(shown, msgspec.Raw) and isinstance(given, msgspec.Raw) and same(shown, given):
+        return msgspec.UNSET
+    return given
 
 
 def _go_ahead(draft: Draft, node: str, item: int | None) -> None:

@@ -30,9 +30,14 @@ class Nodes(Protocol):
 
 
 class RunScope:
-    """The values of one run, decoded on demand. `nodes` is read live."""
+    """The values of one run, decoded on demand. `nodes` is read live.
 
-    __slots__ = ("_blobs", "_decoded", "_head", "_nested", "_nodes", "_trigger", "failure")
+    `taken_over` are nodes that never fanned out, with how many items they have all the same.
+    """
+
+    __slots__ = (
+        "_blobs", "_decoded", "_head", "_nested", "_nodes", "_trigger", "failure", "taken_over",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class RunScope:
         self._decoded: dict[str, Any] = {}
         self._nested = False
         self.failure = failure
+        self.taken_over: dict[str, int] = {}
 
     def __call__(self, reference: Reference) -> Any:
         """The value referred to; `TemplateError` if there is none."""
@@ -147,6 +153,8 @@ class RunScope:
         if state.items is not None:
             return self._of_items(name, state.items, reference)
         if not isinstance(state.output, msgspec.Raw):
+            if count := self.taken_over.get(name):
+                return self._of_items(name, count, reference)
             return follow(None, reference, 3)
         if not below and as_reference(state.output) is not None:
             return msgspec.json.decode(state.output)

@@ -42,7 +42,7 @@ from streams.payload import as_reference, reference_in
 from streams.plan import NodePlan, Work
 from streams.records import Failure, NodeStatus, Parent
 from streams.run_state import NodeState
-from streams.template import LostPayloadError, Scope, Template, TemplateError, kind_of
+from streams.template import Scope, Template, TemplateError, kind_of
 from streams.workflow import ApprovalSpec
 
 # Looked at in every decision: to find them in their class takes four times as long.
@@ -221,6 +221,9 @@ def dispatch(draft: Draft, node: str, item: int | None, attempt: int, work: Work
         raise AssertionError(f"no node {node}")
     spec = plan.spec
     undoing = node.endswith(COMPENSATION)
+    whole = draft.state(spec.id) if undoing else None
+    if whole is not None and whole.items is None and whole.output is msgspec.UNSET:
+        draft.scope.taken_over[spec.id] = items_taken_over(draft, plan)
     try:
         content = _encoded(work.inputs, draft.scope) if undoing else inputs_of(draft, plan, item)
     except TemplateError as error:
@@ -364,18 +367,10 @@ def _encoded(template: Template, scope: Scope) -> bytes:
 def _fan_out(draft: Draft, plan: NodePlan) -> None:
     node = plan.spec.id
     try:
-        content = inputs_of(draft, plan, None)
+        content, value = _items_of(draft, plan)
     except TemplateError as error:
         fail(draft, node, None, 0, _final("template", f"forEach: {error}"))
         return
-    value: Any = msgspec.json.decode(content)
-    if (reference := reference_in(value)) is not None:
-        try:
-            content = draft.blob_of(reference)
-        except LostPayloadError as error:
-            fail(draft, node, None, 0, _final("template", f"forEach: {error}"))
-            return
-        value = msgspec.json.decode(content)
     if not isinstance(value, list):
         fail(draft, node, None, 0, _final("items", f"forEach: {kind_of(value)} is not a list"))
         return
@@ -389,11 +384,46 @@ def _fan_out(draft: Draft, plan: NodePlan) -> None:
         return
     packed = draft.pack(content)
     draft.listed.add(node)
-    reused = any(draft.state(node_key(node, index)) for index in range(len(value)))
+    reused = _are_taken_over(draft, node, value)
     draft.emit(NodeFannedOut(node=node, items=packed, count=len(value), reused=reused))
     if packed != msgspec.Raw(content):
         draft.fold.lists[node].fill(content)
     go_on_with_items(draft, node)
+
+
+def _items_of(draft: Draft, plan: NodePlan) -> tuple[bytes, Any]:
+    """The items as JSON and decoded; a list, if all is well."""
+    content = inputs_of(draft, plan, None)
+    value: Any = msgspec.json.decode(content)
+    if (reference := reference_in(value)) is not None:
+        content = draft.blob_of(reference)
+        value = msgspec.json.decode(content)
+    return content, value
+
+
+def has_items_taken_over(draft: Draft, node: str) -> bool:
+    """Whether results of an earlier run stand for items of a node that has not fanned out yet."""
+    plan = draft.plan.nodes.get(node)
+    if plan is None or plan.for_each is None:
+        return False
+    try:
+        _, value = _items_of(draft, plan)
+    except TemplateError:
+        return False
+    return isinstance(value, list) and _are_taken_over(draft, node, value)
+
+
+def items_taken_over(draft: Draft, plan: NodePlan) -> int:
+    """How many items a node has that has not fanned out, up to the last one taken over."""
+    if plan.for_each is None:
+        return 0
+    places = range(draft.limits.items - 1, -1, -1)
+    found = (n + 1 for n in places if draft.state(node_key(plan.spec.id, n)) is not None)
+    return next(found, 0)
+
+
+def _are_taken_over(draft: Draft, node: str, items: list[Any]) -> bool:
+    return any(draft.state(node_key(node, index)) for index in range(len(items)))
 
 
 def go_on_with_items(draft: Draft, node: str) -> None:

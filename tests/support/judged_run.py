@@ -113,6 +113,8 @@ class JudgedRun:
         self.stage = ""
         self.paused = False
         self.undo: list[str] = []
+        self.undone: frozenset[str] = frozenset()
+        """What was undone before the run, and is only there to be referred to."""
 
     @property
     def ended(self) -> bool:
@@ -149,6 +151,8 @@ class JudgedRun:
             assert kinds == [NodeCharged], "a run that has ended decided something"
         assert outcome.ignored == ""
         self.blobs |= {reference_to(content).digest: content for content in outcome.blobs}
+        if before is None and isinstance(message, Start):
+            self.undone = frozenset(each.node for each in message.undone)
         self._follow(outcome.decision)
         self._replays(before, outcome)
         self._counts(outcome.state)
@@ -327,8 +331,11 @@ class JudgedRun:
         return [
             node
             for node in nodes
-            if self.nodes[node] == "SUCCESS"
-            or any(status == "SUCCESS" for _, status in self._items_of(node))
+            if node not in self.undone
+            and (
+                self.nodes[node] == "SUCCESS"
+                or any(status == "SUCCESS" for _, status in self._items_of(node, began=False))
+            )
         ]
 
     def _top(self) -> dict[str, str]:
@@ -336,8 +343,9 @@ class JudgedRun:
         items = {key for node in self.items for key, _ in self._items_of(node)}
         return {key: s for key, s in self.nodes.items() if key not in items and not _is_item(key)}
 
-    def _items_of(self, node: str) -> Iterator[tuple[str, str]]:
-        for index in range(self.items.get(node, 0)):
+    def _items_of(self, node: str, *, began: bool = True) -> Iterator[tuple[str, str]]:
+        """Its items; of a node that has not fanned out those taken over, unless it has to have."""
+        for index in range(self.items.get(node, 0 if began else self.limits.items)):
             key = node_key(node, index)
             if key in self.nodes:
                 yield key, self.nodes[key]

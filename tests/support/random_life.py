@@ -188,7 +188,15 @@ def any_start(plan: Plan, choose: Choose) -> Start:
         for name in plan.nodes
         if choose((False, False, True))
     ]
-    return start(reuse=tuple(reuse), edits=tuple(edits), compensate=kind == "undo")
+    if kind == "again":
+        return start(reuse=tuple(reuse), edits=tuple(edits))
+    known = {each.node for each in reuse}
+    undone = [
+        Reused(node=name, output=Raw(b"[1]"))
+        for name in plan.nodes
+        if name not in known and choose((True, False))
+    ]
+    return start(reuse=tuple(reuse), edits=tuple(edits), compensate=True, undone=tuple(undone))
 
 
 def chaos(plan: Plan, choose: Choose, limits: Limits = SMALL, most: int = 40) -> JudgedRun:

@@ -12,7 +12,7 @@ from gateway.run_views import ApprovalView
 from streams import codec
 from streams.messages import Approval
 from streams.payload import as_reference
-from streams.records import Failure
+from streams.records import Failure, Origin, Reused
 from streams.topics import INBOX
 
 ASKS: dict[str, Any] = {
@@ -173,6 +173,14 @@ async def test_who_approves_a_fan_out_may_change_its_list(gateway: Any) -> None:
     status, body = await decide(gateway, f"{run}:n", **YES, inputs=list(range(20_001)))
     assert (status, "COMMANDCENTER_FAN_OUT_LIMIT" in body["detail"]) == (400, True)
     assert (await decide(gateway, f"{run}:n", **YES, inputs=[1]))[0] == 202
+
+    kept = Reused(node="n", item=0, output=Raw(b"1"))
+    repeated = Story(definition, event="e-2")
+    repeated.start(reuse=(kept,), origin=Origin(run="r", kind="retry"))
+    run = shown(gateway, repeated).run
+    status, body = await decide(gateway, f"{run}:n", **YES, inputs=[1])
+    assert (status, "taken over from run r" in body["detail"]) == (409, True)
+    assert (await decide(gateway, f"{run}:n", **YES, inputs=[1, 2]))[0] == 202  # the same list
 
 
 async def test_what_a_stream_has_shown_can_be_answered(gateway: Any) -> None:

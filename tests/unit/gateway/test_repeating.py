@@ -168,6 +168,35 @@ async def test_items_are_done_again_where_their_list_may_be_another(gateway: Any
     await again(gateway, story.run, "retry")
     assert reused(gateway) == {}
 
+    definition = {"name": "u", "nodes": [EACH["nodes"][0], {"id": "z", **WORK}]}
+    story = Story(definition).start(["a", "b"]).answer("n", "A", item=0).fail("n", item=1)
+    await known(gateway, definition, story.answer("z", 1))
+    await again(gateway, story.run, "rerun", **{"from": "z", "inputs": {"n": ["y", "b"]}})
+    assert reused(gateway) == {}
+
+
+async def test_a_list_that_was_edited_stays_with_the_items_that_were_done(gateway: Any) -> None:
+    asked = {**EACH["nodes"][0], "approvalRequired": True}
+    definition = {"name": "w", "nodes": [{"id": "z", **WORK}, {**asked, "dependsOn": ["z"]}]}
+    story = Story(definition).start(["a", "b", "c"]).answer("z").approve("n", inputs=["b", "c"])
+    await known(gateway, definition, story.answer("n", "B", item=0).fail("n", item=1))
+    await again(gateway, story.run, "retry")
+    assert reused(gateway) == {"z": b"null", ("n", 0): b'"B"'}
+    assert started(gateway).edits == (Edit(node="n", inputs=Raw(b'["b","c"]')),)
+    assert at_work(replayed(gateway, definition).approve("n")) == {"n", "n.1"}
+
+    # Of what comes before, something may come to something else.
+    await again(gateway, story.run, "rerun", **{"from": "z"})
+    assert (reused(gateway), started(gateway).edits) == ({}, ())
+
+
+async def test_inputs_that_were_rejected_do_not_stay(gateway: Any) -> None:
+    definition = chain(a={"approvalRequired": {"count": 2}})
+    story = Story(definition).start().approve("a", inputs={"x": 1}).reject("a").answer("d")
+    await known(gateway, definition, story)
+    await again(gateway, story.run, "retry")
+    assert started(gateway).edits == ()
+
 
 async def test_what_a_condition_skipped_makes_nothing_be_done_again(gateway: Any) -> None:
     definition = chain(b={"when": "false"}, c={"runIf": "noneFailed"})
@@ -247,10 +276,11 @@ async def test_only_a_run_that_has_ended_is_repeated(gateway: Any) -> None:
 
 
 async def test_what_could_not_be_undone_is_undone_by_a_run_of_its_own(gateway: Any) -> None:
-    undo = {**WORK, "inputs": {"ref": "{{ nodes.a.output }}"}}
+    inputs = {"ref": "{{ nodes.a.output }}", "seat": "{{ nodes.b.output.seat }}"}
+    undo = {**WORK, "inputs": inputs}
     definition = chain(a={"compensate": undo}, b={"compensate": WORK})
-    story = Story(definition).start().answer("a", 1).answer("b", 2).answer("d", 4).fail("c")
-    story.answer("b.compensate").fail("a.compensate")
+    story = Story(definition).start().answer("a", 1).answer("b", {"seat": 2}).answer("d", 4)
+    story.fail("c").answer("b.compensate").fail("a.compensate")
     await known(gateway, definition, story)
     assert (await again(gateway, story.run, "retry", mode="compensation"))[0] == 202
     first = started(gateway)
@@ -278,7 +308,8 @@ async def test_what_could_not_be_undone_is_undone_by_a_run_of_its_own(gateway: A
 
 async def undone(gateway: Any, story: Story, definition: dict[str, Any]) -> Story:
     """The run that undoes what the story's could not undo, as it begins."""
-    assert (await again(gateway, story.run, "retry", mode="compensation"))[0] == 202
+    status, body = await again(gateway, story.run, "retry", mode="compensation")
+    assert status == 202, body
     return replayed(gateway, definition)
 
 
@@ -310,6 +341,33 @@ async def test_what_was_undone_after_the_end_is_not_taken_over(gateway: Any) -> 
 def record(gateway: Any, *stories: Story) -> None:
     for story in stories:
         gateway.reads.rows[story.run] = story.rows()
+
+
+async def test_what_is_only_referred_to_is_not_undone_again(gateway: Any) -> None:
+    undo = {"agent": "scanner", "action": "scan", "inputs": {"seat": "{{ nodes.b.output }}"}}
+    definition = chain(a={"compensate": undo}, b=UNDO)
+    story = Story(definition).start().answer("a").answer("b", 2).answer("d").fail("c")
+    await known(gateway, definition, story.answer("b.compensate").fail("a.compensate"))
+    first = await undone(gateway, story, definition)
+    assert at_work(first) == {"a.compensate"}
+    record(gateway, first.fail("a.compensate"))
+    second = await undone(gateway, first, definition)
+    assert at_work(second) == {"a.compensate"}
+    record(gateway, second.fail("a.compensate"))
+    del gateway.reads.rows[story.run]  # not recorded any more
+    assert at_work(await undone(gateway, second, definition)) == {"a.compensate"}
+
+
+async def test_items_that_no_repetition_came_to_are_undone_all_the_same(gateway: Any) -> None:
+    asked = {**EACH["nodes"][0], **UNDO, "approvalRequired": True}
+    definition = {"name": "w", "nodes": [asked]}
+    story = Story(definition).start(["a", "b", "c"]).approve("n").answer("n", "B", item=1)
+    await known(gateway, definition, story.hear(Cancel(run=story.run, reason="no", force=True)))
+    await again(gateway, story.run, "retry")
+    new = replayed(gateway, definition)
+    record(gateway, new.hear(Cancel(run=new.run, reason="no", force=True)))
+    assert at_work(await undone(gateway, new, definition)) == {"n.compensate"}
+    assert reused(gateway) == {"n": b'[null,"B"]'}
 
 
 async def repeat(gateway: Any, story: Story, definition: dict[str, Any], key: str) -> Story:

@@ -106,6 +106,21 @@ def test_a_run_that_repeats_the_undoing_alone() -> None:
     assert json.loads(bytes(told.data))["compensation"] is True
 
 
+def test_what_is_undone_may_refer_to_what_was_undone_before_it() -> None:
+    """As it could in the run whose undoing is repeated; and that is not undone twice."""
+    undo = {"agent": "x", "action": "undo", "inputs": {"seat": "{{ nodes.b.output.seat }}"}}
+    life = Life(task("a", compensate=undo), booking("b", "a"))
+    told = life.start(
+        reuse=(Reused(node="a", output=Raw(b"1")),),
+        undone=(Reused(node="b", output=Raw(b'{"seat":7}')),),
+        origin=Origin(run="r0", kind="compensation"),
+        compensate=True,
+    )
+    assert told[-2:] == ["run.ending", "node.dispatched a.compensate"]
+    assert life.inputs("a.compensate/1") == {"seat": 7}
+    assert life.done("a.compensate") == ["node.succeeded a.compensate", "run.succeeded"]
+
+
 def test_a_success_undoes_nothing() -> None:
     life = Life(booking("a"))
     life.start()
@@ -289,9 +304,12 @@ def test_an_output_that_cannot_be_made_fails_the_run() -> None:
     assert "output: '{{ nodes.a.output.x }}' points nowhere" in life.failure
 
 
-def test_a_cancelled_step_s_run_is_not_tried_again() -> None:
-    life = Life(task("a"))
+@pytest.mark.parametrize("fails_before", [False, True])
+def test_a_cancelled_step_s_run_is_not_tried_again(fails_before: bool) -> None:
+    life = Life(task("a"), task("b", retry={"attempts": 1}))
     life.start(parent=Parent(run="r0", node="sub", attempt=1))
+    if fails_before:
+        life.failed("b", retryable=True)
     life.cancel(force=True)
     (told,) = life.last.messages
     assert isinstance(told, Result)
@@ -374,6 +392,32 @@ def test_results_of_an_earlier_run_are_taken_over() -> None:
     life.done("c", 0, item=0)
     assert life.done("c", 4, item=2)[-1] == "node.dispatched d"
     assert life.inputs("d/1") == {"all": [0, 2, 4]}
+
+
+@pytest.mark.parametrize("how", ["cancel", "skip", "reject"])
+def test_items_that_were_taken_over_are_undone_where_their_node_never_began(how: str) -> None:
+    life = Life(
+        task("a"),
+        task(
+            "c",
+            "a",
+            forEach=[10, 20, 30],
+            approvalRequired=True,
+            compensate={"agent": "x", "action": "undo", "inputs": {"ids": "{{ nodes.c.output }}"}},
+        ),
+    )
+    reuse = (Reused(node="c", item=2, output=Raw(b"3")),)
+    life.start(reuse=reuse, origin=Origin(run="r0", kind="retry"))
+    if how == "reject":
+        life.done("a")
+        told = life.reject("c", "no")
+    elif how == "skip":
+        told = life.failed("a")
+    else:
+        life.cancel()
+        told = life.done("a")
+    assert told[-2:] == ["run.ending", "node.dispatched c.compensate"]
+    assert life.inputs("c.compensate/1") == {"ids": [None, None, 3]}
 
 
 def test_inputs_can_be_edited_for_a_run_from_the_middle() -> None:

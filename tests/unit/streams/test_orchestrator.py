@@ -24,6 +24,7 @@ from streams.orchestrator import Orchestrator
 from streams.payload import reference_to
 from streams.plan import Plan, parse
 from streams.records import Trigger
+from streams.run import DEFAULT_LIMITS, Limits
 from streams.run_store import OFFSET_KEY, RunStore
 
 PLAN = parse(
@@ -48,6 +49,14 @@ READS = parse(
         ],
     }
 )  # fmt: skip
+
+
+CALLS = parse(
+    {
+        "name": "calls",
+        "nodes": [{"id": "a", "workflow": "c", "forEach": [1, 2, 3], "maxParallel": 1}],
+    }
+)
 
 
 class Record(NamedTuple):
@@ -96,19 +105,22 @@ class FakeProducer:
 class Rig:
     """An orchestrator that owns one partition, and the producer behind it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         monkeypatch.setattr(outbox, "AIOKafkaProducer", FakeProducer)
         self.unprepared: set[str] = set()
         out = outbox.Outbox("", "test")
         self.producer: Any = out._producer
         self.orchestrator = Orchestrator(
-            out, out, 1, self._plan_of, self._prepare, BlobStore(str(tmp_path), 10**6)
-        )
+            out, out, 1, self._plan_of, self._prepare, BlobStore(str(tmp_path), 10**6),
+            limits=limits,
+        )  # fmt: skip
         self.orchestrator.own(0, {})
         self.offset = 0
 
     async def _plan_of(self, _project: str, workflow: str, _version: int) -> Plan | None:
-        return {"w": PLAN, "reads": READS}.get(workflow)
+        return {"w": PLAN, "reads": READS, "calls": CALLS}.get(workflow)
 
     async def _prepare(self, agent: str) -> None:
         if agent in self.unprepared:
@@ -171,6 +183,22 @@ async def test_outputs_go_before_the_state_and_the_offset_goes_with_it(rig: Rig)
     ]
     assert rig.producer.written(topics.STATE)[-1] == (OFFSET_KEY, b"3")
     assert [(d.run, d.seq) for d in rig.decisions()] == [("r1", 0), ("r2", 0), ("r1", 2)]
+
+
+async def test_a_run_is_asked_for_before_it_is_called_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where one decision does both: a cancel of what has not begun would mean nothing."""
+    rig = Rig(monkeypatch, tmp_path, Limits(events=5))
+    trigger = Trigger(id="e", source="s", type="t")
+    await rig.hear(Start(run="r", project="default", workflow="calls", version=1, trigger=trigger))
+    done = Result(
+        run="r", node="a", item=0, attempt=1, started_at=1, finished_at=2, output=Raw(b"1")
+    )
+    await rig.hear(done)
+    told = [bytes(value or b"") for _, value in rig.producer.written(topics.TRIGGERS)]
+    kinds = ["called off" if b'"type":"cancel"' in each else "asked for" for each in told]
+    assert kinds == ["asked for", "asked for", "called off"]
 
 
 async def test_timers_that_come_early_by_the_brokers_clock_are_said_once(rig: Rig) -> None:

@@ -11,7 +11,7 @@ from streams import codec, letters, topics
 from streams.blob_store import BlobStore
 from streams.catalog import Catalog, Definition
 from streams.ending import FINISHED_TYPE
-from streams.messages import DeadLetter, Start
+from streams.messages import DeadLetter, Occurrence, Start
 from streams.outbox import Parcel
 from streams.payload import INLINE_LIMIT, as_reference
 from streams.records import Trigger
@@ -26,15 +26,17 @@ class Routing:
     def __init__(self, folder: Path, limits: Limits, kept: int = 10**6) -> None:
         catalog = Catalog()
         for name, event in (("w", "repo.push"), ("after", FINISHED_TYPE)):
-            definition = b'{"name":"%s","trigger":{"event":"%s"},"nodes":[{"id":"a","delay":"1s"}]}'
+            definition = b'{"name":"%s","trigger":{"event":"%s"},"nodes":[{"id":"a",%s}]}'
+            node = b'"waitForEvent":{"event":"%s"}' % FINISHED_TYPE.encode()
             catalog.apply(
                 Definition(
                     project="default", name=name, version=1, digest="", published_at=0,
-                    definition=Raw(definition % (name.encode(), event.encode())),
+                    definition=Raw(definition % (name.encode(), event.encode(), node)),
                 )
             )  # fmt: skip
         blobs = BlobStore(str(folder), kept)
         self.starts: list[Start] = []
+        self.told: list[Occurrence] = []
         self.letters: list[DeadLetter] = []
         self.router = Router(self, 1, catalog, self._caught_up, blobs, limits)  # type: ignore[arg-type]  # what it uses of an outbox
 
@@ -47,7 +49,8 @@ class Routing:
                 found: Any = (
                     codec.messages.decode(value) if topic == topics.INBOX else letters.read(value)
                 )
-                (self.starts if isinstance(found, Start) else self.letters).append(found)
+                kept: Any = {Start: self.starts, Occurrence: self.told, DeadLetter: self.letters}
+                kept[type(found)].append(found)
 
     async def hear(self, *events: IncomingEvent) -> None:
         await self.router.process([routed_batch(*events)])
@@ -112,3 +115,4 @@ async def test_runs_lead_to_runs_as_often_as_the_setting_says(tmp_path: Path) ->
         "4 runs led to this event one after the other; 3 may (COMMANDCENTER_RUN_DEPTH_LIMIT):"
         " do workflows start each other in a circle?"
     )
+    assert len(routing.told) == 2  # who waits for such an event starts nothing by it

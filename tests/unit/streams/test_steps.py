@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from msgspec import Raw
+from msgspec import UNSET, Raw
 from run_life import T0, Life, task
 
 from streams.events import (
@@ -20,7 +20,7 @@ from streams.events import (
 )
 from streams.messages import Cancel, Occurrence, Result, RunRequest, TaskCancellation
 from streams.payload import as_reference, reference_to
-from streams.records import Failure, NodeStatus, Parent, RunStatus, Trigger
+from streams.records import Failure, NodeStatus, Origin, Parent, Reused, RunStatus, Trigger
 from streams.run import Limits
 
 HOUR = 3_600_000
@@ -221,6 +221,30 @@ def test_no_attempt_is_waited_for_that_would_come_too_late() -> None:
     assert "no time is left" in life.failure
 
 
+@pytest.mark.parametrize("item", [None, 0])
+def test_no_attempt_is_begun_after_a_pause_that_outlasted_the_time_for_all(
+    item: int | None,
+) -> None:
+    items = {} if item is None else {"forEach": [1]}
+    life = Life(task("a", totalTimeout="1m", retry=NOW, **items))
+    life.start()
+    life.failed("a", item=item, retryable=True)
+    life.pause()
+    life.later(60_000)
+    assert life.resume()[1] == f"node.failed {'a' if item is None else 'a.0'}"
+    assert "no result within 1m, over all attempts" in life.failure
+    assert len(life.tasks) == 1
+
+
+def test_a_list_cannot_be_edited_where_results_of_its_items_are_taken_over() -> None:
+    life = Life(task("a", forEach="{{ context }}", approvalRequired=True))
+    kept = Reused(node="a", item=1, output=Raw(b"2"))
+    life.start([1, 2], reuse=(kept,), origin=Origin(run="r0", kind="retry"))
+    assert life.approve("a", inputs=Raw(b"[3,4]")) == []
+    assert life.ignored == "items_taken_over"
+    assert life.approve("a") == ["node.approved a", "node.fannedOut a", "node.dispatched a.0"]
+
+
 def test_a_sleep_is_nothing_but_a_timer() -> None:
     life = Life({"id": "a", "delay": "3d"}, task("b", "a"), timeout="10d")
     assert life.start() == ["run.started", "node.sleeping a"]
@@ -267,6 +291,23 @@ def asking(**approval: Any) -> Life:
     return Life(
         task("a", inputs={"n": "{{ context.n }}"}, approvalRequired=approval or True), timeout="9d"
     )
+
+
+def test_inputs_that_are_sent_back_as_they_were_shown_are_no_edit() -> None:
+    life = asking(count=2)
+    life.start({"n": {"a": 1, "b": 1}})
+    shown = Raw(b'{"n": {"b": 1, "a": 1}}')
+    assert life.approve("a", inputs=shown) == ["node.approved a"]
+    assert life.approve("a", inputs=shown) == []
+    assert life.ignored == "approved_already"
+    assert life.approve("a", "bob", inputs=shown) == ["node.approved a", "node.dispatched a"]
+    assert life.event_of(NodeApproved).inputs is UNSET
+
+    life = asking(count=2)
+    life.start({"n": 1})
+    life.approve("a", inputs=Raw(b'{"n":true}'))
+    assert life.approve("a", "bob") == ["node.approved a", "node.dispatched a"]
+    assert life.inputs("a/1") == {"n": True}
 
 
 def test_an_approved_node_is_done_with_what_was_shown() -> None:
