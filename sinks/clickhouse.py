@@ -362,6 +362,10 @@ class ClickHouse:
             names = {"tables": list(checked.tables), "functions": list(checked.functions)}
             taken = await self.query(query("guest_names"), names)
             guest_sql.refuse_taken([name for (name,) in taken.rows])
+        for table in sorted(checked.tables):
+            # To the embedded engine a file in the working directory is a table, too.
+            exists = await self.query(f"EXISTS TABLE `{table}`")
+            guest_sql.refuse_taken([table] if exists.rows[0][0] else [])
         return checked.sql, given
 
     async def _ask_as_guest(self, sql: str, ask: Callable[["_Guest", str], T], most: str) -> T:

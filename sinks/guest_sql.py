@@ -27,6 +27,9 @@ _CLAUSES: Final = {
     "into": "INTO cannot be used here: the answer comes back to you.",
 }
 _NAME: Final = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
+_TABLE_NAME: Final = re.compile(r"[\w -]{1,64}")
+# Each of their names is asked for in the store.
+_MOST_TABLES: Final = 100
 _SHOW_FORMAT: Final = re.compile(r"\sFORMAT\s+(\w+)[\s;]*$", re.IGNORECASE)
 # The engine's own limit. To understand a longer text would take seconds, to be refused there.
 _LONGEST: Final = 262_144
@@ -200,9 +203,12 @@ def _checked(sql: str, database: str) -> Checked:
     named = {cte.alias for cte in statement.find_all(exp.CTE)}
     for problem in _problems(statement, tokens, named, database):
         raise QueryError(problem)
+    tables = frozenset(one.name for one in _asked(statement) if one.name in named - PUBLIC_TABLES)
+    for problem in _definition_problems(tables):
+        raise QueryError(problem)
     return Checked(
         _with_catalogue(sql, statement).strip(),
-        frozenset(one.name for one in _asked(statement) if one.name in named - PUBLIC_TABLES),
+        tables,
         guest_words.called(tokens, named),
     )
 
@@ -312,6 +318,15 @@ def _name_problems(asked: _Name, named: set[str], database: str) -> Iterator[str
         return
     full = ".".join(part for part in asked if part)
     yield f"There is no table {full!r} to ask. {guest_catalogue.TABLES}"
+
+
+def _definition_problems(tables: Collection[str]) -> Iterator[str]:
+    """What is in the way of tables that a text defines: the engine takes other names for paths."""
+    if len(tables) > _MOST_TABLES:
+        yield f"WITH can define {_MOST_TABLES} tables at most, not {len(tables)}."
+    for name in tables:
+        if not _TABLE_NAME.fullmatch(name):
+            yield f"A table cannot be called {name[:50]!r} here: letters, digits, _, - and blanks."
 
 
 def _is_identifier(node: exp.Expr) -> bool:

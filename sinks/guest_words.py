@@ -10,7 +10,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+import sqlglot
 from sqlglot import Token, TokenType
+from sqlglot.errors import SqlglotError
 
 TABLE_FUNCTIONS: Final = frozenset({"numbers", "generateseries", "generate_series"})
 
@@ -35,14 +37,18 @@ _COMBINATORS: Final = re.compile(
 _HIGHER: Final = re.compile(
     r"array(map|filter|fill|reversefill|split|reversesplit|exists|all|count|first\w*|last\w*|min|max"
     r"|sum|avg|product|cumsum\w*|sort|reversesort|partialsort|partialreversesort|fold"
-    r"|reduce\w*)|map(apply|filter|exists|all|sort|reversesort|partial\w*)"
+    r"|topk|bottomk|difference|compact)|map(apply|filter|exists|all|sort|reversesort|partial\w*)"
 )
 # Which of their arguments names a type: a text that the engine reads like the query itself.
 _TYPED: Final = {
     "cast": 1, "accuratecast": 1, "accuratecastornull": 1, "accuratecastordefault": 1,
     "reinterpret": 1, "kqlparametercast": 1, "defaultvalueoftypename": 0,
 }  # fmt: skip
-_TYPE_WITH_ARGUMENTS: Final = re.compile(r"(\w+)\W*\(")
+# Their first argument is the text of an aggregate. The engine evaluates what stands there as an
+# argument, whatever it is: only numbers and texts may.
+_AGGREGATE_TEXTS: Final = frozenset({"arrayreduce", "arrayreduceinranges"})
+_AGGREGATE: Final = re.compile(r"(\w+)(?:\((?:[\d\s.,+-]|'[^'\\]*')*\))?", re.ASCII)
+_DEPTH: Final = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 # Functions that some place calls by their bare name.
 _NEVER_NAMED: Final = re.compile(
     r"current_?user|current(handler|requesturl)|session_user|file|sleep|sleepeachrow|hostname"
@@ -54,6 +60,7 @@ _STRANGE: Final = re.compile("[^\x01-\x7f]")
 _LOOK_ALIKE: Final = re.compile("[\u2018\u2019\u201c\u201d\u2212\0]")
 # The parser takes it for the beginning of a comment; ClickHouse does not.
 _TEMPLATE: Final = "{#"
+_COMMENT: Final = re.compile(r"/\*|--|#")
 _TEXTS: Final = frozenset({TokenType.STRING, TokenType.HEREDOC_STRING})
 _QUOTED: Final = _TEXTS | {TokenType.IDENTIFIER}
 
@@ -94,6 +101,8 @@ def problems(tokens: Sequence[Token], named: set[str]) -> Iterator[str]:
                 yield from _named_function(tokens, place + 1, token.text)
             if name in _TYPED and not _has_plain_type(tokens, place + 1, _TYPED[name]):
                 yield f"{token.text} needs a type that is written out, such as 'Array(String)'."
+            if name in _AGGREGATE_TEXTS and not _has_plain_aggregate(tokens, place + 1):
+                yield f"{token.text} needs an aggregate that is written out, such as 'sum'."
         elif _NEVER_NAMED.fullmatch(name) and _text(tokens, place - 1) != ".":
             yield f"The function {token.text} cannot be used here; a name has to be another one."
 
@@ -115,6 +124,10 @@ def _may_be_called(name: str, token: Token, named: set[str]) -> bool:
         return True
     if name in TABLE_FUNCTIONS or name in _words("types") or token.text in named:
         return True
+    return _is_function(name)
+
+
+def _is_function(name: str) -> bool:
     while name not in _words("functions"):
         shorter = _COMBINATORS.sub("", name)
         if shorter == name:
@@ -146,22 +159,49 @@ def _named_function(tokens: Sequence[Token], place: int, caller: str) -> Iterato
 
 def _has_plain_type(tokens: Sequence[Token], opened: int, number: int) -> bool:
     """Whether an argument is the text of a type that may be named; with AS the type is no text."""
+    arguments = _arguments(tokens, opened)
+    if number >= len(arguments):
+        return True  # CAST(x AS Type), where the words of the type are looked at like all others
+    match arguments[number]:
+        case [Token(token_type=TokenType.STRING, text=text)] if "\\" not in text:
+            return _is_plain_type(text)
+        case _:
+            return False
+
+
+def _is_plain_type(text: str) -> bool:
+    try:  # The engine passes over comments in it, as in the query.
+        words = sqlglot.tokenize(text, dialect="clickhouse")
+    except SqlglotError:
+        return False
+    return _COMMENT.search(text) is None and all(
+        words[place].text.lower() in _words("types")
+        for place in range(len(words))
+        if _text(words, place + 1) == "("
+    )
+
+
+def _has_plain_aggregate(tokens: Sequence[Token], opened: int) -> bool:
+    match _arguments(tokens, opened)[0]:
+        case [Token(token_type=TokenType.STRING, text=text)]:
+            found = _AGGREGATE.fullmatch(text)
+            return found is not None and _is_function(found[1].lower())
+        case _:
+            return False
+
+
+def _arguments(tokens: Sequence[Token], opened: int) -> list[list[Token]]:
+    """The words of each argument between the parenthesis at a place and the one that closes it."""
     arguments: list[list[Token]] = [[]]
     depth = 0
     for token in tokens[opened + 1 : _closing(tokens, opened) - 1]:
-        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(_text([token], 0), 0)
+        # Letter by letter: the parser has words such as `{{`.
+        depth += sum(_DEPTH.get(letter, 0) for letter in _text([token], 0))
         if depth == 0 and _text([token], 0) == ",":
             arguments.append([])
         else:
             arguments[-1].append(token)
-    if number >= len(arguments):
-        return True  # CAST(x AS Type), where the words of the type are looked at like all others
-    match arguments[number]:
-        case [Token(token_type=TokenType.STRING, text=text)]:
-            named = _TYPE_WITH_ARGUMENTS.findall(text.lower())
-            return "\\" not in text and all(name in _words("types") for name in named)
-        case _:
-            return False
+    return arguments
 
 
 def _closing(tokens: Sequence[Token], place: int) -> int:
@@ -175,10 +215,7 @@ def _closing(tokens: Sequence[Token], place: int) -> int:
 
 
 def _text(tokens: Sequence[Token], place: int) -> str:
-    if not 0 <= place < len(tokens) or tokens[place].token_type in (
-        TokenType.STRING,
-        TokenType.IDENTIFIER,
-    ):
+    if not 0 <= place < len(tokens) or tokens[place].token_type in _QUOTED:
         return ""
     return tokens[place].text.lower()
 
