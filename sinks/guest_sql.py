@@ -18,7 +18,7 @@ from sinks import guest_catalogue, guest_words
 from sinks.guest_catalogue import PUBLIC_TABLES, SYSTEM_TABLES
 from streams.errors import CallerError
 
-# The engine ends a comment at the first `*/`; a reader that nests comments would see another text.
+# ClickHouse has nested comments since some version; the parser ends one at the first `*/`.
 _NESTED_COMMENT: Final = re.compile(r"/\*(?:(?!\*/).)*/\*", re.DOTALL)
 _BEGINNINGS: Final = frozenset({"SELECT", "WITH", "FROM", "("})
 _CLAUSES: Final = {
@@ -185,8 +185,7 @@ def _checked(sql: str, database: str) -> Checked:
     if _NESTED_COMMENT.search(sql):
         raise QueryError("The query has a comment inside a comment: remove one of them.")
     tokens = _tokens(sql)
-    for problem in guest_words.unlike(sql, tokens):
-        raise QueryError(problem)
+    text, words = sql, tuple(tokens)
     if len(tokens) > 1 and tokens[0].token_type is TokenType.SHOW:  # its rest is one piece of text
         tokens = [tokens[0], *sqlglot.tokenize(tokens[1].text, dialect="clickhouse")]
     while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
@@ -196,6 +195,8 @@ def _checked(sql: str, database: str) -> Checked:
     # Looked at first: for other statements the parser logs a warning and goes on.
     if not tokens or tokens[0].text.upper() not in _BEGINNINGS:
         raise QueryError("Only SELECT can be asked here; the query begins with something else.")
+    for problem in guest_words.unlike(text, words):
+        raise QueryError(problem)
     statements = [one for one in sqlglot.parse(sql, dialect="clickhouse") if one is not None]
     if len(statements) != 1:
         raise QueryError(f"Only one statement can be asked at a time, not {len(statements)}.")

@@ -14,6 +14,8 @@ import sqlglot
 from sqlglot import Token, TokenType
 from sqlglot.errors import SqlglotError
 
+from sinks import guest_pieces
+
 TABLE_FUNCTIONS: Final = frozenset({"numbers", "generateseries", "generate_series"})
 
 # What may stand before a parenthesis without being called. VALUES is not there: as a table it gets
@@ -54,36 +56,23 @@ _NEVER_NAMED: Final = re.compile(
     r"current_?user|current(handler|requesturl)|session_user|file|sleep|sleepeachrow|hostname"
     r"|getsetting"
 )
-# Outside of texts and quotes ClickHouse takes some of these for quotes, for a minus or for a blank,
-# and the parser for a part of a name.
-_STRANGE: Final = re.compile("[^\x01-\x7f]")
+# ClickHouse takes these for quotes in some places.
 _LOOK_ALIKE: Final = re.compile("[\u2018\u2019\u201c\u201d\u2212\0]")
-# The parser takes it for the beginning of a comment; ClickHouse does not.
-_TEMPLATE: Final = "{#"
-_COMMENT: Final = re.compile(r"/\*|--|#")
-_TEXTS: Final = frozenset({TokenType.STRING, TokenType.HEREDOC_STRING})
-_QUOTED: Final = _TEXTS | {TokenType.IDENTIFIER}
+_COMMENT: Final = re.compile(r"/\*|--|//|#")
 
 
 def unlike(sql: str, tokens: Sequence[Token]) -> Iterator[str]:
     """What the engine and the parser would read differently: then the rest says nothing."""
-    ends = 0
     for token in tokens:
-        if token.token_type in _QUOTED:
-            if _TEMPLATE in sql[ends : token.start]:
-                break
-            ends = token.end + 1
-        strange = _LOOK_ALIKE if token.token_type is TokenType.IDENTIFIER else _STRANGE
-        if token.token_type not in _TEXTS and (found := strange.search(token.text)):
-            yield f"The character {found[0]!r} can only stand in a text, or in a name in quotes."
-    if _TEMPLATE in sql[ends:]:
-        yield f"{_TEMPLATE} can only stand in a text."
+        if token.token_type is TokenType.IDENTIFIER and (found := _LOOK_ALIKE.search(token.text)):
+            yield f"The character {found[0]!r} can only stand in a text."
+    yield from guest_pieces.problems(sql, tokens)
 
 
 def problems(tokens: Sequence[Token], named: set[str]) -> Iterator[str]:
     """What is in the way of a text; `named` are the names that it gives by itself (WITH)."""
     for place, token in enumerate(tokens):
-        if token.token_type in _TEXTS:
+        if token.token_type in guest_pieces.TEXTS:
             continue
         # Behind these the parser takes the rest of a statement for one text.
         if token.token_type is TokenType.BEGIN and place + 1 < len(tokens):
@@ -215,7 +204,7 @@ def _closing(tokens: Sequence[Token], place: int) -> int:
 
 
 def _text(tokens: Sequence[Token], place: int) -> str:
-    if not 0 <= place < len(tokens) or tokens[place].token_type in _QUOTED:
+    if not 0 <= place < len(tokens) or tokens[place].token_type in guest_pieces.QUOTED:
         return ""
     return tokens[place].text.lower()
 

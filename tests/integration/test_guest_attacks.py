@@ -69,6 +69,10 @@ ATTACKS = [
     "SELECT `file`\u200b('{f}')",
     "WITH (x -> file\u2060(x)) AS f SELECT f('{f}')",
     "SELECT {{# \n'{f}': 1}}, file('{f}'), -- #}}\n 2",
+    "SELECT 1 AND$b$, file('{f}') AS c$b$",
+    "SELECT DISTINCT$b$, file('{f}') AS c$b$, 1 AS `DISTINCT$b$`",
+    "SELECT 1 //* */ 2, ' \n , file('{f}') -- '",
+    "SELECT `fi\\x6ce`('{f}')",
     "SELECT '\\\\', file('{f}')",
     "SELECT '\\'', file('{f}'), '\\''",
     "SELECT `a\\``, file('{f}'), `b`",
@@ -84,6 +88,13 @@ ATTACKS = [
     "SELECT * FROM null('a String ALIAS file($${f}$$)')",
     "SELECT * FROM '{f}'",
     "SELECT * FROM `{f}`",
+    "WITH 1 AS `{f}` SELECT * FROM `{f}`",
+    "SELECT (WITH `{f}` AS (SELECT 1) SELECT 1), (SELECT * FROM `{f}`)",
+    "WITH 1 AS LICENSE SELECT * FROM LICENSE",
+    "SELECT (WITH LICENSE AS (SELECT 1) SELECT 1) WHERE '' NOT IN LICENSE",
+    "SELECT arrayReduce('groupConcat(file($${f}$$))', ['a', 'b'])",
+    "SELECT arrayReduceInRanges('groupConcat(file($${f}$$))', [(1, 2)], ['a', 'b'])",
+    "SELECT arrayReduce(concat('groupConcat(fi', 'le($${f}$$))'), ['a', 'b'])",
     "SELECT 1 IN file('{f}')",
     "SELECT 1 IN (SELECT * FROM file('{f}', 'LineAsString'))",
     "WITH t AS (SELECT * FROM file('{f}', 'LineAsString')) SELECT * FROM t",
@@ -193,6 +204,9 @@ ATTACKS = [
     "SELECT finalizeAggregation(unhex('ffff')::AggregateFunction(groupArray, String))",
     "SELECT unhex('ffff')::AggregateFunction(uniq, String)",
     "SELECT CAST(unhex('ffff'), 'AggregateFunction(uniq, String)')",
+    "SELECT CAST(unhex('ffff'), 'AggregateFunction/*array*/(uniq, String)')",
+    "SELECT CAST(substring($$($$, 2) || 'x', 'AggregateFunction(uniq, String)')",
+    "SELECT arrayTopK(newlyMade, 1, [1])",
     "SELECT accurateCast(unhex('ffff'), 'Array(A\\x67gregateFunction(uniq, String))')",
     "SELECT arrayReduce(concat('sum', 'State'), [1]), map([1], 2)",
     "SELECT reinterpret(unhex('ffff'), concat('Aggregate', 'Function(uniq, String)'))",
@@ -207,6 +221,8 @@ async def test_an_attack_is_refused(store: Store, secret: Path, attack: str) -> 
     with pytest.raises(CallerError) as refused:
         await store.query_readonly(sql)
     assert SECRET not in str(refused.value)
+    # By the gate, or by a limit: nothing is left to what the engine happens to find wrong in it.
+    assert "The query is wrong" not in str(refused.value)
     assert [file.name for file in secret.parent.iterdir()] == [secret.name]
 
 
