@@ -73,14 +73,15 @@ class Escaped:
 def bound(sql: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters for a checked text.
 
-    Each has its `{name:Type}` there. Otherwise the client would put them into the text by itself,
-    where nothing is checked any more.
+    Each has its `{name:Type}` there, with the brace that closes it, wherever it stands: what the
+    client looks for as well. Otherwise it would put them into the text by itself, where nothing is
+    checked any more.
 
     Raises:
         QueryError: One has no place in the text.
     """
     for name in parameters:
-        if not _NAME.fullmatch(name) or not re.search(rf"\{{{name}:[A-Za-z]\w*", sql):
+        if not _NAME.fullmatch(name) or not re.search(rf"\{{{name}:[A-Za-z][^}}]*\}}", sql):
             raise QueryError(
                 f"The parameter {name!r} has no place in the query: write {{{name}:String}} there,"
                 " or leave it out.",

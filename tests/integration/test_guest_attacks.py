@@ -221,18 +221,23 @@ async def test_an_attack_is_refused(store: Store, secret: Path, attack: str) -> 
     with pytest.raises(CallerError) as refused:
         await store.query_readonly(sql)
     assert SECRET not in str(refused.value)
-    # By the gate, or by a limit: nothing is left to what the engine happens to find wrong in it.
-    assert "The query is wrong" not in str(refused.value)
     assert [file.name for file in secret.parent.iterdir()] == [secret.name]
 
 
 async def test_a_parameter_cannot_bring_sql_into_the_text(store: Store, secret: Path) -> None:
     inside = f" , file($${secret}$$) , "
-    for sql in ("SELECT '%(a)s'", "SELECT '%(a)s', {b:String}"):
+    for sql in (
+        "SELECT '%(a)s'",
+        "SELECT '%(a)s', {b:String}",
+        "SELECT '{a:String', '%(a)s'",
+        "SELECT 1 /* {a:String */, '%(a)s'",
+    ):
         with pytest.raises(CallerError):
             await store.query_readonly(sql, {"a": inside, **({"b": "x"} if "b:" in sql else {})})
     rows = await store.query_readonly("SELECT {a:String} AS a", {"a": inside})
     assert rows.rows == [(inside,)]
+    rows = await store.query_readonly("SELECT '{a:String}', '%(a)s'", {"a": inside})
+    assert rows.rows == [("{a:String}", "%(a)s")]
 
 
 async def test_names_that_nobody_has_are_free(store: Store) -> None:

@@ -130,6 +130,8 @@ def test_a_hostile_text_is_refused_in_time_that_grows_with_its_length() -> None:
         # Without a place for it the client would write the value into the text.
         ("SELECT '%(a)s'", {"a": ", file($$/etc/passwd$$), "}),
         ("SELECT {b:String}, '%(a)s'", {"a": "x", "b": "y"}),
+        ("SELECT '{a:String', '%(a)s'", {"a": ", file($$/etc/passwd$$), "}),
+        ("SELECT '%(a)s' -- {a:String", {"a": ", file($$/etc/passwd$$), "}),
         ("SELECT {a:String}", {"a": "x", "b.*": "y"}),
         ("SELECT { a : String}", {"a": "x"}),
     ],
