@@ -256,8 +256,6 @@ def _problems(
         match node:
             case exp.Table():
                 yield from _table_problems(node, named, database)
-            case exp.In() if (asked := _set_of(node)) is not None:
-                yield from _name_problems(asked, named, database)
             case exp.Placeholder() | exp.Parameter() if _is_identifier(node):
                 yield "A parameter cannot stand for a name (Identifier), only for a value."
             case exp.Select() if not node.expressions:
@@ -268,6 +266,8 @@ def _problems(
                 yield "Only SELECT can be asked here."
             case _:
                 pass
+    for name in _sets(statement):
+        yield from _name_problems(name, named, database)
     yield from guest_words.problems(tokens, named)
 
 
@@ -304,12 +304,31 @@ def _set_of(node: exp.In) -> _Name | None:
     tell them apart.
     """
     among = [node.args["field"]] if node.args.get("field") else node.expressions
-    if len(among) != 1:
-        return None
-    found = among[0]
+    return _plain_column(among[0]) if len(among) == 1 else None
+
+
+def _plain_column(found: exp.Expr) -> _Name | None:
     while isinstance(found, exp.Paren | exp.Alias):
         found = found.this
     return _Name(found.db, found.table, found.name) if isinstance(found, exp.Column) else None
+
+
+def _sets(statement: exp.Expr) -> Iterator[_Name]:
+    """The names that something is looked for in, and what the text says they are other names of."""
+    others: dict[str, list[_Name]] = {}
+    found = []
+    for node in statement.walk():
+        match node:
+            case exp.In() if (name := _set_of(node)) is not None:
+                found.append(name)
+            case exp.Alias() | exp.CTE() if (name := _plain_column(node.this)) is not None:
+                others.setdefault(node.alias, []).append(name)
+            case _:
+                pass
+    while found:
+        yield (name := found.pop())
+        if not name.db:
+            found += others.pop(name.name, [])
 
 
 def _name_problems(asked: _Name, named: set[str], database: str) -> Iterator[str]:
