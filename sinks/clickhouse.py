@@ -49,6 +49,9 @@ _TOO_MUCH_MEMORY: Final = 241
 _READONLY: Final = 164
 # What a query may run into wherever it reads.
 _LIMITS: Final = frozenset({_TOO_LONG, *_TOO_MANY_ROWS, _TOO_MUCH_MEMORY, 394})
+_BAD_ARGUMENTS: Final = 36
+# What reading a damaged part says: it ends early, or its sums, sizes or packing are others.
+_DAMAGE: Final = frozenset({3, 32, 33, 40, 74, 76, 107, 226, 246, 271, 432})
 # The store's or its network's trouble, whatever the statement was.
 _OPERATOR: Final = frozenset(
     {
@@ -229,6 +232,8 @@ _OPENING: Final = re.compile(
     r"|Error initializing EmbeddedServer: ?"
 )
 """What every failure to open says, before the reason (if there is one)."""
+_ECHO: Final = re.compile(r":? In scope |: while executing ")
+"""What is behind this in an error is the query."""
 _UNREADABLE: Final = re.compile(r"while reading from part \S*?/?([^/\s]+)/ in table (\S+)")
 REBUILD: Final = (
     "Stop CommandCenter and run `commandcenter rebuild`: it makes the tables anew from the log."
@@ -399,7 +404,12 @@ class ClickHouse:
                 f"{self._description} has no memory left for the query: ask for less, ask again "
                 f"later, or give it more than {memory:,} MiB (COMMANDCENTER_CLICKHOUSE_MEMORY)."
             )
-        if code not in _LIMITS and (part := _UNREADABLE.search(str(error))):
+        if most and isinstance(error.__cause__, UnicodeDecodeError):
+            text = "The query is wrong; what the engine says about it has bytes that are not UTF-8."
+            return QueryError(text, _BAD_ARGUMENTS)
+        # A guest's text may say anything, and comes back in errors: only what no text brings about.
+        trusted = code in _DAMAGE if most else code not in _LIMITS
+        if trusted and (part := _UNREADABLE.search(_ECHO.split(str(error))[0])):
             return DamagedStoreError(
                 f"{self._description} is damaged: the part {part[1]} of the table {part[2]} cannot"
                 f" be read: {_plain(error).split(': ')[0]}. {REBUILD}"
@@ -541,6 +551,8 @@ def _named_rows(client: Client, sql: str, parameters: Parameters) -> Rows:
         raise QueryError(
             "The answer has a value that rows cannot have: ask for CSVWithNames, say."
         ) from error
+    except UnicodeDecodeError as error:
+        raise QueryError("The answer has a column whose name is not UTF-8: give it one.") from error
     if rows.columns:
         return rows
     return _rows(client, f"SELECT * FROM (\n{sql}\n) LIMIT 0", parameters)  # noqa: S608  # checked

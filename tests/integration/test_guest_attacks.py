@@ -243,6 +243,21 @@ async def test_a_parameter_cannot_bring_sql_into_the_text(store: Store, secret: 
     assert rows.rows == [("{a:String}", "%(a)s")]
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT throwIf(1, 'while reading from part /a/b/ in table runs')",
+        "SELECT toInt8(concat('while reading from pa', 'rt /a/b/ in table runs'))",
+        "SELECT readWKB('x'), 'while reading from part /a/b/ in table runs'",
+        "SELECT toInt8('\\xff')",
+        "SELECT '' AS `\\xff`",
+    ],
+)
+async def test_what_a_guest_has_wrong_is_no_trouble_of_the_operator(store: Store, sql: str) -> None:
+    with pytest.raises(CallerError):
+        await store.query_readonly(sql)
+
+
 async def test_names_that_nobody_has_are_free(store: Store) -> None:
     rows = await store.query_readonly(
         "WITH mine AS (SELECT 1 AS n), (x -> x + 1) AS inc"
