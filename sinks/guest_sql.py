@@ -52,7 +52,8 @@ class Checked(NamedTuple):
         sql: Its text.
         tables: Tables that it asks and defines by itself (WITH). Where a definition does not reach,
             the engine takes its own table of that name: there must be none.
-        functions: Functions likewise, in lower case.
+        functions: Functions likewise, in lower case. The engine would also take one of the text for
+            its own where it is not called by name: `=` is `equals`, in our subqueries, too.
     """
 
     sql: str
@@ -211,7 +212,8 @@ def _checked(sql: str, database: str) -> Checked:
     return Checked(
         _with_catalogue(sql, statement).strip(),
         tables,
-        guest_words.called(tokens, named),
+        guest_words.called(tokens, named)
+        | (_lambdas(statement) if guest_words.defines_lambdas(tokens) else frozenset()),
     )
 
 
@@ -329,6 +331,25 @@ def _sets(statement: exp.Expr) -> Iterator[_Name]:
         yield (name := found.pop())
         if not name.db:
             found += others.pop(name.name, [])
+
+
+def _lambdas(statement: exp.Expr) -> frozenset[str]:
+    """The names that functions of the text may have, in lower case; other names of these, too.
+
+    To the parser some of them are JSON operators, with more operators around them.
+    """
+    found = []
+    others: dict[str, list[str]] = {}
+    for node in statement.find_all(exp.Alias, exp.CTE):
+        if node.find(exp.Lambda, exp.JSONExtract):
+            found.append(node.alias)
+        elif (meant := _plain_column(node.this)) is not None:
+            others.setdefault(meant.name, []).append(node.alias)
+    names = set()
+    while found:
+        names.add(name := found.pop())
+        found += others.pop(name, [])
+    return frozenset(name.lower() for name in names)
 
 
 def _name_problems(asked: _Name, named: set[str], database: str) -> Iterator[str]:

@@ -32,6 +32,7 @@ _KEYWORDS: Final = frozenset(
         "with", "within", "xor", "interpolate", "regexp", "null", "true", "false",
     }
 )  # fmt: skip
+_NO_CALLS: Final = _KEYWORDS - {"apply", "columns"}
 _COMBINATORS: Final = re.compile(
     r"(?:if|array|map|foreach|distinct|ordefault|ornull|resample|argmin|argmax|tuple)$"
 )
@@ -106,6 +107,27 @@ def called(tokens: Sequence[Token], named: set[str]) -> frozenset[str]:
         and _text(tokens, place + 1) == "("
         and not _may_be_called(token.text.lower(), token, set())
     )
+
+
+def defines_lambdas(tokens: Sequence[Token]) -> bool:
+    """Whether there is a lambda that may get a name: it is no argument of a call, or has AS."""
+    is_call, is_lambda = [False], [False]
+    for place in range(len(tokens)):
+        word = _text(tokens, place)
+        if word in ("(", "[", "{"):
+            before = _text(tokens, place - 1)
+            is_call.append(place > 0 and _is_name(tokens[place - 1]) and before not in _NO_CALLS)
+            is_lambda.append(False)
+        elif word in (")", "]", "}") and len(is_call) > 1:
+            is_call.pop()
+            is_lambda.pop()
+        elif word == ",":
+            is_lambda[-1] = False
+        elif word == "->":
+            is_lambda[-1] = True
+        if is_lambda[-1] and (not is_call[-1] or word == "as"):
+            return True
+    return False
 
 
 def _may_be_called(name: str, token: Token, named: set[str]) -> bool:

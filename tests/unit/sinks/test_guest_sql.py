@@ -39,6 +39,13 @@ def test_names_that_the_text_defines_are_told() -> None:
     sql = "WITH a AS (SELECT 1 AS n), b AS (SELECT 1), (x -> x) AS F SELECT F(n), lower('') FROM a"
     assert guest_sql.check(sql) == (sql, {"a"}, {"f"})
     assert guest_sql.check("WITH runs AS (SELECT 1) SELECT * FROM runs").tables == frozenset()
+    for sql in (
+        "WITH ((a, b) -> a = b) AS f, (f) AS equals SELECT 1 = 2",
+        "WITH (a, b) -> a AND b OR 1 AS equals, 1 AS f SELECT 1 = 2",
+    ):
+        assert "equals" in guest_sql.check(sql).functions, sql
+    called = "SELECT arraySum(x -> x + 1, [1]) AS sum, arrayMap((x, y) -> x, [1], [2]) AS map"
+    assert guest_sql.check(called).functions == frozenset()
     with pytest.raises(CallerError, match="The name a is taken"):
         guest_sql.refuse_taken(["a"])
 
