@@ -8,7 +8,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from sinks import schema
+from sinks import guest_sql, schema
 from sinks.clickhouse import open_store
 from sinks.guest_catalogue import PUBLIC_TABLES
 from sinks.store import Limits, Store
@@ -259,6 +259,13 @@ async def test_a_parameter_cannot_bring_sql_into_the_text(store: Store, secret: 
 async def test_what_a_guest_has_wrong_is_no_trouble_of_the_operator(store: Store, sql: str) -> None:
     with pytest.raises(CallerError):
         await store.query_readonly(sql)
+
+
+async def test_no_function_that_takes_others_gets_one_by_its_name(store: Store) -> None:
+    takers = await store.query("SELECT name FROM system.functions WHERE higher_order")
+    for (name,) in takers.rows:
+        with pytest.raises(CallerError, match="cannot"):
+            guest_sql.check(f"SELECT `{name}`(newlyMade, ['x'], ['x'])")
 
 
 async def test_names_that_nobody_has_are_free(store: Store) -> None:
