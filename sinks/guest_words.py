@@ -185,7 +185,9 @@ def _is_plain_type(text: str) -> bool:
         words = sqlglot.tokenize(text, dialect="clickhouse")
     except SqlglotError:
         return False
-    return _COMMENT.search(text) is None and all(
+    if _COMMENT.search(text) or any(guest_pieces.problems(text, words)):
+        return False
+    return all(
         words[place].text.lower() in _words("types")
         for place in range(len(words))
         if _text(words, place + 1) == "("

@@ -102,6 +102,7 @@ def test_a_closing_semicolon_is_not_part_of_the_question() -> None:
         ("SELECT arrayReduce('groupConcat(file($$/etc/passwd$$))', ['a'])", "aggregate"),
         ("SELECT arrayReduce(concat('su', 'm'), [1])", "aggregate"),
         ("SELECT CAST('', 'AggregateFunction/*array*/(uniq, String)')", "needs a type"),
+        ("SELECT CAST('', 'Tuple(a$$ AggregateFunction(uniq, UInt8), b$$ Int8)')", "needs a type"),
         ("SELECT CAST($$($$, 'AggregateFunction(uniq, String)')", "needs a type"),
         ("WITH 1 AS `/etc/passwd` SELECT * FROM `/etc/passwd`", "cannot be called"),
         ("SELECT", "nothing to select"),
