@@ -133,6 +133,7 @@ def _open_chdb(folder: Path, limits: Limits, beside: str) -> Store:
         lambda settings: connect(name, settings),
         limits,
         export=_into_outfile,
+        leaves_rest=True,
     )
 
 
@@ -253,6 +254,8 @@ class ClickHouse:
         limits: Of the guests' queries.
         database: The database that the client works in.
         export: Writes an answer into a file.
+        leaves_rest: A query that fails leaves what it has answered so far to the client's next one.
+            (chDB does: without a client of its own, that one would tell what another has asked.)
     """
 
     def __init__(
@@ -263,16 +266,17 @@ class ClickHouse:
         database: str = "default",
         *,
         export: Export,
+        leaves_rest: bool = False,
     ) -> None:
         self._description = description
         self._database = database
         self._limits = limits
         self._export = export
         self._types: dict[str, dict[str, Any]] = {}
-        self._writer = _Role("writer", WRITERS, lambda: make(_WRITER))
-        self._upkeep = _Role("upkeep", 1, lambda: make(_WRITER))
-        self._readers = _Role("reader", READERS, lambda: make(_READER))
-        self._guests = _Role("guest", GUESTS, lambda: _Guest(make, limits))
+        self._writer = _Role("writer", WRITERS, lambda: make(_WRITER), renews=leaves_rest)
+        self._upkeep = _Role("upkeep", 1, lambda: make(_WRITER), renews=leaves_rest)
+        self._readers = _Role("reader", READERS, lambda: make(_READER), renews=leaves_rest)
+        self._guests = _Role("guest", GUESTS, lambda: _Guest(make, limits), renews=leaves_rest)
         self._writer.open_one()
 
     @property
@@ -442,10 +446,20 @@ class ClickHouse:
 
 
 class _Role:
-    """Some threads with a client each, made when first needed, with the settings of the role."""
+    """Some threads with a client each, made when first needed, with the settings of the role.
 
-    def __init__(self, name: str, threads: int, make: Callable[[], Client]) -> None:
+    Args:
+        name: Of the role.
+        threads: How many there are.
+        make: Makes a client.
+        renews: After work that fails there is a new client.
+    """
+
+    def __init__(
+        self, name: str, threads: int, make: Callable[[], Client], *, renews: bool
+    ) -> None:
         self._make = make
+        self._renews = renews
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"store-{name}")
         self._idle: SimpleQueue[Client] = SimpleQueue()
         self._closed = False
@@ -465,9 +479,21 @@ class _Role:
         # As many clients as threads at most: a thread that finds none makes one.
         client = self._make() if self._idle.empty() else self._idle.get()
         try:
-            return work(client)
-        finally:
+            answer = work(client)
+        except BaseException:
+            self._put_back_after_failure(client)
+            raise
+        self._idle.put(client)
+        return answer
+
+    def _put_back_after_failure(self, client: Client) -> None:
+        if not self._renews:
             self._idle.put(client)
+            return
+        try:  # first, as with its last client the engine stops
+            self._idle.put(self._make())
+        finally:
+            client.close()
 
     def close(self) -> None:
         self._closed = True

@@ -309,6 +309,17 @@ async def test_a_stopped_query_leaves_nothing_behind(store: Store) -> None:
     assert process.memory_info().rss - at_rest < LIMITS.memory_bytes
 
 
+async def test_a_query_that_fails_leaves_nothing_to_the_next_one(store: Store) -> None:
+    fails = "SELECT number FROM numbers(200000) WHERE NOT ignore(throwIf(number = 199999))"
+    for ask in (store.query_readonly, store.query):
+        with pytest.raises(CallerError):
+            await ask(fails)
+        for _ in range(3):  # each of the threads has its turn
+            found = await ask("SELECT run_id FROM runs WHERE run_id = 'nobody'")
+            assert found.rows == []
+            assert found.columns in (("run_id",), ())
+
+
 async def test_slow_questions_do_not_keep_others_from_their_turn(store: Store) -> None:
     slow = [
         asyncio.create_task(store.query_readonly("SELECT count() FROM numbers(1000000000000)"))
