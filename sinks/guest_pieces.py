@@ -44,7 +44,7 @@ class _Piece(NamedTuple):
 def problems(sql: str, tokens: Sequence[Token]) -> Iterator[str]:
     """What is unclear in a text that the parser has split into these words."""
     covered = bytearray(len(sql))
-    quoted = set()
+    quoted: set[tuple[int, int]] = set()
     for token in tokens:
         covered[token.start : token.end + 1] = b"\1" * (token.end + 1 - token.start)
         if token.token_type in QUOTED:

@@ -318,7 +318,7 @@ def _plain_column(found: exp.Expr) -> _Name | None:
 def _sets(statement: exp.Expr) -> Iterator[_Name]:
     """The names that something is looked for in, and what the text says they are other names of."""
     others: dict[str, list[_Name]] = {}
-    found = []
+    found: list[_Name] = []
     for node in statement.walk():
         match node:
             case exp.In() if (name := _set_of(node)) is not None:
@@ -338,14 +338,14 @@ def _lambdas(statement: exp.Expr) -> frozenset[str]:
 
     To the parser some of them are JSON operators, with more operators around them.
     """
-    found = []
+    found: list[str] = []
     others: dict[str, list[str]] = {}
     for node in statement.find_all(exp.Alias, exp.CTE):
         if node.find(exp.Lambda, exp.JSONExtract):
             found.append(node.alias)
         elif (meant := _plain_column(node.this)) is not None:
             others.setdefault(meant.name, []).append(node.alias)
-    names = set()
+    names: set[str] = set()
     while found:
         names.add(name := found.pop())
         found += others.pop(name, [])
