@@ -292,11 +292,9 @@ class _Name(NamedTuple):
 
 def _asked(statement: exp.Expr) -> Iterator[_Name]:
     """Every name that may be a table's."""
-    for node in statement.walk():
-        if isinstance(node, exp.Table):
-            yield _Name(node.catalog, node.db, node.name)
-        elif isinstance(node, exp.In) and (found := _set_of(node)) is not None:
-            yield found
+    for table in statement.find_all(exp.Table):
+        yield _Name(table.catalog, table.db, table.name)
+    yield from _sets(statement)
 
 
 def _set_of(node: exp.In) -> _Name | None:

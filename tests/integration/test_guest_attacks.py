@@ -154,6 +154,7 @@ ATTACKS = [
     "WITH schema_versions AS r SELECT (1, '') IN r",
     "WITH (runs_log) AS a, a AS runs SELECT '' IN runs",
     "SELECT runs_log AS runs, '' IN (runs)",
+    "SELECT (WITH 1 AS runs_log SELECT 1), (WITH runs_log AS a SELECT '' IN a)",
     "SELECT `in`(0, system.one)",
     "SELECT globalIn(0, system.one)",
     "WITH 1 AS runs_log SELECT count() FROM runs_log",
