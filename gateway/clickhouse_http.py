@@ -171,6 +171,8 @@ async def _rows(
     if clickhouse_greeting.is_greeting(asked.sql) and "client_protocol_version" in request.query:
         return await _greet(request, asked, headers)
     if kill := _KILL.fullmatch(asked.sql):
+        if request.method != hdrs.METH_POST:  # a link does not stop anything
+            raise QueryError("KILL QUERY has to be sent by POST.", _READONLY)
         asked = asked._replace(sql=await _stop(request, kill[1]))
     began = time.perf_counter_ns()
     async with answer_file.answered(

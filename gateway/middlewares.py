@@ -94,7 +94,9 @@ async def same_origin(request: web.Request, handler: Handler) -> web.StreamRespo
 
     A browser says with `Origin` which page a request comes from: it has to be ours wherever the
     request changes something or opens a websocket (which no other browser rule protects). A page
-    whose name is re-bound to a loopback address is its own origin, but shows in `Host`.
+    whose name is re-bound to a loopback address is its own origin, but shows in `Host`. Where no
+    `Origin` is sent (a picture, say, whose address is a query), `Sec-Fetch-Site` tells: such a page
+    may lead here, and no more.
     """
     host = _host_name(request.host)
     if host not in _LOOPBACK and host not in request.app[SERVICES].hosts:
@@ -107,6 +109,9 @@ async def same_origin(request: web.Request, handler: Handler) -> web.StreamRespo
         and urlsplit(origin).netloc.lower() != request.host.lower()
     ):
         raise ForbiddenError(f"requests from pages of {origin[:100]!r} are not accepted")
+    is_foreign = request.headers.get("Sec-Fetch-Site", "") in ("cross-site", "same-site")
+    if is_foreign and request.headers.get("Sec-Fetch-Mode") != "navigate":
+        raise ForbiddenError("requests from pages of another origin are not accepted")
     return await handler(request)
 
 

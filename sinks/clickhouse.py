@@ -49,6 +49,9 @@ _TOO_MUCH_MEMORY: Final = 241
 _READONLY: Final = 164
 # What a query may run into wherever it reads.
 _LIMITS: Final = frozenset({_TOO_LONG, *_TOO_MANY_ROWS, _TOO_MUCH_MEMORY, 394})
+_BAD_ARGUMENTS: Final = 36
+# What reading a damaged part says: it ends early, or its sums, sizes or packing are others.
+_DAMAGE: Final = frozenset({3, 32, 33, 40, 74, 76, 107, 226, 246, 271, 432})
 # The store's or its network's trouble, whatever the statement was.
 _OPERATOR: Final = frozenset(
     {
@@ -130,6 +133,7 @@ def _open_chdb(folder: Path, limits: Limits, beside: str) -> Store:
         lambda settings: connect(name, settings),
         limits,
         export=_into_outfile,
+        leaves_rest=True,
     )
 
 
@@ -229,6 +233,8 @@ _OPENING: Final = re.compile(
     r"|Error initializing EmbeddedServer: ?"
 )
 """What every failure to open says, before the reason (if there is one)."""
+_ECHO: Final = re.compile(r":? In scope |: while executing ")
+"""What is behind this in an error is the query."""
 _UNREADABLE: Final = re.compile(r"while reading from part \S*?/?([^/\s]+)/ in table (\S+)")
 REBUILD: Final = (
     "Stop CommandCenter and run `commandcenter rebuild`: it makes the tables anew from the log."
@@ -248,6 +254,8 @@ class ClickHouse:
         limits: Of the guests' queries.
         database: The database that the client works in.
         export: Writes an answer into a file.
+        leaves_rest: A query that fails leaves what it has answered so far to the client's next one.
+            (chDB does: without a client of its own, that one would tell what another has asked.)
     """
 
     def __init__(
@@ -258,16 +266,17 @@ class ClickHouse:
         database: str = "default",
         *,
         export: Export,
+        leaves_rest: bool = False,
     ) -> None:
         self._description = description
         self._database = database
         self._limits = limits
         self._export = export
         self._types: dict[str, dict[str, Any]] = {}
-        self._writer = _Role("writer", WRITERS, lambda: make(_WRITER))
-        self._upkeep = _Role("upkeep", 1, lambda: make(_WRITER))
-        self._readers = _Role("reader", READERS, lambda: make(_READER))
-        self._guests = _Role("guest", GUESTS, lambda: _Guest(make, limits))
+        self._writer = _Role("writer", WRITERS, lambda: make(_WRITER), renews=leaves_rest)
+        self._upkeep = _Role("upkeep", 1, lambda: make(_WRITER), renews=leaves_rest)
+        self._readers = _Role("reader", READERS, lambda: make(_READER), renews=leaves_rest)
+        self._guests = _Role("guest", GUESTS, lambda: _Guest(make, limits), renews=leaves_rest)
         self._writer.open_one()
 
     @property
@@ -362,6 +371,10 @@ class ClickHouse:
             names = {"tables": list(checked.tables), "functions": list(checked.functions)}
             taken = await self.query(query("guest_names"), names)
             guest_sql.refuse_taken([name for (name,) in taken.rows])
+        for table in sorted(checked.tables):
+            # To the embedded engine a file in the working directory is a table, too.
+            exists = await self.query(f"EXISTS TABLE `{table}`")
+            guest_sql.refuse_taken([table] if exists.rows[0][0] else [])
         return checked.sql, given
 
     async def _ask_as_guest(self, sql: str, ask: Callable[["_Guest", str], T], most: str) -> T:
@@ -395,7 +408,12 @@ class ClickHouse:
                 f"{self._description} has no memory left for the query: ask for less, ask again "
                 f"later, or give it more than {memory:,} MiB (COMMANDCENTER_CLICKHOUSE_MEMORY)."
             )
-        if code not in _LIMITS and (part := _UNREADABLE.search(str(error))):
+        if most and isinstance(error.__cause__, UnicodeDecodeError):
+            text = "The query is wrong; what the engine says about it has bytes that are not UTF-8."
+            return QueryError(text, _BAD_ARGUMENTS)
+        # A guest's text may say anything, and comes back in errors: only what no text brings about.
+        trusted = code in _DAMAGE if most else code not in _LIMITS
+        if trusted and (part := _UNREADABLE.search(_ECHO.split(str(error))[0])):
             return DamagedStoreError(
                 f"{self._description} is damaged: the part {part[1]} of the table {part[2]} cannot"
                 f" be read: {_plain(error).split(': ')[0]}. {REBUILD}"
@@ -428,10 +446,20 @@ class ClickHouse:
 
 
 class _Role:
-    """Some threads with a client each, made when first needed, with the settings of the role."""
+    """Some threads with a client each, made when first needed, with the settings of the role.
 
-    def __init__(self, name: str, threads: int, make: Callable[[], Client]) -> None:
+    Args:
+        name: Of the role.
+        threads: How many there are.
+        make: Makes a client.
+        renews: After work that fails there is a new client.
+    """
+
+    def __init__(
+        self, name: str, threads: int, make: Callable[[], Client], *, renews: bool
+    ) -> None:
         self._make = make
+        self._renews = renews
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"store-{name}")
         self._idle: SimpleQueue[Client] = SimpleQueue()
         self._closed = False
@@ -451,9 +479,21 @@ class _Role:
         # As many clients as threads at most: a thread that finds none makes one.
         client = self._make() if self._idle.empty() else self._idle.get()
         try:
-            return work(client)
-        finally:
+            answer = work(client)
+        except BaseException:
+            self._put_back_after_failure(client)
+            raise
+        self._idle.put(client)
+        return answer
+
+    def _put_back_after_failure(self, client: Client) -> None:
+        if not self._renews:
             self._idle.put(client)
+            return
+        try:  # first, as with its last client the engine stops
+            self._idle.put(self._make())
+        finally:
+            client.close()
 
     def close(self) -> None:
         self._closed = True
@@ -537,6 +577,8 @@ def _named_rows(client: Client, sql: str, parameters: Parameters) -> Rows:
         raise QueryError(
             "The answer has a value that rows cannot have: ask for CSVWithNames, say."
         ) from error
+    except UnicodeDecodeError as error:
+        raise QueryError("The answer has a column whose name is not UTF-8: give it one.") from error
     if rows.columns:
         return rows
     return _rows(client, f"SELECT * FROM (\n{sql}\n) LIMIT 0", parameters)  # noqa: S608  # checked

@@ -18,7 +18,7 @@ from sinks import guest_catalogue, guest_words
 from sinks.guest_catalogue import PUBLIC_TABLES, SYSTEM_TABLES
 from streams.errors import CallerError
 
-# The engine ends a comment at the first `*/`; a reader that nests comments would see another text.
+# ClickHouse has nested comments since some version; the parser ends one at the first `*/`.
 _NESTED_COMMENT: Final = re.compile(r"/\*(?:(?!\*/).)*/\*", re.DOTALL)
 _BEGINNINGS: Final = frozenset({"SELECT", "WITH", "FROM", "("})
 _CLAUSES: Final = {
@@ -27,6 +27,9 @@ _CLAUSES: Final = {
     "into": "INTO cannot be used here: the answer comes back to you.",
 }
 _NAME: Final = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
+_TABLE_NAME: Final = re.compile(r"[\w -]{1,64}")
+# Each of their names is asked for in the store.
+_MOST_TABLES: Final = 100
 _SHOW_FORMAT: Final = re.compile(r"\sFORMAT\s+(\w+)[\s;]*$", re.IGNORECASE)
 # The engine's own limit. To understand a longer text would take seconds, to be refused there.
 _LONGEST: Final = 262_144
@@ -49,7 +52,8 @@ class Checked(NamedTuple):
         sql: Its text.
         tables: Tables that it asks and defines by itself (WITH). Where a definition does not reach,
             the engine takes its own table of that name: there must be none.
-        functions: Functions likewise, in lower case.
+        functions: Functions likewise, in lower case. The engine would also take one of the text for
+            its own where it is not called by name: `=` is `equals`, in our subqueries, too.
     """
 
     sql: str
@@ -70,14 +74,15 @@ class Escaped:
 def bound(sql: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters for a checked text.
 
-    Each has its `{name:Type}` there. Otherwise the client would put them into the text by itself,
-    where nothing is checked any more.
+    Each has its `{name:Type}` there, with the brace that closes it, wherever it stands: what the
+    client looks for as well. Otherwise it would put them into the text by itself, where nothing is
+    checked any more.
 
     Raises:
         QueryError: One has no place in the text.
     """
     for name in parameters:
-        if not _NAME.fullmatch(name) or not re.search(rf"\{{{name}:[A-Za-z]\w*", sql):
+        if not _NAME.fullmatch(name) or not re.search(rf"\{{{name}:[A-Za-z][^}}]*\}}", sql):
             raise QueryError(
                 f"The parameter {name!r} has no place in the query: write {{{name}:String}} there,"
                 " or leave it out.",
@@ -182,8 +187,7 @@ def _checked(sql: str, database: str) -> Checked:
     if _NESTED_COMMENT.search(sql):
         raise QueryError("The query has a comment inside a comment: remove one of them.")
     tokens = _tokens(sql)
-    for problem in guest_words.unlike(sql, tokens):
-        raise QueryError(problem)
+    text, words = sql, tuple(tokens)
     if len(tokens) > 1 and tokens[0].token_type is TokenType.SHOW:  # its rest is one piece of text
         tokens = [tokens[0], *sqlglot.tokenize(tokens[1].text, dialect="clickhouse")]
     while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
@@ -193,6 +197,8 @@ def _checked(sql: str, database: str) -> Checked:
     # Looked at first: for other statements the parser logs a warning and goes on.
     if not tokens or tokens[0].text.upper() not in _BEGINNINGS:
         raise QueryError("Only SELECT can be asked here; the query begins with something else.")
+    for problem in guest_words.unlike(text, words):
+        raise QueryError(problem)
     statements = [one for one in sqlglot.parse(sql, dialect="clickhouse") if one is not None]
     if len(statements) != 1:
         raise QueryError(f"Only one statement can be asked at a time, not {len(statements)}.")
@@ -200,10 +206,14 @@ def _checked(sql: str, database: str) -> Checked:
     named = {cte.alias for cte in statement.find_all(exp.CTE)}
     for problem in _problems(statement, tokens, named, database):
         raise QueryError(problem)
+    tables = frozenset(one.name for one in _asked(statement) if one.name in named - PUBLIC_TABLES)
+    for problem in _definition_problems(tables):
+        raise QueryError(problem)
     return Checked(
         _with_catalogue(sql, statement).strip(),
-        frozenset(one.name for one in _asked(statement) if one.name in named - PUBLIC_TABLES),
-        guest_words.called(tokens, named),
+        tables,
+        guest_words.called(tokens, named)
+        | (_lambdas(statement) if guest_words.defines_lambdas(tokens) else frozenset()),
     )
 
 
@@ -248,8 +258,6 @@ def _problems(
         match node:
             case exp.Table():
                 yield from _table_problems(node, named, database)
-            case exp.In() if (asked := _set_of(node)) is not None:
-                yield from _name_problems(asked, named, database)
             case exp.Placeholder() | exp.Parameter() if _is_identifier(node):
                 yield "A parameter cannot stand for a name (Identifier), only for a value."
             case exp.Select() if not node.expressions:
@@ -260,6 +268,8 @@ def _problems(
                 yield "Only SELECT can be asked here."
             case _:
                 pass
+    for name in _sets(statement):
+        yield from _name_problems(name, named, database)
     yield from guest_words.problems(tokens, named)
 
 
@@ -282,11 +292,9 @@ class _Name(NamedTuple):
 
 def _asked(statement: exp.Expr) -> Iterator[_Name]:
     """Every name that may be a table's."""
-    for node in statement.walk():
-        if isinstance(node, exp.Table):
-            yield _Name(node.catalog, node.db, node.name)
-        elif isinstance(node, exp.In) and (found := _set_of(node)) is not None:
-            yield found
+    for table in statement.find_all(exp.Table):
+        yield _Name(table.catalog, table.db, table.name)
+    yield from _sets(statement)
 
 
 def _set_of(node: exp.In) -> _Name | None:
@@ -296,12 +304,50 @@ def _set_of(node: exp.In) -> _Name | None:
     tell them apart.
     """
     among = [node.args["field"]] if node.args.get("field") else node.expressions
-    if len(among) != 1:
-        return None
-    found = among[0]
+    return _plain_column(among[0]) if len(among) == 1 else None
+
+
+def _plain_column(found: exp.Expr) -> _Name | None:
     while isinstance(found, exp.Paren | exp.Alias):
         found = found.this
     return _Name(found.db, found.table, found.name) if isinstance(found, exp.Column) else None
+
+
+def _sets(statement: exp.Expr) -> Iterator[_Name]:
+    """The names that something is looked for in, and what the text says they are other names of."""
+    others: dict[str, list[_Name]] = {}
+    found: list[_Name] = []
+    for node in statement.walk():
+        match node:
+            case exp.In() if (name := _set_of(node)) is not None:
+                found.append(name)
+            case exp.Alias() | exp.CTE() if (name := _plain_column(node.this)) is not None:
+                others.setdefault(node.alias, []).append(name)
+            case _:
+                pass
+    while found:
+        yield (name := found.pop())
+        if not name.db:
+            found += others.pop(name.name, [])
+
+
+def _lambdas(statement: exp.Expr) -> frozenset[str]:
+    """The names that functions of the text may have, in lower case; other names of these, too.
+
+    To the parser some of them are JSON operators, with more operators around them.
+    """
+    found: list[str] = []
+    others: dict[str, list[str]] = {}
+    for node in statement.find_all(exp.Alias, exp.CTE):
+        if node.find(exp.Lambda, exp.JSONExtract):
+            found.append(node.alias)
+        elif (meant := _plain_column(node.this)) is not None:
+            others.setdefault(meant.name, []).append(node.alias)
+    names: set[str] = set()
+    while found:
+        names.add(name := found.pop())
+        found += others.pop(name, [])
+    return frozenset(name.lower() for name in names)
 
 
 def _name_problems(asked: _Name, named: set[str], database: str) -> Iterator[str]:
@@ -312,6 +358,15 @@ def _name_problems(asked: _Name, named: set[str], database: str) -> Iterator[str
         return
     full = ".".join(part for part in asked if part)
     yield f"There is no table {full!r} to ask. {guest_catalogue.TABLES}"
+
+
+def _definition_problems(tables: Collection[str]) -> Iterator[str]:
+    """What is in the way of tables that a text defines: the engine takes other names for paths."""
+    if len(tables) > _MOST_TABLES:
+        yield f"WITH can define {_MOST_TABLES} tables at most, not {len(tables)}."
+    for name in tables:
+        if not _TABLE_NAME.fullmatch(name):
+            yield f"A table cannot be called {name[:50]!r} here: letters, digits, _, - and blanks."
 
 
 def _is_identifier(node: exp.Expr) -> bool:

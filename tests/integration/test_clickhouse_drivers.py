@@ -199,6 +199,7 @@ async def test_a_client_stops_its_own_query(served: Served) -> None:
     text = {"default_format": "TSV"}
     while (answer := (await post(served, kill, text))[0]) == b"":
         assert not asked.done(), await asked  # it has not come that far yet
+        assert (await served.get(kill))[0] == 403
     assert answer == b"finished\tmine\n"
     status, message, headers = await asked
     assert (status, headers["X-ClickHouse-Exception-Code"]) == (400, "394"), message

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from sinks import schema
+from sinks import guest_sql, schema
 from sinks.clickhouse import open_store
 from sinks.guest_catalogue import PUBLIC_TABLES
 from sinks.store import Limits, Store
@@ -69,6 +69,10 @@ ATTACKS = [
     "SELECT `file`\u200b('{f}')",
     "WITH (x -> file\u2060(x)) AS f SELECT f('{f}')",
     "SELECT {{# \n'{f}': 1}}, file('{f}'), -- #}}\n 2",
+    "SELECT 1 AND$b$, file('{f}') AS c$b$",
+    "SELECT DISTINCT$b$, file('{f}') AS c$b$, 1 AS `DISTINCT$b$`",
+    "SELECT 1 //* */ 2, ' \n , file('{f}') -- '",
+    "SELECT `fi\\x6ce`('{f}')",
     "SELECT '\\\\', file('{f}')",
     "SELECT '\\'', file('{f}'), '\\''",
     "SELECT `a\\``, file('{f}'), `b`",
@@ -84,6 +88,13 @@ ATTACKS = [
     "SELECT * FROM null('a String ALIAS file($${f}$$)')",
     "SELECT * FROM '{f}'",
     "SELECT * FROM `{f}`",
+    "WITH 1 AS `{f}` SELECT * FROM `{f}`",
+    "SELECT (WITH `{f}` AS (SELECT 1) SELECT 1), (SELECT * FROM `{f}`)",
+    "WITH 1 AS LICENSE SELECT * FROM LICENSE",
+    "SELECT (WITH LICENSE AS (SELECT 1) SELECT 1) WHERE '' NOT IN LICENSE",
+    "SELECT arrayReduce('groupConcat(file($${f}$$))', ['a', 'b'])",
+    "SELECT arrayReduceInRanges('groupConcat(file($${f}$$))', [(1, 2)], ['a', 'b'])",
+    "SELECT arrayReduce(concat('groupConcat(fi', 'le($${f}$$))'), ['a', 'b'])",
     "SELECT 1 IN file('{f}')",
     "SELECT 1 IN (SELECT * FROM file('{f}', 'LineAsString'))",
     "WITH t AS (SELECT * FROM file('{f}', 'LineAsString')) SELECT * FROM t",
@@ -140,6 +151,10 @@ ATTACKS = [
     "SELECT 1 IN (runs_log)",
     "SELECT (1, 2) NOT IN ((schema_versions))",
     "SELECT 0 GLOBAL IN (system.one)",
+    "WITH schema_versions AS r SELECT (1, '') IN r",
+    "WITH (runs_log) AS a, a AS runs SELECT '' IN runs",
+    "SELECT runs_log AS runs, '' IN (runs)",
+    "SELECT (WITH 1 AS runs_log SELECT 1), (WITH runs_log AS a SELECT '' IN a)",
     "SELECT `in`(0, system.one)",
     "SELECT globalIn(0, system.one)",
     "WITH 1 AS runs_log SELECT count() FROM runs_log",
@@ -147,6 +162,9 @@ ATTACKS = [
     "SELECT (WITH runs_log AS (SELECT 1) SELECT 1), (SELECT count() FROM runs_log)",
     "WITH 1 AS getServerSetting SELECT getServerSetting('path')",
     "SELECT (WITH (x -> x) AS getServerSetting SELECT 1), getServerSetting('path')",
+    "WITH ((a, b) -> 1) AS `and` SELECT name FROM system.tables",
+    "WITH ((a, b) -> 1) AS f, (f) AS equals SELECT name FROM system.columns",
+    "SELECT (() -> 'system') AS currentDatabase, name FROM system.tables",
     "SELECT hasColumnInTable('system', 'users', 'name')",
     "SELECT getSetting('max_threads')",
     "SELECT getServerSetting('path')",
@@ -193,6 +211,9 @@ ATTACKS = [
     "SELECT finalizeAggregation(unhex('ffff')::AggregateFunction(groupArray, String))",
     "SELECT unhex('ffff')::AggregateFunction(uniq, String)",
     "SELECT CAST(unhex('ffff'), 'AggregateFunction(uniq, String)')",
+    "SELECT CAST(unhex('ffff'), 'AggregateFunction/*array*/(uniq, String)')",
+    "SELECT CAST(substring($$($$, 2) || 'x', 'AggregateFunction(uniq, String)')",
+    "SELECT arrayTopK(newlyMade, 1, [1])",
     "SELECT accurateCast(unhex('ffff'), 'Array(A\\x67gregateFunction(uniq, String))')",
     "SELECT arrayReduce(concat('sum', 'State'), [1]), map([1], 2)",
     "SELECT reinterpret(unhex('ffff'), concat('Aggregate', 'Function(uniq, String)'))",
@@ -212,11 +233,40 @@ async def test_an_attack_is_refused(store: Store, secret: Path, attack: str) -> 
 
 async def test_a_parameter_cannot_bring_sql_into_the_text(store: Store, secret: Path) -> None:
     inside = f" , file($${secret}$$) , "
-    for sql in ("SELECT '%(a)s'", "SELECT '%(a)s', {b:String}"):
+    for sql in (
+        "SELECT '%(a)s'",
+        "SELECT '%(a)s', {b:String}",
+        "SELECT '{a:String', '%(a)s'",
+        "SELECT 1 /* {a:String */, '%(a)s'",
+    ):
         with pytest.raises(CallerError):
             await store.query_readonly(sql, {"a": inside, **({"b": "x"} if "b:" in sql else {})})
     rows = await store.query_readonly("SELECT {a:String} AS a", {"a": inside})
     assert rows.rows == [(inside,)]
+    rows = await store.query_readonly("SELECT '{a:String}', '%(a)s'", {"a": inside})
+    assert rows.rows == [("{a:String}", "%(a)s")]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT throwIf(1, 'while reading from part /a/b/ in table runs')",
+        "SELECT toInt8(concat('while reading from pa', 'rt /a/b/ in table runs'))",
+        "SELECT readWKB('x'), 'while reading from part /a/b/ in table runs'",
+        "SELECT toInt8('\\xff')",
+        "SELECT '' AS `\\xff`",
+    ],
+)
+async def test_what_a_guest_has_wrong_is_no_trouble_of_the_operator(store: Store, sql: str) -> None:
+    with pytest.raises(CallerError):
+        await store.query_readonly(sql)
+
+
+async def test_no_function_that_takes_others_gets_one_by_its_name(store: Store) -> None:
+    takers = await store.query("SELECT name FROM system.functions WHERE higher_order")
+    for (name,) in takers.rows:
+        with pytest.raises(CallerError, match="cannot"):
+            guest_sql.check(f"SELECT `{name}`(newlyMade, ['x'], ['x'])")
 
 
 async def test_names_that_nobody_has_are_free(store: Store) -> None:
@@ -258,6 +308,17 @@ async def test_a_stopped_query_leaves_nothing_behind(store: Store) -> None:
         assert await running() == 0
     # Five times the limit would be a gigabyte.
     assert process.memory_info().rss - at_rest < LIMITS.memory_bytes
+
+
+async def test_a_query_that_fails_leaves_nothing_to_the_next_one(store: Store) -> None:
+    fails = "SELECT number FROM numbers(200000) WHERE NOT ignore(throwIf(number = 199999))"
+    for ask in (store.query_readonly, store.query):
+        with pytest.raises(CallerError):
+            await ask(fails)
+        for _ in range(3):  # each of the threads has its turn
+            found = await ask("SELECT run_id FROM runs WHERE run_id = 'nobody'")
+            assert found.rows == []
+            assert found.columns in (("run_id",), ())
 
 
 async def test_slow_questions_do_not_keep_others_from_their_turn(store: Store) -> None:

@@ -11,7 +11,7 @@ from streams.errors import CallerError
         "select workflow, quantiles(0.5, 0.9)(duration_ms) from runs group by workflow with totals",
         "SELECT * FROM events WHERE workflow = {workflow:String} AND seq = {seq:UInt32}",
         "WITH slow AS (SELECT run_id FROM runs) SELECT * FROM slow WHERE run_id IN slow",
-        "WITH 5 AS n SELECT n",
+        "WITH 5 AS n, [n] AS s, run_id AS r SELECT n IN s, r IN (SELECT node FROM costs) FROM runs",
         "SELECT r.status FROM runs AS r JOIN agent_runs AS a USING (run_id) WHERE a.attempt > 1",
         "SELECT run_id FROM runs WHERE run_id IN (SELECT run_id FROM agent_runs)",
         "SELECT run_id FROM runs UNION ALL SELECT run_id FROM events",
@@ -25,6 +25,9 @@ from streams.errors import CallerError
         "SELECT sum(attempt) OVER (PARTITION BY node ORDER BY attempt) FROM default.agent_runs",
         "SELECT * EXCEPT (payload), COLUMNS('at') APPLY(max) FROM events GROUP BY ALL",
         "SELECT '\u2018{#\ufeff', $$\u2018{#$$ AS `é`",
+        "SELECT 'it''s \\' // --', $a$ '\" $a$ -- http://x 'y\n, \"a\"\"`\", /* ' */\u00a01 # \"",
+        "SELECT arrayReduce('quantiles(0.5, 1)', [1]), arrayReduce('groupConcat(\\', \\')', ['a'])",
+        "SELECT '\U0001f600', {'a': {'b': 1}}, CAST('a', 'Enum8(\\'a b\\' = 1)') FROM runs",
         "SELECT 'system.tables; DROP TABLE runs -- file(1)' AS text",
     ],
 )
@@ -36,6 +39,13 @@ def test_names_that_the_text_defines_are_told() -> None:
     sql = "WITH a AS (SELECT 1 AS n), b AS (SELECT 1), (x -> x) AS F SELECT F(n), lower('') FROM a"
     assert guest_sql.check(sql) == (sql, {"a"}, {"f"})
     assert guest_sql.check("WITH runs AS (SELECT 1) SELECT * FROM runs").tables == frozenset()
+    for sql in (
+        "WITH ((a, b) -> a = b) AS f, (f) AS equals SELECT 1 = 2",
+        "WITH (a, b) -> a AND b OR 1 AS equals, 1 AS f SELECT 1 = 2",
+    ):
+        assert "equals" in guest_sql.check(sql).functions, sql
+    called = "SELECT arraySum(x -> x + 1, [1]) AS sum, arrayMap((x, y) -> x, [1], [2]) AS map"
+    assert guest_sql.check(called).functions == frozenset()
     with pytest.raises(CallerError, match="The name a is taken"):
         guest_sql.refuse_taken(["a"])
 
@@ -63,6 +73,8 @@ def test_a_closing_semicolon_is_not_part_of_the_question() -> None:
         ("SELECT 1 IN system.one", "system.one"),
         ("SELECT 1 IN secrets", "secrets"),
         ("SELECT 1 IN ((secrets))", "secrets"),
+        ("WITH (secrets) AS a, a AS runs SELECT 1 IN runs", "secrets"),
+        ("SELECT secrets AS runs, 1 IN (runs)", "secrets"),
         ("SELECT `in`(1, secrets)", "function in"),
         ("SELECT (SELECT count() FROM other)", "other"),
         ("WITH a AS (SELECT * FROM other) SELECT 1", "other"),
@@ -80,10 +92,19 @@ def test_a_closing_semicolon_is_not_part_of_the_question() -> None:
         ("SELECT * APPLY(file) FROM runs", "file"),
         ("SELECT current_user", "current_user"),
         ("SELECT newlyMade('x')", "newlyMade"),
-        ("SELECT begin show, file('/etc/passwd')", "understood|begin"),
+        ("SELECT begin show, file('/etc/passwd')", "not clear"),
         ("SELECT 1 AS \u201c'\u201d, file('/etc/passwd') AS \u201c'\u201d", "character|understood"),
         ("SELECT file\ufeff('/etc/passwd')", "character"),
         ("SELECT '\ufeff{#', {# \na:String}, file('/etc/passwd'), -- #}\n {a:String}", "{#"),
+        ("SELECT 1 AND$b$, file('/etc/passwd') AS c$b$", "not clear"),
+        ("SELECT 1 //* */ 2, '\n, file(1) -- '", "write --"),
+        ("SELECT 1 /* ", "cannot be split"),
+        ("SELECT arrayReduce('groupConcat(file($$/etc/passwd$$))', ['a'])", "aggregate"),
+        ("SELECT arrayReduce(concat('su', 'm'), [1])", "aggregate"),
+        ("SELECT CAST('', 'AggregateFunction/*array*/(uniq, String)')", "needs a type"),
+        ("SELECT CAST('', 'Tuple(a$$ AggregateFunction(uniq, UInt8), b$$ Int8)')", "needs a type"),
+        ("SELECT CAST($$($$, 'AggregateFunction(uniq, String)')", "needs a type"),
+        ("WITH 1 AS `/etc/passwd` SELECT * FROM `/etc/passwd`", "cannot be called"),
         ("SELECT", "nothing to select"),
         ("SELECT '" + "x" * 262_144 + "'", "262,144 bytes"),
         ("SELECT dictGet('d', 'a', 1)", "dictGet"),
@@ -119,6 +140,8 @@ def test_a_hostile_text_is_refused_in_time_that_grows_with_its_length() -> None:
         # Without a place for it the client would write the value into the text.
         ("SELECT '%(a)s'", {"a": ", file($$/etc/passwd$$), "}),
         ("SELECT {b:String}, '%(a)s'", {"a": "x", "b": "y"}),
+        ("SELECT '{a:String', '%(a)s'", {"a": ", file($$/etc/passwd$$), "}),
+        ("SELECT '%(a)s' -- {a:String", {"a": ", file($$/etc/passwd$$), "}),
         ("SELECT {a:String}", {"a": "x", "b.*": "y"}),
         ("SELECT { a : String}", {"a": "x"}),
     ],
