@@ -35,6 +35,8 @@ LIMITS = Limits(
     result=1_000_000,
 )
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 NO_BUBBLEWRAP = bubblewrap.usable()[1]
 needs_bubblewrap = pytest.mark.skipif(bool(NO_BUBBLEWRAP), reason=NO_BUBBLEWRAP)
 needs_landlock = pytest.mark.skipif(not LANDLOCK, reason="the kernel has no Landlock")
@@ -63,16 +65,26 @@ def made(kind: str, folder: Path) -> Sandbox:
             return InlineSandbox(folder=folder)
 
 
-@pytest_asyncio.fixture(params=ALL)
-async def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Sandbox]:
-    async with made(request.param, tmp_path) as opened:
-        yield opened
-        # Whatever a job did, the next one is done.
-        assert await output(opened, "asynchronous") == "awaited"
-    assert not leftovers(tmp_path)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ALL)
+async def opened(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Sandbox]:
+    folder = tmp_path_factory.mktemp("sandbox")
+    async with made(request.param, folder) as sandbox:
+        yield sandbox
+    assert not leftovers(folder)
 
 
-confining = pytest.mark.parametrize("sandbox", CONFINING, indirect=True)
+@pytest_asyncio.fixture(loop_scope="module")
+async def sandbox(opened: Sandbox) -> AsyncIterator[Sandbox]:
+    yield opened
+    # Whatever a job did, the next one is done.
+    assert await output(opened, "asynchronous") == "awaited"
+
+
+confining = pytest.mark.parametrize("opened", CONFINING, indirect=True, scope="module")
+by_processes = pytest.mark.parametrize("opened", CONFINING[:3], indirect=True, scope="module")
+within_bubblewrap = pytest.mark.parametrize("opened", CONFINING[:1], indirect=True, scope="module")
 
 
 async def call(sandbox: Sandbox, function: str, limits: Limits = LIMITS, **inputs: Any) -> Outcome:
@@ -321,7 +333,7 @@ async def test_a_bomb_of_processes(sandbox: Sandbox, function: str) -> None:
     assert any(text in message for text in ("40 processes", "BlockingIOError", "new thread"))
 
 
-@pytest.mark.parametrize("sandbox", CONFINING[:1], indirect=True)
+@within_bubblewrap
 async def test_bombs_of_processes_that_end_and_begin_are_ended(sandbox: Sandbox) -> None:
     """What begins while the table of processes is looked at is found all the same."""
     bomb = "import os\nwhile True: os.fork() and os._exit(0)"
@@ -345,7 +357,7 @@ async def test_files_are_bounded(sandbox: Sandbox, function: str, kind: str) -> 
     assert (await failure(sandbox, function))[0] == kind
 
 
-@pytest.mark.parametrize("sandbox", CONFINING[:3], indirect=True)
+@by_processes
 async def test_the_number_of_files_is_bounded(sandbox: Sandbox) -> None:
     limits = structs.replace(LIMITS, disk=20 * MEGABYTE)
     assert (await failure(sandbox, "many_empty_files", limits))[0] == "disk_limit"
@@ -363,7 +375,7 @@ async def test_processor_time_is_bounded(sandbox: Sandbox) -> None:
     assert (await failure(sandbox, "use_cpu", Limits(cpu=1)))[0] == "cpu_limit"
 
 
-@pytest.mark.parametrize("sandbox", CONFINING[:3], indirect=True)
+@by_processes
 @pytest.mark.parametrize("function", ["use_cpu_deaf", "use_cpu_in_a_deaf_child"])
 async def test_who_does_not_heed_the_end_of_its_processor_time_is_told_of_it(
     sandbox: Sandbox, function: str
@@ -416,7 +428,7 @@ async def test_there_is_no_network(sandbox: Sandbox, tmp_path: Path) -> None:
         assert (await failure(sandbox, "connect_locally", path=str(path)))[0] == "agent_error"
 
 
-@pytest.mark.parametrize("sandbox", CONFINING[:3], indirect=True)
+@by_processes
 async def test_the_network_is_there_for_who_may_use_it(sandbox: Sandbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(10)
@@ -447,7 +459,7 @@ async def test_doors_that_no_honest_program_needs_are_shut(sandbox: Sandbox) -> 
     assert "done" not in results.values(), results
 
 
-@pytest.mark.parametrize("sandbox", CONFINING[:3], indirect=True)
+@by_processes
 async def test_nonsense_to_the_worker_ends_the_job(sandbox: Sandbox) -> None:
     kind, message = await failure(sandbox, "flood_the_line")
     assert kind == "agent_error"

@@ -44,12 +44,12 @@ FAULTS = (
 """What the simulator says where it hurts."""
 
 
-@pytest.mark.parametrize("first", range(0, 1_500, HISTORIES))
+@pytest.mark.parametrize("first", range(0, 1_300, HISTORIES))
 def test_every_history_keeps_the_laws(first: int) -> None:
     _check_all(range(first, first + HISTORIES), Faults())
 
 
-@pytest.mark.parametrize("first", range(0, 600, HISTORIES))
+@pytest.mark.parametrize("first", range(0, 400, HISTORIES))
 def test_histories_with_one_owner_at_a_time_keep_the_laws(first: int) -> None:
     _check_all(range(first, first + HISTORIES), Faults(zombie=0))
 

@@ -537,13 +537,13 @@ async def test_a_range_is_judged_by_its_oldest_version_with_low_confidence(tmp_p
 
 
 async def test_this_repository_can_be_scanned() -> None:
-    output = await scanned(ROOT)
+    # What we ship; the demo, which has its own test, scans the rest as well.
+    output = await scanned(ROOT, paths=["agents", "gateway", "infra", "sinks", "streams"])
     assert output.scanned_files > 300
     ours = [
         it
         for it in output.findings
-        if not it.file.startswith(("tests/", "examples/", "docs/"))
-        and (it.severity, it.confidence) in {("critical", "high"), ("high", "high")}
+        if (it.severity, it.confidence) in {("critical", "high"), ("high", "high")}
     ]
     assert ours == []
 
