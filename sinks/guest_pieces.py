@@ -5,7 +5,7 @@ from the parser's words says nothing about what the engine runs.
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from sqlglot import Token, TokenType
@@ -83,9 +83,5 @@ def _differences(
 def _pieces(sql: str) -> Iterator[_Piece]:
     place = 0
     while found := _PIECE.match(sql, place):
-        kind = next(name for name in _KINDS if found[name] is not None)
-        yield _Piece(kind, *found.span())
+        yield _Piece(found.lastgroup or "", *found.span())
         place = found.end()
-
-
-_KINDS: Final[Collection[str]] = ("blank", "comment", "quoted", "word", "other")
